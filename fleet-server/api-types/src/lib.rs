@@ -1,0 +1,15 @@
+//! Bodies of the fleet server's REST API, shared by the server and `fleetctl`: serde types and nothing else.
+//!
+//! Times are RFC 3339 in UTC; ids are UUIDs; digests are `sha256:<hex>`; sizes and durations carry their unit in the name.
+//! Every list is a [`Page`]; every error is a [`Problem`] (RFC 9457).
+
+pub mod audit;
+pub mod common;
+pub mod datasets;
+pub mod devices;
+pub mod drift;
+pub mod models;
+pub mod rollouts;
+pub mod runs;
+
+pub use common::{Job, JobState, Page, Problem};

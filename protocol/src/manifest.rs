@@ -1,0 +1,227 @@
+//! `Manifest`: what a model package is and what it needs, signed by its line's release role. The fields are SUIT's
+//! (RFC 9124 information model); the command interpreter of SUIT is deliberately absent.
+
+use serde::{Deserialize, Serialize};
+
+use crate::chunks::BlobRef;
+use crate::ids::{DatasetVersionId, Digest, ModelLine, RunId};
+use crate::infer::DataType;
+use crate::trust::{DeviceFacts, Document, Header, TrustError};
+
+/// What a component of a package is for. One component of each kind at the most, `Model` always.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ComponentKind {
+    /// The ONNX file.
+    Model,
+    /// A `FeatureSpec` (CBOR): from raw input to the model's input.
+    Features,
+    /// A `ReferenceProfile` (CBOR): the drift baseline.
+    Reference,
+    /// A `GoldenSet` (CBOR): inputs with the trainer's own outputs.
+    Golden,
+}
+
+impl ComponentKind {
+    pub const ALL: [Self; 4] = [Self::Model, Self::Features, Self::Reference, Self::Golden];
+
+    pub const fn media_type(self) -> &'static str {
+        match self {
+            Self::Model => "application/vnd.onnx",
+            Self::Features => "application/vnd.flotilla.features.v1+cbor",
+            Self::Reference => "application/vnd.flotilla.reference.v1+cbor",
+            Self::Golden => "application/vnd.flotilla.golden.v1+cbor",
+        }
+    }
+
+    /// The file's name inside a slot.
+    pub const fn file_name(self) -> &'static str {
+        match self {
+            Self::Model => "model.onnx",
+            Self::Features => "features.cbor",
+            Self::Reference => "reference.cbor",
+            Self::Golden => "golden.cbor",
+        }
+    }
+}
+
+/// A part of the package, named by the digest and length of its decoded plaintext.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Component {
+    pub kind: ComponentKind,
+    pub media_type: String,
+    pub blob: BlobRef,
+}
+
+/// A tensor at the package's border. `shape`: −1 is dynamic.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TensorSpec {
+    pub name: String,
+    pub datatype: DataType,
+    pub shape: Vec<i64>,
+}
+
+/// How the package proves itself on the machine it is to run on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SelfTest {
+    /// Largest absolute difference from the trainer's outputs.
+    pub tolerance_abs: f32,
+    /// Budget of one inference at the 95th percentile, microseconds; 0 = none.
+    pub p95_budget_us: u64,
+}
+
+/// Where the package comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Provenance {
+    pub dataset_version: Option<DatasetVersionId>,
+    pub dataset_digest: Option<Digest>,
+    pub run: Option<RunId>,
+    /// Version of the code that packaged it.
+    pub code_version: String,
+    pub sbom: Option<Digest>,
+}
+
+/// Another line's package that must, or must not, be on the device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Relation {
+    pub line: ModelLine,
+    /// Least release counter it speaks of.
+    pub at_least: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    pub header: Header,
+    pub name: ModelLine,
+    /// Semantic version, for people.
+    pub semver: String,
+    /// Only rises per line; what floors and anti-rollback speak of.
+    pub release_counter: u64,
+    /// Empty = any.
+    pub hardware_classes: Vec<String>,
+    /// Empty = any. Words of `std::env::consts::ARCH`.
+    pub arch: Vec<String>,
+    /// Least agent version.
+    pub min_agent: String,
+    pub min_ram_bytes: u64,
+    pub min_disk_bytes: u64,
+    /// `onnx`.
+    pub runtime: String,
+    /// Opset of the default ONNX domain.
+    pub opset: i64,
+    pub components: Vec<Component>,
+    /// The package's inputs: raw, before its features are computed.
+    pub inputs: Vec<TensorSpec>,
+    pub outputs: Vec<TensorSpec>,
+    /// Class names in the order of the model's scores; empty for a regression.
+    pub labels: Vec<String>,
+    pub self_test: SelfTest,
+    pub depends: Vec<Relation>,
+    pub conflicts: Vec<Relation>,
+    pub provenance: Provenance,
+}
+
+impl Document for Manifest {
+    const SCHEMA: &'static str = "flotilla.manifest.v1";
+    const WHAT: &'static str = "manifest";
+
+    fn header(&self) -> &Header {
+        &self.header
+    }
+}
+
+impl Manifest {
+    pub fn component(&self, kind: ComponentKind) -> Option<&Component> {
+        self.components.iter().find(|component| component.kind == kind)
+    }
+
+    /// Rules that a signature does not prove: a model is there, and no kind twice.
+    pub fn check(&self) -> Result<(), TrustError> {
+        let invalid = |why: String| Err(TrustError::Invalid(why));
+        for kind in ComponentKind::ALL {
+            let count = self.components.iter().filter(|c| c.kind == kind).count();
+            if count > 1 || (count == 0 && kind == ComponentKind::Model) {
+                return invalid(format!("{count} components of kind {kind:?}"));
+            }
+        }
+        if self.runtime != "onnx" {
+            return invalid(format!("runtime '{}' is not known", self.runtime));
+        }
+        if self.inputs.is_empty() || self.outputs.is_empty() {
+            return invalid("no inputs or no outputs".to_owned());
+        }
+        if version_triple(&self.min_agent).is_none() {
+            return invalid(format!("least agent version '{}' is not major.minor.patch", self.min_agent));
+        }
+        Ok(())
+    }
+
+    /// Is `found` (digest and length of a decoded component) what was signed? The last word before a package is used,
+    /// on the bytes that will be used.
+    pub fn check_component(&self, kind: ComponentKind, found: &BlobRef) -> Result<(), TrustError> {
+        let Some(component) = self.component(kind) else {
+            return Err(TrustError::Invalid(format!("the package has no component {kind:?}")));
+        };
+        if component.blob == *found {
+            return Ok(());
+        }
+        Err(TrustError::Content {
+            what: kind.file_name().to_owned(),
+            expected: component.blob.sha256,
+            expected_length: component.blob.length,
+            found: found.sha256,
+            found_length: found.length,
+        })
+    }
+
+    /// Is the package for a device like this?
+    pub fn fits(&self, facts: &DeviceFacts) -> Result<(), TrustError> {
+        let refuse = |why: String| Err(TrustError::Incompatible(why));
+        if !self.hardware_classes.is_empty() && !self.hardware_classes.contains(&facts.hardware_class) {
+            return refuse(format!(
+                "hardware class '{}' is not among {:?}",
+                facts.hardware_class, self.hardware_classes
+            ));
+        }
+        if !self.arch.is_empty() && !self.arch.contains(&facts.arch) {
+            return refuse(format!("architecture '{}' is not among {:?}", facts.arch, self.arch));
+        }
+        if version_triple(&facts.agent_version) < version_triple(&self.min_agent) {
+            return refuse(format!(
+                "agent {} is older than {}",
+                facts.agent_version, self.min_agent
+            ));
+        }
+        if facts.ram_bytes < self.min_ram_bytes {
+            return refuse(format!(
+                "{} bytes of RAM where {} are needed",
+                facts.ram_bytes, self.min_ram_bytes
+            ));
+        }
+        if facts.disk_free_bytes < self.min_disk_bytes {
+            return refuse(format!(
+                "{} bytes of free disk where {} are needed",
+                facts.disk_free_bytes, self.min_disk_bytes
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// `major.minor.patch`, a pre-release or build suffix ignored; a missing part counts as 0. `None` if it cannot be read,
+/// which sorts below every version.
+fn version_triple(text: &str) -> Option<[u64; 3]> {
+    let mut out = [0; 3];
+    let core = text.split(['-', '+']).next()?;
+    let mut slots = out.iter_mut();
+    for part in core.split('.') {
+        *slots.next()? = part.parse().ok()?;
+    }
+    Some(out)
+}
