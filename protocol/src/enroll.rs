@@ -36,7 +36,7 @@ pub struct Enrolment {
     /// X25519, for keys that are wrapped to this device.
     #[serde(with = "serde_bytes")]
     pub wrapping_key: Vec<u8>,
-    /// Binds the certificate request to this enrolment.
+    /// Binds the certificate request to this enrolment: SHA-256 of [`EnrolRequest::csr_pem`], the text as it is sent.
     pub csr_digest: Digest,
     pub facts: DeviceFacts,
 }

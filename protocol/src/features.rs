@@ -20,7 +20,7 @@ pub enum Statistic {
     Max,
     /// max − min
     Range,
-    /// Linear interpolation between order statistics (NumPy's default).
+    /// Linear interpolation between order statistics (`NumPy`'s default).
     Median,
     /// 75th − 25th percentile, linear interpolation.
     Iqr,
@@ -32,7 +32,7 @@ pub enum Statistic {
     ZeroCrossingRate,
     /// Frequency (Hz) of the largest power of x − mean, DC excluded.
     DominantFrequency,
-    /// Σ|X_k|²/n² of x − mean over bins up to 30 % of the Nyquist frequency, DC excluded, one-sided.
+    /// `Σ|X_k|²/n²` of x − mean over bins up to 30 % of the Nyquist frequency, DC excluded, one-sided.
     SpectralEnergyLow,
     /// The same over the bins above.
     SpectralEnergyHigh,
@@ -313,7 +313,7 @@ impl Window {
         self.x.iter().copied().zip(self.x.iter().copied().skip(1))
     }
 
-    /// NumPy's linear interpolation.
+    /// `NumPy`'s linear interpolation.
     fn quantile(&mut self, q: f64) -> f64 {
         let sorted = self.sorted.get_or_insert_with(|| {
             let mut sorted = self.x.clone();
@@ -342,24 +342,25 @@ impl Window {
             let table: Vec<(f64, f64)> = (0..n)
                 .map(|t| (std::f64::consts::TAU * t as f64 / n as f64).sin_cos())
                 .collect();
-            (1..=n / 2)
-                .map(|k| {
-                    let (mut re, mut im) = (0.0, 0.0);
-                    let mut phase = 0usize;
-                    for v in x {
-                        let (sin, cos) = table.get(phase).copied().unwrap_or((0.0, 1.0));
-                        re += (v - mean) * cos;
-                        im -= (v - mean) * sin;
-                        phase += k;
-                        if phase >= n {
-                            phase -= n;
-                        }
-                    }
-                    re.mul_add(re, im * im)
-                })
-                .collect()
+            (1..=n / 2).map(|k| bin_power(x, mean, &table, k)).collect()
         })
     }
+}
+
+/// `|Σ (x_t − mean)·e^(−2πi·k·t/n)|²`; `table` holds sine and cosine of 2πt/n for t in 0..n.
+fn bin_power(x: &[f64], mean: f64, table: &[(f64, f64)], k: usize) -> f64 {
+    let (mut re, mut im) = (0.0, 0.0);
+    let mut phase = 0usize;
+    for v in x {
+        let (sin, cos) = table.get(phase).copied().unwrap_or((0.0, 1.0));
+        re += (v - mean) * cos;
+        im -= (v - mean) * sin;
+        phase += k;
+        if phase >= table.len() {
+            phase -= table.len();
+        }
+    }
+    re.mul_add(re, im * im)
 }
 
 #[cfg(test)]
@@ -384,20 +385,7 @@ mod tests {
         let got = spec.compute(&sample).unwrap();
         // |DFT|² of bins 1, 2 is 17, 81: dominant is bin 2 = 5 Hz; both lie above 30 % of 2 bins: 98 / 16.
         let expected = [
-            3.75,
-            2.680_951_3,
-            1.0,
-            8.0,
-            7.0,
-            3.0,
-            3.25,
-            4.609_772_2,
-            3.666_666_7,
-            1.0,
-            5.0,
-            0.0,
-            6.125,
-            2.25,
+            3.75, 2.680_951, 1.0, 8.0, 7.0, 3.0, 3.25, 4.609_772, 3.666_666, 1.0, 5.0, 0.0, 6.125, 2.25,
         ];
         for (name, (got, expected)) in spec.feature_names().iter().zip(got.iter().zip(expected)) {
             assert!((got - expected).abs() < 1e-5, "{name}: {got} is not {expected}");
@@ -409,9 +397,9 @@ mod tests {
     #[test]
     fn a_sine_is_found_at_its_frequency() {
         let spec = spec(vec![Statistic::DominantFrequency, Statistic::SpectralEnergyLow], 100);
-        let sample: Vec<f32> = (0..100)
+        let sample: Vec<f32> = (0u8..100)
             .flat_map(|t| {
-                let phase = std::f32::consts::TAU * t as f32 / 10.0;
+                let phase = std::f32::consts::TAU * f32::from(t) / 10.0;
                 [(1.3 * phase).sin() + 7.0, (4.0 * phase).cos()]
             })
             .collect();

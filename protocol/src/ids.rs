@@ -38,7 +38,7 @@ macro_rules! uuid_id {
         pub struct $name(pub Uuid);
 
         impl $name {
-            /// Wraps a UUID that the caller made (UUIDv7 by convention).
+            /// Wraps a UUID that the caller made (`UUIDv7` by convention).
             pub const fn new(uuid: Uuid) -> Self {
                 Self(uuid)
             }

@@ -121,7 +121,7 @@ impl Tensor {
     pub fn from_raw(name: &str, datatype: DataType, shape: Vec<u64>, data: Vec<u8>) -> Result<Self, TensorError> {
         let expected = Self::element_count(name, &shape)?;
         let found = match datatype.size() {
-            Some(size) if data.len() % size == 0 => (data.len() / size) as u64,
+            Some(size) if data.len().is_multiple_of(size) => (data.len() / size) as u64,
             Some(_) => {
                 return Err(TensorError::Bytes {
                     name: name.to_owned(),
@@ -386,7 +386,7 @@ impl<'de> Deserialize<'de> for JsonData {
 /// Appends scalars, walking nested arrays. The depth is bounded by the JSON reader's own recursion limit.
 struct Flatten<'a>(&'a mut Vec<Scalar>);
 
-impl<'a> Flatten<'a> {
+impl Flatten<'_> {
     fn visit<'de, D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
         deserializer.deserialize_any(self)
     }

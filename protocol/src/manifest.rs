@@ -157,7 +157,10 @@ impl Manifest {
             return invalid("no inputs or no outputs".to_owned());
         }
         if version_triple(&self.min_agent).is_none() {
-            return invalid(format!("least agent version '{}' is not major.minor.patch", self.min_agent));
+            return invalid(format!(
+                "least agent version '{}' is not major.minor.patch",
+                self.min_agent
+            ));
         }
         Ok(())
     }

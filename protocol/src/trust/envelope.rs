@@ -20,7 +20,7 @@ const MAX_SIGNATURES: usize = 16;
 /// Payload cap plus what the signatures need.
 const MAX_ENVELOPE_BYTES: usize = MAX_DOCUMENT_BYTES + MAX_SIGNATURES * 256;
 const MAX_DEPTH: usize = 8;
-/// RFC 9864's fully-specified Ed25519, which deprecates EdDSA (−8). `pycose` does not know it yet: sign with −8, accept both.
+/// RFC 9864's fully-specified Ed25519, which deprecates `EdDSA` (−8). `pycose` does not know it yet: sign with −8, accept both.
 const ALG_ED25519: i64 = -19;
 
 /// A payload and its signatures, taken apart but not yet believed.
@@ -222,7 +222,9 @@ fn valid_signers(envelope: &Envelope, authority: &Authority, schema: &str) -> Re
 /// marked critical (RFC 9052 §3.1): no extension is known here that could be honoured.
 fn check_algorithm(signature: &CoseSign1) -> Result<(), TrustError> {
     if !signature.protected.header.crit.is_empty() || !signature.unprotected.crit.is_empty() {
-        return Err(TrustError::Envelope("a header is marked critical that is not known".to_owned()));
+        return Err(TrustError::Envelope(
+            "a header is marked critical that is not known".to_owned(),
+        ));
     }
     if signature.unprotected.alg.is_some() || !signature.unprotected.key_id.is_empty() {
         return Err(TrustError::Algorithm("(unprotected)".to_owned()));

@@ -1,0 +1,60 @@
+# Commands for people and for CI. CARGO_TARGET_DIR is respected: set it to build outside the clone.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+export TARGET_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))
+DATA ?= motions
+ONCE ?=
+VENV := .venv
+RAN := $(VENV)/.requirements-installed
+
+.PHONY: help build demo clean-demo test deny machete oracles footprint fuzz
+
+help: ## what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## server, agent and fleetctl, as the demo and the tests run them
+	cargo build --locked --workspace
+
+demo: build ## the whole loop on real data; DATA=motions|digits, ONCE=1 exits 0 only if every figure holds
+	"$(TARGET_DIR)/debug/fleetctl" demo --data "$(DATA)" $(if $(filter-out 0,$(ONCE)),--once)
+
+clean-demo: ## removes what the demo left behind
+	rm -rf demo-run
+
+test: $(RAN) ## everything that CI runs, stage by stage, with the minutes of each
+	tests/stages.sh
+
+# cargo-deny's advisory database lives in a git repository that is not reachable everywhere. Licences, bans and sources
+# are always checked and always decide; advisories are checked, and decide, where the database can be fetched.
+ADVISORY_DB := https://github.com/RustSec/advisory-db
+deny: ## licences, bans and sources of everything that is linked; advisories where the database is reachable
+	cargo deny --locked check bans licenses sources
+	@if GIT_TERMINAL_PROMPT=0 timeout 30 git ls-remote --quiet --exit-code $(ADVISORY_DB) HEAD >/dev/null 2>&1; then \
+		cargo deny --locked check advisories; \
+	else \
+		echo "advisories NOT checked: $(ADVISORY_DB) is not reachable from here"; \
+	fi
+
+machete: ## dependencies that nobody uses
+	cargo machete --skip-target-dir .
+
+oracles: $(RAN) ## other people's code reads our documents
+	$(VENV)/bin/python tests/oracles/verify_envelope.py protocol/test-data/v1
+
+# The environment is made again when the pinned list changes.
+$(RAN): tests/oracles/requirements.txt
+	python3 -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps -r $<
+	$(VENV)/bin/pip check
+	touch $@
+
+footprint: ## size of the agent as it is shipped, and its memory without a model
+	tests/footprint.sh
+
+fuzz: ## a minute for each fuzz target of the protocol; needs nightly Rust and cargo-fuzz
+	cd protocol/fuzz && for target in $$(cargo +nightly fuzz list); do \
+		cargo +nightly fuzz run "$$target" -- -max_total_time=60 -rss_limit_mb=512; \
+	done

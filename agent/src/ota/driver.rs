@@ -1,0 +1,432 @@
+//! Carries out what the machines decide: persists every state before its effects, runs one piece of work per slot, wakes
+//! slots at their time, and brings the installed packages up before anything else at start.
+//!
+//! Orders come from `trust_state` only, so they are signed and fresh.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use flotilla_protocol::desired_state::DesiredState;
+use flotilla_protocol::ids::{DeviceId, SlotName};
+use redb::ReadableTable as _;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::audit;
+use crate::clock::Clock;
+use crate::files::{self, Access, FileError};
+use crate::ota::machine::{self, Effect, Machine, OtaEvent};
+use crate::ota::policy::RetryLimits;
+use crate::ota::state::{FORMAT, OtaState, Order, Phase, PhaseName};
+use crate::ota::work::{Step, Workshop};
+use crate::store::{self, SLOTS, Store, StoreError, on_disk};
+use crate::tasks::{Child, spawn_child};
+
+/// Events of work under way. When full, the work waits.
+const EVENTS: usize = 64;
+/// Pause before a state that could not be written is tried again.
+const WRITE_AGAIN: Duration = Duration::from_secs(2);
+
+/// Why the installed packages are not known.
+#[derive(Debug, thiserror::Error)]
+pub enum DriverError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error("slot '{slot}' has state format {found}, this agent knows {FORMAT}: run a newer agent, nothing was changed")]
+    Newer { slot: String, found: u16 },
+    #[error("the store names a slot '{0}', which is no slot name")]
+    Name(String),
+}
+
+/// All slots' states, for reports and status.
+pub type States = BTreeMap<SlotName, OtaState>;
+
+/// What the driver is told at its start.
+#[derive(Debug)]
+pub struct DriverOptions {
+    pub device: DeviceId,
+    pub retry: RetryLimits,
+    pub clock: Clock,
+    pub data_dir: PathBuf,
+    pub pause_in: Option<PhaseName>,
+}
+
+struct Slot {
+    machine: Machine,
+    state: OtaState,
+    work: Option<Child<()>>,
+    /// Tells events of work that was replaced since from those that are wanted.
+    generation: u64,
+    wake: Option<i64>,
+    paused: bool,
+}
+
+struct WorkEvent {
+    slot: SlotName,
+    generation: u64,
+    event: OtaEvent,
+}
+
+/// See the module's documentation.
+pub struct Driver {
+    options: DriverOptions,
+    store: Arc<Store>,
+    workshop: Arc<Workshop>,
+    slots: BTreeMap<SlotName, Slot>,
+    states: watch::Sender<States>,
+    events: mpsc::Sender<WorkEvent>,
+    incoming: mpsc::Receiver<WorkEvent>,
+}
+
+impl std::fmt::Debug for Driver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Driver").field("slots", &self.slots.len()).finish_non_exhaustive()
+    }
+}
+
+impl Driver {
+    /// Reads the slots' states.
+    pub fn open(
+        options: DriverOptions,
+        store: Arc<Store>,
+        workshop: Arc<Workshop>,
+    ) -> Result<(Self, watch::Receiver<States>), DriverError> {
+        let (events, incoming) = mpsc::channel(EVENTS);
+        let found = read_states(&store)?;
+        let (states, watching) = watch::channel(found.clone());
+        let mut driver = Self {
+            options,
+            store,
+            workshop,
+            slots: BTreeMap::new(),
+            states,
+            events,
+            incoming,
+        };
+        for (name, state) in found {
+            let slot = driver.new_slot(&name, state);
+            driver.slots.insert(name, slot);
+        }
+        Ok((driver, watching))
+    }
+
+    fn new_slot(&self, name: &SlotName, state: OtaState) -> Slot {
+        Slot {
+            machine: Machine {
+                device: self.options.device.clone(),
+                slot: name.clone(),
+                retry: self.options.retry,
+            },
+            state,
+            work: None,
+            generation: 0,
+            wake: None,
+            paused: false,
+        }
+    }
+
+    /// Brings every active package up, before there is any network. The start is counted durably first: a package that
+    /// takes the agent down with it is given up after a few.
+    pub async fn boot(&mut self) -> Result<(), DriverError> {
+        let names: Vec<SlotName> = self.slots.keys().cloned().collect();
+        for name in &names {
+            self.at_boot(name, OtaEvent::Started)?;
+            self.bring_up(name).await?;
+        }
+        on_disk(|| self.workshop.fetcher.dirs.sweep(&self.states.borrow()))?;
+        Ok(())
+    }
+
+    /// Loads the active bank; one that cannot be loaded gives way to the other, if that can.
+    async fn bring_up(&mut self, name: &SlotName) -> Result<(), DriverError> {
+        loop {
+            let Some(state) = self.slots.get(name).map(|slot| slot.state.clone()) else {
+                return Ok(());
+            };
+            let Some(bank) = state.active else { return Ok(()) };
+            match self.workshop.activate(name, bank, &state).await {
+                Ok(()) => return Ok(()),
+                Err(reason) => {
+                    error!(slot = %name, bank = bank.as_str(), %reason, "the active package cannot be used");
+                    self.at_boot(name, OtaEvent::BankLost { bank, reason })?;
+                }
+            }
+        }
+    }
+
+    /// A step before anything runs: its audit entries and deletions, not its work (which `resume` takes up).
+    fn at_boot(&mut self, name: &SlotName, event: OtaEvent) -> Result<(), DriverError> {
+        let Some(slot) = self.slots.get(name) else { return Ok(()) };
+        let (state, effects) = slot.machine.step(&slot.state, event, self.options.clock.now_ms());
+        let old = slot.state.clone();
+        self.persist(name, &state, &effects)?;
+        self.keep(name, state);
+        for effect in &effects {
+            self.tidy(name, &old, effect);
+        }
+        Ok(())
+    }
+
+    /// Serves orders and work until `stop`.
+    pub async fn run(mut self, mut orders: mpsc::Receiver<DesiredState>, stop: CancellationToken) {
+        let names: Vec<SlotName> = self.slots.keys().cloned().collect();
+        for name in names {
+            let Some(slot) = self.slots.get(&name) else { continue };
+            let (state, phase) = (slot.state.clone(), slot.state.phase.name());
+            if !self.pauses(&name, phase) {
+                for effect in machine::resume(&state) {
+                    self.perform(&name, &state, effect).await;
+                }
+            }
+        }
+        loop {
+            let wake = self.slots.values().filter_map(|slot| slot.wake).min();
+            let pause = wake.map(|at| at.saturating_sub(self.options.clock.now_ms()));
+            let pause = Duration::from_millis(u64::try_from(pause.unwrap_or(60_000)).unwrap_or(0));
+            tokio::select! {
+                () = stop.cancelled() => break,
+                desired = orders.recv() => match desired {
+                    Some(desired) => self.order(desired, &stop).await,
+                    None => break,
+                },
+                Some(work) = self.incoming.recv() => {
+                    let wanted = self.slots.get(&work.slot).is_some_and(|slot| slot.generation == work.generation);
+                    if wanted {
+                        self.apply(&work.slot, work.event, &stop).await;
+                    }
+                }
+                () = tokio::time::sleep(pause) => self.wake(&stop).await,
+            }
+        }
+        for slot in self.slots.values_mut() {
+            if let Some(mut work) = slot.work.take() {
+                work.abort().await;
+            }
+        }
+    }
+
+    async fn order(&mut self, desired: DesiredState, stop: &CancellationToken) {
+        let named: BTreeSet<SlotName> = desired.targets.iter().map(|target| target.slot.clone()).collect();
+        let withdrawn: Vec<SlotName> = self.slots.keys().filter(|name| !named.contains(*name)).cloned().collect();
+        for name in withdrawn {
+            self.apply(&name, OtaEvent::Withdrawn, stop).await;
+        }
+        for target in desired.targets {
+            let name = target.slot.clone();
+            if !self.slots.contains_key(&name) {
+                let slot = self.new_slot(&name, OtaState::default());
+                self.slots.insert(name.clone(), slot);
+            }
+            let order = Order {
+                target,
+                update: desired.update.clone(),
+            };
+            self.apply(&name, OtaEvent::Ordered(Box::new(order)), stop).await;
+        }
+    }
+
+    async fn wake(&mut self, stop: &CancellationToken) {
+        let now = self.options.clock.now_ms();
+        let due = |slot: &Slot| slot.wake.is_some_and(|at| at <= now);
+        let names: Vec<SlotName> =
+            self.slots.iter().filter(|(_, slot)| due(slot)).map(|(name, _)| name.clone()).collect();
+        for name in names {
+            if let Some(slot) = self.slots.get_mut(&name) {
+                slot.wake = None;
+            }
+            self.apply(&name, OtaEvent::Woken, stop).await;
+        }
+    }
+
+    /// One step: decide, write durably, act.
+    async fn apply(&mut self, name: &SlotName, event: OtaEvent, stop: &CancellationToken) {
+        let Some(slot) = self.slots.get(name).filter(|slot| !slot.paused) else { return };
+        let (state, effects) = slot.machine.step(&slot.state, event, self.options.clock.now_ms());
+        let old = slot.state.clone();
+        if state == old && effects.is_empty() {
+            return;
+        }
+        while let Err(why) = self.persist(name, &state, &effects) {
+            // Nothing is done that is not durable: what runs goes on, the step waits.
+            error!(slot = %name, %why, "an update's state cannot be written");
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(WRITE_AGAIN) => {}
+            }
+        }
+        let (from, to) = (old.phase.name(), state.phase.name());
+        self.keep(name, state.clone());
+        if from != to {
+            info!(slot = %name, from = from.as_str(), to = to.as_str(), reason = reason(&state), "update");
+            if self.pauses(name, to) {
+                return;
+            }
+        }
+        for effect in effects {
+            self.tidy(name, &old, &effect);
+            self.perform(name, &state, effect).await;
+        }
+    }
+
+    fn persist(&self, name: &SlotName, state: &OtaState, effects: &[Effect]) -> Result<(), StoreError> {
+        let at = self.options.clock.now_ms();
+        let bytes = store::encode("slot state", state)?;
+        self.store.write(|txn| {
+            for effect in effects {
+                if let Effect::Audit(entry) = effect {
+                    audit::append(txn, entry, at)?;
+                }
+            }
+            txn.table(SLOTS)?.insert(name.as_str(), bytes.as_slice())?;
+            Ok(())
+        })
+    }
+
+    fn keep(&mut self, name: &SlotName, state: OtaState) {
+        if let Some(slot) = self.slots.get_mut(name) {
+            slot.state = state.clone();
+        }
+        self.states.send_modify(|states| {
+            states.insert(name.clone(), state);
+        });
+    }
+
+    /// Deletions. What cannot be deleted is swept at the next start.
+    fn tidy(&self, name: &SlotName, old: &OtaState, effect: &Effect) {
+        let fetcher = &self.workshop.fetcher;
+        let tidied = on_disk(|| match effect {
+            Effect::Discard { bank } => fetcher.dirs.discard(name, *bank).map_err(|why| why.to_string()),
+            Effect::DiscardDownload => match old.phase.job() {
+                Some(job) => fetcher.discard(&job.order.target).map_err(|why| why.to_string()),
+                None => Ok(()),
+            },
+            _ => Ok(()),
+        });
+        if let Err(why) = tidied {
+            warn!(slot = %name, %why, effect = effect.name(), "left over");
+        }
+    }
+
+    async fn perform(&mut self, name: &SlotName, state: &OtaState, effect: Effect) {
+        let Some(slot) = self.slots.get_mut(name) else { return };
+        match effect {
+            Effect::Audit(_) | Effect::Discard { .. } | Effect::DiscardDownload => {}
+            Effect::WakeAt(at) => slot.wake = Some(at),
+            Effect::StopWork => {
+                slot.generation += 1;
+                if let Some(mut work) = slot.work.take() {
+                    work.abort().await;
+                }
+            }
+            work => {
+                slot.generation += 1;
+                // At most one piece of work: the one before has answered, or is not wanted any more.
+                if let Some(mut before) = slot.work.take() {
+                    before.abort().await;
+                }
+                let step = Step {
+                    slot: name.clone(),
+                    state: state.clone(),
+                    effect: work,
+                };
+                let run = work_on(Arc::clone(&self.workshop), step, slot.generation, self.events.clone());
+                slot.work = Some(spawn_child(run));
+            }
+        }
+    }
+
+    /// For whole-system tests: stays in a state that was durably entered.
+    fn pauses(&mut self, name: &SlotName, phase: PhaseName) -> bool {
+        if self.options.pause_in != Some(phase) {
+            return false;
+        }
+        if let Some(slot) = self.slots.get_mut(name) {
+            slot.paused = true;
+        }
+        let path = self.options.data_dir.join("paused");
+        let text = format!("{name} {}\n", phase.as_str());
+        if let Err(why) = on_disk(|| files::write_atomic(&path, text.as_bytes(), Access::Everybody)) {
+            error!(%why, "the pause cannot be shown");
+        }
+        warn!(slot = %name, state = phase.as_str(), "paused, as configured");
+        true
+    }
+}
+
+fn reason(state: &OtaState) -> &str {
+    match &state.phase {
+        Phase::Failed { reason, .. } | Phase::RollingBack { reason, .. } => reason,
+        _ => "",
+    }
+}
+
+/// Runs a step and passes on its progress and its answer.
+async fn work_on(workshop: Arc<Workshop>, step: Step, generation: u64, events: mpsc::Sender<WorkEvent>) {
+    let slot = step.slot.clone();
+    let tagged = |event| WorkEvent {
+        slot: slot.clone(),
+        generation,
+        event,
+    };
+    let (tell, mut progress) = mpsc::channel(8);
+    let work = workshop.perform(step, tell);
+    tokio::pin!(work);
+    let answer = loop {
+        tokio::select! {
+            biased;
+            Some((received, total)) = progress.recv() => {
+                if events.send(tagged(OtaEvent::Progress { received, total })).await.is_err() {
+                    return;
+                }
+            }
+            answer = &mut work => break answer,
+        }
+    };
+    while let Ok((received, total)) = progress.try_recv() {
+        if events.send(tagged(OtaEvent::Progress { received, total })).await.is_err() {
+            return;
+        }
+    }
+    if events.send(tagged(answer)).await.is_err() {
+        warn!(%slot, "a step ended after the driver");
+    }
+}
+
+fn read_states(store: &Store) -> Result<States, DriverError> {
+    let rows: Vec<(String, Vec<u8>)> = store.read(|txn| {
+        let mut rows = Vec::new();
+        for item in txn.open_table(SLOTS)?.iter()? {
+            let (name, bytes) = item?;
+            rows.push((name.value().to_owned(), bytes.value().to_vec()));
+        }
+        Ok(rows)
+    })?;
+    let mut states = States::new();
+    for (name, bytes) in rows {
+        let format: Format = store::decode(&name, &bytes)?;
+        if format.format != FORMAT {
+            return Err(DriverError::Newer {
+                slot: name,
+                found: format.format,
+            });
+        }
+        let state = store::decode(&name, &bytes)?;
+        let slot = SlotName::new(name.as_str()).map_err(|_malformed| DriverError::Name(name.clone()))?;
+        states.insert(slot, state);
+    }
+    Ok(states)
+}
+
+/// The one field that every format has.
+#[derive(serde::Deserialize)]
+struct Format {
+    format: u16,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,551 @@
+//! The driver with real stores, files, signatures, chunks and models, against a server on the other end of a channel.
+
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::AtomicI64;
+
+use flotilla_protocol::audit::AuditRecord;
+use flotilla_protocol::chunks::{BlobRef, CHUNK_BYTES, ChunkList};
+use flotilla_protocol::codec;
+use flotilla_protocol::desired_state::{
+    Action, ComponentSources, Encoding, HarvestPolicy, Source, Target, TelemetryPolicy, UpdatePolicy,
+};
+use flotilla_protocol::golden::GoldenSet;
+use flotilla_protocol::ids::{Digest, FleetId};
+use flotilla_protocol::manifest::{ComponentKind, Manifest};
+use flotilla_protocol::messages::{ChunkMessage, Want};
+use flotilla_protocol::report::DeploymentState;
+use flotilla_protocol::topics::Up;
+use flotilla_protocol::trust::{Document as _, Header, KeyPair, Role, RoleKeys, Root, TrustStore, sign};
+use serde_bytes::ByteBuf;
+use tempfile::TempDir;
+
+use super::*;
+use crate::inference::{InferenceHandle, InferenceLimits, fixture};
+use crate::link;
+use crate::ota::fetch::{ChunkRouter, Fetcher};
+use crate::ota::slots::SlotDirs;
+use crate::store::{AUDIT, keys};
+use crate::trust_state::TrustState;
+
+const FLEET: &str = "0191e5a0-0000-7000-8000-000000000001";
+const LINE: &str = "press-line";
+
+fn key(seed: u8) -> KeyPair {
+    KeyPair::from_seed(&[seed; 32])
+}
+
+fn header(schema: &str, role: Role, version: u64) -> Header {
+    Header {
+        schema: schema.to_owned(),
+        role,
+        fleet: FLEET.parse::<FleetId>().unwrap(),
+        version,
+        issued: 1_000,
+        expires: 1_000_000_000,
+    }
+}
+
+fn factory_root() -> Vec<u8> {
+    let roles = [("root", 1u8), ("director", 2), ("release/*", 3)];
+    let root = Root {
+        header: header(Root::SCHEMA, Role::Root, 1),
+        keys: roles.iter().map(|(_, seed)| key(*seed).public()).collect(),
+        roles: roles
+            .iter()
+            .map(|(name, seed)| {
+                let keys = [key(*seed).id()].into();
+                ((*name).to_owned(), RoleKeys { keys, threshold: 1 })
+            })
+            .collect(),
+        tls_anchors: vec![ByteBuf::from(vec![0])],
+    };
+    sign(&root, &key(1)).unwrap()
+}
+
+/// What the server has, how it misbehaves, and what it sent.
+#[derive(Default)]
+struct Server {
+    blobs: BTreeMap<Digest, Vec<u8>>,
+    /// Chunks that are altered once.
+    forge: BTreeSet<(Digest, u32)>,
+    sent: Vec<(Digest, u32)>,
+    /// Answers no more after so many chunks.
+    stop_after: Option<usize>,
+}
+
+impl Server {
+    fn put(&mut self, bytes: &[u8]) -> BlobRef {
+        let blob = BlobRef::of(bytes);
+        self.blobs.insert(blob.sha256, bytes.to_vec());
+        blob
+    }
+
+    fn source(&mut self, plain: &[u8], encoding: Encoding) -> Source {
+        let bytes = match encoding {
+            Encoding::Identity => plain.to_vec(),
+            Encoding::Zstd => zstd::bulk::compress(plain, 3).unwrap(),
+        };
+        let blob = self.put(&bytes);
+        let list = (bytes.len() > CHUNK_BYTES as usize).then(|| ChunkList::of(&bytes).unwrap().encode().unwrap());
+        Source {
+            encoding,
+            blob,
+            chunk_list: list.map(|list| self.put(&list)),
+        }
+    }
+
+    fn answer(&mut self, want: &Want) -> Vec<ChunkMessage> {
+        let message = |first, chunks, missing| ChunkMessage {
+            schema: 1,
+            blob: want.blob.sha256,
+            first,
+            chunks,
+            missing,
+        };
+        let Some(bytes) = self.blobs.get(&want.blob.sha256).cloned() else {
+            return vec![message(0, vec![], true)];
+        };
+        let present = |index: u32| {
+            let offset = (index - want.first) as usize;
+            want.present.get(offset / 8).is_some_and(|byte| byte & (1 << (offset % 8)) != 0)
+        };
+        let count = want.blob.chunk_count().unwrap();
+        let wanted: Vec<u32> = (want.first..count).filter(|i| !present(*i)).take(want.credit as usize).collect();
+        let mut messages = Vec::new();
+        for index in wanted {
+            if self.stop_after.is_some_and(|most| self.sent.len() >= most) {
+                break;
+            }
+            let start = index as usize * CHUNK_BYTES as usize;
+            let mut chunk = bytes[start..bytes.len().min(start + CHUNK_BYTES as usize)].to_vec();
+            if self.forge.remove(&(want.blob.sha256, index)) {
+                chunk[0] ^= 1;
+            }
+            self.sent.push((want.blob.sha256, index));
+            messages.push(message(index, vec![ByteBuf::from(chunk)], false));
+        }
+        messages
+    }
+}
+
+/// A device's disk and its server; the agent on it can be started and killed.
+struct Bench {
+    dir: TempDir,
+    server: Arc<Mutex<Server>>,
+    version: u64,
+}
+
+struct Running {
+    store: Arc<Store>,
+    trust: Arc<TrustState>,
+    inference: InferenceHandle,
+    states: watch::Receiver<States>,
+    orders: mpsc::Sender<DesiredState>,
+    tasks: crate::tasks::Tasks,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), 0).unwrap();
+        let trust = TrustStore::from_factory_root(&factory_root(), 0).unwrap();
+        store.put(keys::TRUST, trust.snapshot()).unwrap();
+        Self {
+            dir,
+            server: Arc::default(),
+            version: 0,
+        }
+    }
+
+    fn device() -> DeviceId {
+        DeviceId::new("press-07").unwrap()
+    }
+
+    /// The device's keys are not needed here: its thumbprint is that of key 9.
+    async fn start(&self, pause_in: Option<PhaseName>) -> Running {
+        let clock = Clock::manual(Arc::new(AtomicI64::new(5_000)));
+        let store = Arc::new(Store::open(self.dir.path(), 0).unwrap());
+        let trust = TrustState::open(Arc::clone(&store), clock.clone(), Self::device(), key(9).id()).unwrap();
+        let trust = Arc::new(trust.unwrap());
+        let (link, mut publishes, switch) = link::wire();
+        let chunks = Arc::new(ChunkRouter::default());
+        let inference = InferenceHandle::new(clock.clone(), InferenceLimits::default());
+        let workshop = Workshop {
+            fetcher: Fetcher {
+                link,
+                chunks: Arc::clone(&chunks),
+                store: Arc::clone(&store),
+                dirs: SlotDirs::open(self.dir.path()).unwrap(),
+                trust: Arc::clone(&trust),
+                window: 4,
+            },
+            inference: inference.clone(),
+            hardware_class: "generic".to_owned(),
+            data_dir: self.dir.path().to_owned(),
+        };
+        let options = DriverOptions {
+            device: Self::device(),
+            retry: RetryLimits {
+                max_attempts: 2,
+                first_pause_ms: 1,
+            },
+            clock,
+            data_dir: self.dir.path().to_owned(),
+            pause_in,
+        };
+        let (mut driver, states) = Driver::open(options, Arc::clone(&store), Arc::new(workshop)).unwrap();
+        driver.boot().await.unwrap();
+        let (orders, ordered) = mpsc::channel(4);
+        let mut tasks = crate::tasks::Tasks::new();
+        tasks.spawn("driver", driver.run(ordered, tasks.stop_token()));
+        let server = Arc::clone(&self.server);
+        tasks.spawn("server", async move {
+            while let Some(publish) = publishes.recv().await {
+                if publish.topic == Up::Want {
+                    let want: Want = codec::from_slice(&publish.payload, 1 << 17).unwrap();
+                    let messages = server.lock().unwrap().answer(&want);
+                    for message in messages {
+                        chunks.dispatch(message);
+                    }
+                }
+            }
+            drop(switch);
+        });
+        Running {
+            store,
+            trust,
+            inference,
+            states,
+            orders,
+            tasks,
+        }
+    }
+
+    /// Publishes a package of the fixture's model under a version of its own, and an order for it.
+    fn order(&mut self, package: &Package) -> Vec<u8> {
+        self.version += 1;
+        let mut server = self.server.lock().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let (mut manifest, _) = fixture::write(dir.path(), LINE, package.semver, &fixture::columns(&["a", "b"]));
+        manifest.header = header(Manifest::SCHEMA, Role::Release(LINE.parse().unwrap()), 1);
+        manifest.release_counter = package.counter;
+        manifest.arch = package.arch.iter().map(|arch| (*arch).to_owned()).collect();
+        let golden = codec::to_vec(&package.golden).unwrap();
+        std::fs::write(dir.path().join(ComponentKind::Golden.file_name()), &golden).unwrap();
+        for component in &mut manifest.components {
+            if component.kind == ComponentKind::Golden {
+                component.blob = BlobRef::of(&golden);
+            }
+        }
+        let components = manifest
+            .components
+            .iter()
+            .map(|component| {
+                let plain = std::fs::read(dir.path().join(component.kind.file_name())).unwrap();
+                let encoding = if component.kind == ComponentKind::Golden {
+                    Encoding::Identity
+                } else {
+                    Encoding::Zstd
+                };
+                ComponentSources {
+                    component: component.blob.sha256,
+                    sources: vec![server.source(&plain, encoding)],
+                }
+            })
+            .collect();
+        let envelope = sign(&manifest, &key(package.signer)).unwrap();
+        let payload = flotilla_protocol::trust::Envelope::decode(&envelope).unwrap();
+        let target = Target {
+            slot: slot(),
+            action: Action::Install,
+            line: LINE.parse().unwrap(),
+            manifest: payload.digest(),
+            manifest_envelope: server.put(&envelope),
+            release_counter: package.counter,
+            deployment: format!("{:032x}", self.version).parse().unwrap(),
+            components,
+        };
+        let desired = DesiredState {
+            header: header(DesiredState::SCHEMA, Role::Director, self.version),
+            device: Self::device(),
+            thumbprint: key(9).id(),
+            targets: vec![target],
+            update: UpdatePolicy {
+                soak_ms: package.soak_ms,
+                max_error_permille: 100,
+                start_spread_ms: 0,
+                deadline: 0,
+                max_bytes_per_s: 0,
+            },
+            telemetry: TelemetryPolicy {
+                bundle_interval_ms: 1000,
+                harvest: HarvestPolicy {
+                    on_drift: false,
+                    below_confidence: 0.0,
+                    max_samples: 0,
+                },
+            },
+            last_report_counter: 0,
+        };
+        sign(&desired, &key(2)).unwrap()
+    }
+}
+
+struct Package {
+    semver: &'static str,
+    counter: u64,
+    golden: GoldenSet,
+    arch: &'static [&'static str],
+    signer: u8,
+    soak_ms: u64,
+}
+
+impl Package {
+    fn new(semver: &'static str, counter: u64) -> Self {
+        Self {
+            semver,
+            counter,
+            golden: fixture::golden(),
+            arch: &[],
+            signer: 3,
+            soak_ms: 1,
+        }
+    }
+
+    /// With a golden set of several chunks.
+    fn large(semver: &'static str, counter: u64) -> Self {
+        let mut package = Self::new(semver, counter);
+        let cases = package.golden.cases.clone();
+        package.golden.cases = cases.iter().cycle().take(4_000).cloned().collect();
+        package
+    }
+}
+
+fn slot() -> SlotName {
+    SlotName::new("main").unwrap()
+}
+
+impl Running {
+    async fn send(&self, desired: &[u8]) {
+        let desired = self.trust.accept_desired_state(desired).unwrap();
+        self.orders.send(desired).await.unwrap();
+    }
+
+    async fn until(&mut self, what: impl Fn(&OtaState) -> bool) -> OtaState {
+        let found = self.states.wait_for(|states| states.get(&slot()).is_some_and(&what));
+        let states = tokio::time::timeout(Duration::from_secs(60), found).await;
+        states.expect("it takes too long").unwrap()[&slot()].clone()
+    }
+
+    async fn ended(&mut self) -> (DeploymentState, Option<String>) {
+        let final_state = |state: &OtaState| {
+            let report = state.deployment_report(&slot())?;
+            report.state.is_final().then_some((report.state, report.reason))
+        };
+        final_state(&self.until(|state| final_state(state).is_some()).await).unwrap()
+    }
+
+    fn version(&self) -> Option<String> {
+        Some(self.inference.model("main")?.manifest.semver.clone())
+    }
+
+    fn audited(&self) -> Vec<AuditRecord> {
+        let entries = self.store.read(|txn| {
+            let table = txn.open_table(AUDIT)?;
+            let entries: Vec<_> = table.iter()?.map(|item| item.unwrap().1.value().to_vec()).collect();
+            Ok(entries)
+        });
+        entries.unwrap().iter().map(|entry| codec::from_slice(entry, 1 << 16).unwrap()).collect()
+    }
+
+    fn audited_events(&self) -> Vec<String> {
+        self.audited().into_iter().map(|record| record.event).collect()
+    }
+
+    async fn stop(self) {
+        self.inference.shutdown().await;
+        self.tasks.shutdown(Duration::from_millis(200)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_package_is_fetched_proved_committed_and_answers_after_a_restart_without_a_server() {
+    let mut bench = Bench::new();
+    let order = bench.order(&Package::large("1.0.0", 1));
+    let mut agent = bench.start(None).await;
+    agent.send(&order).await;
+    assert_eq!(agent.ended().await, (DeploymentState::Success, None));
+    assert_eq!(agent.version().as_deref(), Some("1.0.0"));
+    assert_eq!(agent.audited_events(), ["update.started", "model.activated", "model.committed"]);
+    let sent = bench.server.lock().unwrap().sent.clone();
+    assert!(sent.len() > 6, "several chunks: {sent:?}");
+    assert_eq!(sent.len(), sent.iter().collect::<BTreeSet<_>>().len(), "nothing was sent twice");
+    let report = agent.until(|_| true).await.deployment_report(&slot()).unwrap();
+    assert_eq!(report.bytes_received, report.bytes_total);
+    agent.stop().await;
+    assert_eq!(std::fs::read_dir(bench.dir.path().join("parts")).unwrap().count(), 0);
+
+    bench.server.lock().unwrap().blobs.clear();
+    let agent = bench.start(None).await;
+    let answer = agent.inference.infer("main", vec![fixture::input(&[[1.0, 0.0]])]).await.unwrap();
+    assert_eq!(answer.model.manifest.semver, "1.0.0");
+    agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_download_cut_off_anywhere_resumes_without_fetching_a_chunk_twice() {
+    let mut bench = Bench::new();
+    let order = bench.order(&Package::large("1.0.0", 1));
+    let most = 7;
+    bench.server.lock().unwrap().stop_after = Some(most);
+    let agent = bench.start(None).await;
+    agent.send(&order).await;
+    while bench.server.lock().unwrap().sent.len() < most {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    // What was sent is on its way through a channel: it counts as received once it is written.
+    let parts = |dir: &Path| std::fs::read_dir(dir.join("parts")).unwrap().count();
+    assert!(parts(bench.dir.path()) > 0);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    agent.stop().await;
+
+    bench.server.lock().unwrap().stop_after = None;
+    let mut agent = bench.start(None).await;
+    assert_eq!(agent.ended().await, (DeploymentState::Success, None));
+    let sent = bench.server.lock().unwrap().sent.clone();
+    assert_eq!(sent.len(), sent.iter().collect::<BTreeSet<_>>().len(), "nothing was sent twice");
+    agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_forged_chunk_is_refused_audited_and_asked_for_again() {
+    let mut bench = Bench::new();
+    let order = bench.order(&Package::large("1.0.0", 1));
+    {
+        let mut server = bench.server.lock().unwrap();
+        let largest = server.blobs.iter().max_by_key(|(_, bytes)| bytes.len()).map(|(digest, _)| *digest);
+        server.forge.insert((largest.unwrap(), 1));
+    }
+    let mut agent = bench.start(None).await;
+    agent.send(&order).await;
+    assert_eq!(agent.ended().await, (DeploymentState::Success, None));
+    let refused = agent.audited().into_iter().find(|record| record.event == "attack.refused").unwrap();
+    assert_eq!(refused.detail["attack"], "altered-content");
+    assert_eq!(agent.trust.last_attack().unwrap().unwrap().attack, "altered-content");
+    agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_trusted_or_does_not_prove_itself_never_touches_what_runs() {
+    let mut bench = Bench::new();
+    let good = bench.order(&Package::new("1.0.0", 1));
+    let mut agent = bench.start(None).await;
+    agent.send(&good).await;
+    assert_eq!(agent.ended().await.0, DeploymentState::Success);
+
+    let wrong_key = Package { signer: 2, ..Package::new("2.0.0", 2) };
+    let wrong_arch = Package { arch: &["vax"], ..Package::new("2.0.0", 2) };
+    let mut golden = fixture::golden();
+    golden.cases[0].outputs = golden.cases[1].outputs.clone();
+    let wrong_answers = Package { golden, ..Package::new("2.0.0", 2) };
+    for (package, why) in [
+        (wrong_key, "needs 1 valid signature"),
+        (wrong_arch, "architecture"),
+        (wrong_answers, "self-test"),
+    ] {
+        let order = bench.order(&package);
+        let deployment = format!("{:032x}", bench.version).parse().unwrap();
+        agent.send(&order).await;
+        agent
+            .until(|state| state.deployment_report(&slot()).is_some_and(|report| report.deployment == deployment))
+            .await;
+        let (state, reason) = agent.ended().await;
+        assert_eq!(state, DeploymentState::Failure);
+        assert!(reason.as_deref().unwrap_or_default().contains(why), "{why}: {reason:?}");
+        assert_eq!(agent.version().as_deref(), Some("1.0.0"));
+    }
+    agent.stop().await;
+    let agent = bench.start(None).await;
+    assert_eq!(agent.version().as_deref(), Some("1.0.0"));
+    agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_soak_with_errors_brings_the_previous_package_back() {
+    let mut bench = Bench::new();
+    let first = bench.order(&Package::new("1.0.0", 1));
+    let mut agent = bench.start(None).await;
+    agent.send(&first).await;
+    assert_eq!(agent.ended().await.0, DeploymentState::Success);
+    let second = bench.order(&Package { soak_ms: 60_000, ..Package::new("2.0.0", 2) });
+    agent.send(&second).await;
+    agent.until(|state| matches!(state.phase, Phase::Soaking { .. })).await;
+    assert_eq!(agent.version().as_deref(), Some("2.0.0"));
+    let wrong = flotilla_protocol::infer::Tensor::from_f32("nonsense", vec![1, 2], &[0.0, 0.0]).unwrap();
+    for _ in 0..30 {
+        assert!(agent.inference.infer("main", vec![wrong.clone()]).await.is_err());
+    }
+    let (state, reason) = agent.ended().await;
+    assert_eq!(state, DeploymentState::RolledBack);
+    assert!(reason.unwrap().contains("inferences failed"));
+    assert_eq!(agent.version().as_deref(), Some("1.0.0"));
+    assert!(agent.audited_events().contains(&"model.rolled-back".to_owned()));
+    agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_package_gives_way_to_the_previous_one_before_there_is_a_network() {
+    let mut bench = Bench::new();
+    let mut agent = bench.start(None).await;
+    for (semver, counter) in [("1.0.0", 1), ("2.0.0", 2)] {
+        let order = bench.order(&Package::new(semver, counter));
+        agent.send(&order).await;
+        let wanted = |state: &OtaState| state.active_model().is_some_and(|model| model.release_counter == counter);
+        agent.until(|state| wanted(state) && state.phase == Phase::Idle).await;
+    }
+    let bank = agent.until(|_| true).await.active.unwrap();
+    agent.stop().await;
+    let model = bench.dir.path().join("slots/main").join(bank.as_str()).join("model.onnx");
+    let mut bytes = std::fs::read(&model).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&model, bytes).unwrap();
+
+    let agent = bench.start(None).await;
+    assert_eq!(agent.version().as_deref(), Some("1.0.0"));
+    assert!(agent.audited_events().contains(&"model.lost".to_owned()));
+    agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn from_every_state_a_restart_finds_its_way() {
+    for pause in [
+        PhaseName::Downloading,
+        PhaseName::Verifying,
+        PhaseName::Installing,
+        PhaseName::SelfTesting,
+        PhaseName::Activating,
+        PhaseName::Soaking,
+        PhaseName::Committing,
+    ] {
+        let mut bench = Bench::new();
+        let first = bench.order(&Package::new("1.0.0", 1));
+        let mut agent = bench.start(None).await;
+        agent.send(&first).await;
+        assert_eq!(agent.ended().await.0, DeploymentState::Success);
+        agent.stop().await;
+
+        let mut agent = bench.start(Some(pause)).await;
+        let second = bench.order(&Package::new("2.0.0", 2));
+        agent.send(&second).await;
+        agent.until(|state| state.phase.name() == pause).await;
+        assert!(agent.version().is_some(), "inference goes on in {pause:?}");
+        agent.stop().await;
+
+        let mut agent = bench.start(None).await;
+        assert!(agent.version().is_some(), "something answers at once after {pause:?}");
+        assert_eq!(agent.ended().await, (DeploymentState::Success, None), "{pause:?}");
+        assert_eq!(agent.version().as_deref(), Some("2.0.0"));
+        agent.stop().await;
+    }
+}

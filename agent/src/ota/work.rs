@@ -1,0 +1,209 @@
+//! The steps of an update that take time, each answering by the event that the machine waits for.
+//!
+//! Nothing here decides what comes next.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use flotilla_protocol::ids::SlotName;
+use flotilla_protocol::report::InstalledModel;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use crate::inference::package::read_golden;
+use crate::inference::{InferenceHandle, LoadedPackage};
+use crate::ota::fetch::{FetchError, Fetcher, Progress};
+use crate::ota::machine::{Effect, OtaEvent};
+use crate::ota::policy::{self, Soak, SoakVerdict};
+use crate::ota::slots;
+use crate::ota::state::{Bank, Job, OtaState, Order};
+use crate::report;
+use crate::store::on_disk;
+
+/// What the steps need.
+#[derive(Debug)]
+pub struct Workshop {
+    pub fetcher: Fetcher,
+    pub inference: InferenceHandle,
+    pub hardware_class: String,
+    pub data_dir: PathBuf,
+}
+
+/// One step of one slot's job.
+#[derive(Debug, Clone)]
+pub struct Step {
+    pub slot: SlotName,
+    /// The state that asked for the step.
+    pub state: OtaState,
+    pub effect: Effect,
+}
+
+impl Workshop {
+    /// Carries out one step. `progress` gets received and total bytes.
+    pub async fn perform(self: Arc<Self>, step: Step, progress: mpsc::Sender<(u64, u64)>) -> OtaEvent {
+        let slot = &step.slot;
+        let job = step.state.phase.job();
+        match (step.effect, job) {
+            (Effect::Fetch, Some(job)) => self.fetch(job, progress).await,
+            (Effect::Verify, Some(job)) => self.verify(slot, &job.order),
+            (Effect::Install { bank }, Some(job)) => self.install(slot, bank, job),
+            (Effect::SelfTest { bank }, Some(_)) => self.self_test(slot, bank, &step.state).await,
+            (Effect::Activate { bank }, _) => match self.activate(slot, bank, &step.state).await {
+                Ok(()) => OtaEvent::Activated,
+                Err(reason) => OtaEvent::Refused { reason },
+            },
+            (Effect::Soak, Some(job)) => self.soak(slot, job).await,
+            (Effect::Commit, Some(job)) => match on_disk(|| self.fetcher.discard(&job.order.target)) {
+                Ok(()) => OtaEvent::Committed,
+                Err(why) => OtaEvent::Failed { reason: why.to_string() },
+            },
+            (Effect::Restore { bank: Some(bank) }, _) => match self.activate(slot, bank, &step.state).await {
+                Ok(()) => OtaEvent::RolledBack,
+                Err(reason) => OtaEvent::Refused { reason },
+            },
+            (Effect::Restore { bank: None }, _) => {
+                self.inference.deactivate(slot).await;
+                OtaEvent::RolledBack
+            }
+            (other, _) => OtaEvent::Refused {
+                reason: format!("'{}' is no step of an update", other.name()),
+            },
+        }
+    }
+
+    async fn fetch(&self, job: &Job, progress: mpsc::Sender<(u64, u64)>) -> OtaEvent {
+        let facts = report::facts(&self.hardware_class, &self.data_dir);
+        match self.fetcher.fetch(&job.order, &facts, Progress::new(progress)).await {
+            Ok(()) => OtaEvent::Downloaded,
+            Err(why @ FetchError::DiskFull(_)) => {
+                // Room first: the failure must be written down somewhere.
+                if let Err(left) = on_disk(|| self.fetcher.discard(&job.order.target)) {
+                    warn!(%left, "what was downloaded stays on a full disk");
+                }
+                OtaEvent::Refused { reason: why.to_string() }
+            }
+            Err(why) if why.is_worth_retrying() => OtaEvent::Failed { reason: why.to_string() },
+            Err(why) => OtaEvent::Refused { reason: why.to_string() },
+        }
+    }
+
+    /// Both signatures and every byte once more: revocations and the disk may have changed since the download began.
+    fn verify(&self, slot: &SlotName, order: &Order) -> OtaEvent {
+        let facts = report::facts(&self.hardware_class, &self.data_dir);
+        let staging = self.fetcher.dirs.staging(slot);
+        let envelope = match slots::read_envelope(&staging) {
+            Ok(envelope) => envelope,
+            Err(why) => return OtaEvent::Failed { reason: why.to_string() },
+        };
+        let manifest = match self.fetcher.trust.accept_manifest(&envelope, &order.target, &facts) {
+            Ok(manifest) => manifest,
+            Err(why) => return OtaEvent::Refused { reason: why.to_string() },
+        };
+        match on_disk(|| self.fetcher.check_staged(slot, &manifest)) {
+            Ok(None) => OtaEvent::Verified,
+            Ok(Some(component)) => {
+                let detail = "a staged file is not what was signed any more";
+                self.fetcher.trust.altered_content("staged component", detail, component);
+                OtaEvent::Failed { reason: format!("{detail}: component {component}") }
+            }
+            Err(why) => OtaEvent::Failed { reason: why.to_string() },
+        }
+    }
+
+    fn install(&self, slot: &SlotName, bank: Bank, job: &Job) -> OtaEvent {
+        let dirs = &self.fetcher.dirs;
+        let installed = on_disk(|| {
+            dirs.install(slot, bank)?;
+            slots::read_manifest(&dirs.bank(slot, bank))
+        });
+        match installed {
+            Ok((manifest, digest)) if digest == job.order.target.manifest => OtaEvent::Installed(InstalledModel {
+                line: manifest.name,
+                manifest: digest,
+                semver: manifest.semver,
+                release_counter: manifest.release_counter,
+            }),
+            Ok((_, digest)) => OtaEvent::Refused {
+                reason: format!("manifest {digest} was staged, {} is wanted", job.order.target.manifest),
+            },
+            Err(why) if why.is_disk_full() => OtaEvent::Refused { reason: format!("disk full: {why}") },
+            Err(why) => OtaEvent::Refused { reason: why.to_string() },
+        }
+    }
+
+    /// The package proves itself on this machine before anything is asked of it.
+    async fn self_test(&self, slot: &SlotName, bank: Bank, state: &OtaState) -> OtaEvent {
+        let tested = self.with_package(slot, bank, state, |mut package, dir| {
+            let Some(golden) = read_golden(&dir, &package.manifest).map_err(|why| why.to_string())? else {
+                warn!("the package has no golden set: that it loads is all that is known");
+                return Ok(());
+            };
+            let report = package.self_test(&golden).map_err(|why| why.to_string())?;
+            info!(cases = report.cases, max_abs_diff = report.max_abs_diff, p95_us = report.p95_us, "self-test passed");
+            Ok(())
+        });
+        match tested.await {
+            Ok(()) => OtaEvent::SelfTestPassed,
+            Err(reason) => OtaEvent::Refused { reason: format!("self-test: {reason}") },
+        }
+    }
+
+    /// Loads a bank and lets it answer in its slot.
+    pub async fn activate(&self, slot: &SlotName, bank: Bank, state: &OtaState) -> Result<(), String> {
+        let package = self.with_package(slot, bank, state, |package, _| Ok(package)).await?;
+        let info = self.inference.activate(slot.clone(), package).await.map_err(|why| why.to_string())?;
+        info!(%slot, bank = bank.as_str(), line = %info.manifest.name, version = %info.manifest.semver, "active");
+        Ok(())
+    }
+
+    /// Loads a bank's package on a thread that may block, and does something with it there.
+    async fn with_package<T: Send + 'static>(
+        &self,
+        slot: &SlotName,
+        bank: Bank,
+        state: &OtaState,
+        then: impl FnOnce(LoadedPackage, PathBuf) -> Result<T, String> + Send + 'static,
+    ) -> Result<T, String> {
+        let installed = state.bank(bank).ok_or_else(|| format!("bank {} holds no package", bank.as_str()))?;
+        let dirs = &self.fetcher.dirs;
+        let manifest = on_disk(|| dirs.manifest(slot, bank, installed)).map_err(|why| why.to_string())?;
+        let (dir, digest) = (dirs.bank(slot, bank), installed.manifest);
+        let work = tokio::task::spawn_blocking(move || {
+            let package = LoadedPackage::from_dir(&dir, manifest, digest).map_err(|why| why.to_string())?;
+            then(package, dir)
+        });
+        work.await.unwrap_or_else(|why| Err(format!("loading the package failed: {why}")))
+    }
+
+    async fn soak(&self, slot: &SlotName, job: &Job) -> OtaEvent {
+        let began = Instant::now();
+        loop {
+            let Some(health) = self.inference.health(slot) else {
+                return OtaEvent::Refused { reason: "the package does not answer any more".to_owned() };
+            };
+            let soak = Soak {
+                elapsed_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+                inferences: health.inferences,
+                failures: health.failures,
+            };
+            match policy::judge_soak(&job.order.update, soak) {
+                SoakVerdict::Wait { ms } => tokio::time::sleep(Duration::from_millis(ms)).await,
+                SoakVerdict::Pass => return OtaEvent::SoakPassed,
+                SoakVerdict::Fail {
+                    observed_permille,
+                    limit_permille,
+                } => {
+                    return OtaEvent::Refused {
+                        reason: format!(
+                            "while soaking, {observed_permille} of 1000 inferences failed ({} of {}), \
+                             {limit_permille} are allowed",
+                            soak.failures, soak.inferences
+                        ),
+                    };
+                }
+            }
+        }
+    }
+}

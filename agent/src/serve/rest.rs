@@ -1,0 +1,276 @@
+//! The Open Inference Protocol v2 over HTTP, with its binary tensor extension, and Prometheus metrics under Triton's
+//! names. On the loopback interface only: there is no authentication here.
+//!
+//! Models are listed, not managed: they come and go by signed desired state alone. Shared memory, sequences and
+//! compression of requests are deliberately absent.
+
+mod body;
+mod metrics;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Json, Response};
+use axum::routing::{get, post};
+use flotilla_engine::Blame;
+use flotilla_protocol::infer::{InferError, ServerMetadata, TensorError};
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+
+use crate::inference::{InferenceError, InferenceHandle, ModelInfo};
+
+/// Bounds of one request and of all together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RestLimits {
+    pub body_bytes: usize,
+    /// From the first byte of the body to the answer.
+    pub timeout: Duration,
+    /// Inference requests at a time; one more is refused as busy.
+    pub requests: usize,
+}
+
+impl Default for RestLimits {
+    fn default() -> Self {
+        Self {
+            body_bytes: 16 * 1024 * 1024,
+            timeout: Duration::from_secs(30),
+            requests: 32,
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Rest {
+    inference: InferenceHandle,
+    limits: RestLimits,
+    running: Arc<Semaphore>,
+}
+
+/// Why a request is refused: the table from errors to statuses.
+#[derive(Debug, thiserror::Error)]
+enum RestError {
+    #[error("{0}")]
+    Malformed(String),
+    #[error("{0}")]
+    Tensor(#[from] TensorError),
+    #[error("{0}")]
+    NotFound(String),
+    #[error("the body is larger than {0} bytes")]
+    TooLarge(usize),
+    #[error("content encoding '{0}' is not taken; send the body as it is")]
+    Encoding(String),
+    #[error("no answer within {0:?}")]
+    Timeout(Duration),
+    #[error("{0} requests are in progress; try again")]
+    Busy(usize),
+    #[error("{0}")]
+    Inference(#[from] InferenceError),
+}
+
+impl RestError {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Malformed(_) | Self::Tensor(_) => StatusCode::BAD_REQUEST,
+            Self::NotFound(_) | Self::Inference(InferenceError::NoModel(_)) => StatusCode::NOT_FOUND,
+            Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Encoding(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::Timeout(_) => StatusCode::GATEWAY_TIMEOUT,
+            Self::Inference(error) => match error.blame() {
+                Some(Blame::Data | Blame::Interface) => StatusCode::BAD_REQUEST,
+                Some(Blame::Model) => StatusCode::INTERNAL_SERVER_ERROR,
+                None => StatusCode::SERVICE_UNAVAILABLE,
+            },
+            Self::Busy(_) => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+}
+
+impl IntoResponse for RestError {
+    fn into_response(self) -> Response {
+        refusal(self.status(), self.to_string())
+    }
+}
+
+fn refusal(status: StatusCode, error: String) -> Response {
+    (status, Json(InferError { error })).into_response()
+}
+
+/// The endpoints over a device's models.
+pub fn router(inference: InferenceHandle, limits: RestLimits) -> Router {
+    let rest = Rest {
+        inference,
+        limits,
+        running: Arc::new(Semaphore::new(limits.requests)),
+    };
+    Router::new()
+        .route("/v2", get(server_metadata))
+        .route("/v2/", get(server_metadata))
+        .route("/v2/health/live", get(|| async { Json(json!({"live": true})) }))
+        .route("/v2/health/ready", get(|| async { Json(json!({"ready": true})) }))
+        .route("/v2/models/{model}", get(model_metadata))
+        .route("/v2/models/{model}/versions/{version}", get(model_metadata))
+        .route("/v2/models/{model}/ready", get(model_ready))
+        .route("/v2/models/{model}/versions/{version}/ready", get(model_ready))
+        .route("/v2/models/{model}/infer", post(infer))
+        .route("/v2/models/{model}/versions/{version}/infer", post(infer))
+        .route("/v2/repository/index", post(repository_index))
+        .route("/v2/repository/models/{model}/load", post(not_managed_here))
+        .route("/v2/repository/models/{model}/unload", post(not_managed_here))
+        .route("/metrics", get(metrics))
+        .fallback(|| async { refusal(StatusCode::NOT_FOUND, "there is no such endpoint".to_owned()) })
+        .method_not_allowed_fallback(|| async {
+            refusal(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "the endpoint does not take this method".to_owned(),
+            )
+        })
+        .with_state(rest)
+}
+
+/// Serves until `shutdown`, then finishes what is in progress, for `drain` at the longest. Refuses to listen anywhere but
+/// on loopback.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+    drain: Duration,
+) -> std::io::Result<()> {
+    let address = listener.local_addr()?;
+    if !address.ip().is_loopback() {
+        return Err(std::io::Error::new(
+            std::io::ErrorKind::InvalidInput,
+            format!("inference is served on loopback only, not on {address}: it has no authentication"),
+        ));
+    }
+    let (asked, draining) = tokio::sync::oneshot::channel::<()>();
+    let server = axum::serve(listener, router).with_graceful_shutdown(async move {
+        shutdown.await;
+        drop(asked);
+    });
+    let deadline = async move {
+        // Ends when the sender is dropped, which is the message.
+        drop(draining.await);
+        tokio::time::sleep(drain).await;
+    };
+    tokio::select! {
+        ended = server => ended,
+        () = deadline => {
+            tracing::warn!(%address, ?drain, "requests still in progress at the end of the drain are dropped");
+            Ok(())
+        }
+    }
+}
+
+async fn server_metadata() -> Json<ServerMetadata> {
+    Json(ServerMetadata {
+        name: "flotilla".to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        extensions: vec!["binary_tensor_data".to_owned()],
+    })
+}
+
+/// What `/versions/{version}` adds to `/models/{model}`.
+#[derive(Debug, serde::Deserialize)]
+struct Named {
+    model: String,
+    version: Option<String>,
+}
+
+impl Rest {
+    /// The active model of that line or slot, if it has that version.
+    fn model(&self, named: &Named) -> Result<Arc<ModelInfo>, RestError> {
+        let model = self
+            .inference
+            .model(&named.model)
+            .ok_or_else(|| InferenceError::NoModel(named.model.clone()))?;
+        match &named.version {
+            Some(version) if *version != model.manifest.semver => Err(RestError::NotFound(format!(
+                "model '{}' is active in version {}, not {version}",
+                named.model, model.manifest.semver
+            ))),
+            _ => Ok(model),
+        }
+    }
+}
+
+async fn model_metadata(State(rest): State<Rest>, Path(named): Path<Named>) -> Result<Response, RestError> {
+    Ok(Json(rest.model(&named)?.metadata()).into_response())
+}
+
+async fn model_ready(State(rest): State<Rest>, Path(named): Path<Named>) -> Result<Response, RestError> {
+    let model = rest.model(&named)?;
+    Ok(Json(json!({"name": model.name(), "ready": true})).into_response())
+}
+
+async fn repository_index(State(rest): State<Rest>) -> Response {
+    let one = |model: Arc<ModelInfo>| json!({"name": model.name(), "version": model.manifest.semver, "state": "READY", "reason": ""});
+    let models: Vec<serde_json::Value> = rest.inference.list().into_iter().map(one).collect();
+    Json(models).into_response()
+}
+
+async fn not_managed_here() -> Response {
+    refusal(
+        StatusCode::FORBIDDEN,
+        "models are loaded and unloaded by the fleet's signed desired state only".to_owned(),
+    )
+}
+
+async fn metrics(State(rest): State<Rest>) -> Response {
+    let text = metrics::exposition(&rest.inference.totals());
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
+}
+
+async fn infer(
+    State(rest): State<Rest>,
+    Path(named): Path<Named>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, RestError> {
+    let timeout = rest.limits.timeout;
+    tokio::time::timeout(timeout, answer(&rest, &named, &headers, body))
+        .await
+        .unwrap_or(Err(RestError::Timeout(timeout)))
+}
+
+async fn answer(rest: &Rest, named: &Named, headers: &HeaderMap, body: Body) -> Result<Response, RestError> {
+    let _running = rest
+        .running
+        .try_acquire()
+        .map_err(|_full| RestError::Busy(rest.limits.requests))?;
+    rest.model(named)?;
+    let encoding = headers
+        .get(header::CONTENT_ENCODING)
+        .map(axum::http::HeaderValue::as_bytes);
+    if let Some(encoding) = encoding
+        && encoding != b"identity"
+    {
+        return Err(RestError::Encoding(String::from_utf8_lossy(encoding).into_owned()));
+    }
+    let bytes = read(body, rest.limits.body_bytes).await?;
+    let request = body::decode(&bytes, body::json_length(headers)?)?;
+    let inferred = rest.inference.infer(&named.model, request.inputs).await?;
+    body::encode(&inferred.model, inferred.outcome.outputs, &request.wanted)
+}
+
+async fn read(body: Body, cap: usize) -> Result<Bytes, RestError> {
+    use futures_util::StreamExt as _;
+    let mut read = Vec::new();
+    let mut pieces = body.into_data_stream();
+    while let Some(piece) = pieces.next().await {
+        let piece = piece.map_err(|e| RestError::Malformed(format!("the body ended early: {e}")))?;
+        if read.len() + piece.len() > cap {
+            return Err(RestError::TooLarge(cap));
+        }
+        read.extend_from_slice(&piece);
+    }
+    Ok(Bytes::from(read))
+}
+
+#[cfg(test)]
+mod tests;

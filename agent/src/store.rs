@@ -1,0 +1,318 @@
+//! What the agent remembers across power cuts: one redb file with a version.
+//!
+//! A newer layout is refused, an older one would be migrated, nothing is ever wiped. One [`Store::write`] is one durable
+//! transaction: all of it or nothing. When the disk is full, even deleting needs space: a reserve file is given up then,
+//! the database is opened again (redb refuses to go on after an I/O error) and the transaction is tried once more.
+//!
+//! Does not know what the values mean: `audit`, `trust_state`, `spool` and `ota` do.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::{PoisonError, RwLock};
+
+use flotilla_protocol::codec::{self, CodecError};
+use redb::{Database, ReadTransaction, ReadableDatabase as _, ReadableTable as _, Table, TableDefinition, WriteTransaction};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tracing::{info, warn};
+
+use crate::files::{self, FileError};
+
+/// The layout that this code writes.
+const LAYOUT: u32 = 1;
+/// Largest single value; the spool's records are far smaller.
+const MAX_VALUE_BYTES: usize = 4 * 1024 * 1024;
+const CACHE_BYTES: usize = 4 * 1024 * 1024;
+
+/// Single values by name.
+const META: TableDefinition<'static, &'static str, &'static [u8]> = TableDefinition::new("meta");
+/// Audit entries not yet sealed, by epoch and index.
+pub const AUDIT: TableDefinition<'static, (u64, u64), &'static [u8]> = TableDefinition::new("audit");
+/// Sealed records, by boot epoch and sequence number.
+pub const SPOOL: TableDefinition<'static, (u64, u64), &'static [u8]> = TableDefinition::new("spool");
+/// One update state per slot.
+pub const SLOTS: TableDefinition<'static, &'static str, &'static [u8]> = TableDefinition::new("slots");
+/// Which chunks of a part file are there, by the blob's digest.
+pub const PARTS: TableDefinition<'static, &'static [u8], &'static [u8]> = TableDefinition::new("parts");
+
+/// Names in [`META`].
+pub mod keys {
+    pub const LAYOUT: &str = "layout";
+    pub const BOOT_EPOCH: &str = "boot-epoch";
+    pub const SPOOL_SEQ: &str = "spool-seq";
+    pub const AUDIT_HEAD: &str = "audit-head";
+    pub const AUDIT_SEALED: &str = "audit-sealed";
+    pub const TRUST: &str = "trust";
+    pub const ENROLLED: &str = "enrolled";
+    pub const DESIRED: &str = "desired-state";
+    pub const ENDPOINT: &str = "endpoint";
+    pub const REPORT_COUNTER: &str = "report-counter";
+    pub const LAST_ATTACK: &str = "last-attack";
+}
+
+/// Why the store could not do it.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("the agent's store {}: {source}", path.display())]
+    Database { path: PathBuf, source: Box<redb::Error> },
+    #[error(
+        "the agent's store {} has layout {found}, this agent knows up to {LAYOUT}: run a newer agent, nothing was changed",
+        path.display()
+    )]
+    Newer { path: PathBuf, found: u32 },
+    #[error("'{key}' in the agent's store cannot be read or written: {source}")]
+    Value { key: String, source: CodecError },
+    #[error(transparent)]
+    Redb(Box<redb::Error>),
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error("the agent's store is closed after an I/O error that could not be repaired")]
+    Closed,
+}
+
+macro_rules! from_redb {
+    ($($error:ty),+) => {$(
+        impl From<$error> for StoreError {
+            fn from(source: $error) -> Self {
+                Self::Redb(Box::new(source.into()))
+            }
+        }
+    )+};
+}
+from_redb!(
+    redb::TransactionError,
+    redb::TableError,
+    redb::StorageError,
+    redb::CommitError
+);
+
+impl StoreError {
+    pub fn is_disk_full(&self) -> bool {
+        match self {
+            Self::Redb(source) | Self::Database { source, .. } => {
+                matches!(source.as_ref(), redb::Error::Io(error) if files::is_disk_full(error))
+            }
+            Self::File(error) => error.is_disk_full(),
+            _ => false,
+        }
+    }
+
+    /// The database must be closed and opened again.
+    fn needs_reopening(&self) -> bool {
+        matches!(self, Self::Closed)
+            || matches!(self, Self::Redb(source) if matches!(source.as_ref(), redb::Error::Io(_) | redb::Error::PreviousIo))
+    }
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Store {
+    path: PathBuf,
+    db: RwLock<Option<Database>>,
+    reserve: PathBuf,
+    reserve_bytes: u64,
+}
+
+impl Store {
+    /// Opens `agent.redb` in `dir`, or makes it. `reserve_bytes` are kept on disk for the day it is full.
+    pub fn open(dir: &Path, reserve_bytes: u64) -> Result<Self, StoreError> {
+        let path = dir.join("agent.redb");
+        let store = Self {
+            db: RwLock::new(Some(open_database(&path)?)),
+            path,
+            reserve: dir.join("reserve"),
+            reserve_bytes,
+        };
+        let path = &store.path;
+        store.write(|txn| {
+            // Tables are made once, so that readers find them.
+            txn.0.open_table(AUDIT)?;
+            txn.0.open_table(SPOOL)?;
+            txn.0.open_table(SLOTS)?;
+            txn.0.open_table(PARTS)?;
+            match txn.get::<u32>(keys::LAYOUT)? {
+                None => txn.put(keys::LAYOUT, &LAYOUT),
+                Some(LAYOUT) => Ok(()),
+                Some(found) => Err(StoreError::Newer {
+                    path: path.clone(),
+                    found,
+                }),
+            }
+        })?;
+        store.keep_reserve();
+        Ok(store)
+    }
+
+    /// One durable transaction. `work` may run twice (see the module's documentation), so it must only touch the
+    /// transaction.
+    pub fn write<T>(&self, work: impl Fn(&Txn<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        on_disk(|| match self.try_write(&work) {
+            Err(error) if error.needs_reopening() => {
+                if error.is_disk_full() {
+                    self.release_reserve()?;
+                }
+                warn!(%error, "the store is opened again and the transaction tried once more");
+                self.reopen()?;
+                self.try_write(&work)
+            }
+            other => other,
+        })
+    }
+
+    fn try_write<T>(&self, work: &impl Fn(&Txn<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let db = self.db.read().unwrap_or_else(PoisonError::into_inner);
+        let txn = db.as_ref().ok_or(StoreError::Closed)?.begin_write()?;
+        let value = work(&Txn(&txn))?;
+        txn.commit()?;
+        Ok(value)
+    }
+
+    pub fn read<T>(&self, work: impl FnOnce(&ReadTransaction) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let db = self.db.read().unwrap_or_else(PoisonError::into_inner);
+        let txn = db.as_ref().ok_or(StoreError::Closed)?.begin_read()?;
+        work(&txn)
+    }
+
+    /// A single value by name.
+    pub fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, StoreError> {
+        self.read(|txn| match txn.open_table(META)?.get(key)? {
+            Some(bytes) => decode(key, bytes.value()).map(Some),
+            None => Ok(None),
+        })
+    }
+
+    pub fn put<T: Serialize>(&self, key: &str, value: &T) -> Result<(), StoreError> {
+        self.write(|txn| txn.put(key, value))
+    }
+
+    fn reopen(&self) -> Result<(), StoreError> {
+        let mut db = self.db.write().unwrap_or_else(PoisonError::into_inner);
+        // The old handle holds the file's lock: it goes first.
+        db.take();
+        *db = Some(open_database(&self.path)?);
+        Ok(())
+    }
+
+    /// Gives up the reserve. Made again at the next start with space.
+    pub fn release_reserve(&self) -> Result<(), StoreError> {
+        warn!(path = %self.reserve.display(), "the disk is full: the reserve is given up");
+        Ok(files::remove_if_there(&self.reserve)?)
+    }
+
+    /// Has the reserve on disk if there is space for it.
+    pub fn keep_reserve(&self) {
+        let there = self.reserve.metadata().is_ok_and(|meta| meta.len() == self.reserve_bytes);
+        if there || self.reserve_bytes == 0 {
+            return;
+        }
+        let made = File::create(&self.reserve).and_then(|file| {
+            rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, self.reserve_bytes)?;
+            file.sync_all()
+        });
+        match made {
+            Ok(()) => info!(bytes = self.reserve_bytes, "reserve made"),
+            Err(error) => {
+                warn!(%error, path = %self.reserve.display(), "no reserve can be made");
+                if let Err(error) = files::remove_if_there(&self.reserve) {
+                    warn!(%error, "the torn reserve stays");
+                }
+            }
+        }
+    }
+}
+
+fn open_database(path: &Path) -> Result<Database, StoreError> {
+    redb::Builder::new()
+        .set_cache_size(CACHE_BYTES)
+        .create(path)
+        .map_err(|source| StoreError::Database {
+            path: path.to_owned(),
+            source: Box::new(source.into()),
+        })
+}
+
+/// A transaction being written.
+#[derive(Clone, Copy)]
+pub struct Txn<'a>(&'a WriteTransaction);
+
+impl std::fmt::Debug for Txn<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Txn")
+    }
+}
+
+impl<'a> Txn<'a> {
+    pub fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, StoreError> {
+        let table = self.0.open_table(META)?;
+        let value = table.get(key)?;
+        value.map(|bytes| decode(key, bytes.value())).transpose()
+    }
+
+    pub fn put<T: Serialize>(&self, key: &str, value: &T) -> Result<(), StoreError> {
+        self.0.open_table(META)?.insert(key, encode(key, value)?.as_slice())?;
+        Ok(())
+    }
+
+    /// A counter's next value, kept.
+    pub fn next(&self, key: &str) -> Result<u64, StoreError> {
+        let next = self.get::<u64>(key)?.unwrap_or(0).saturating_add(1);
+        self.put(key, &next)?;
+        Ok(next)
+    }
+
+    pub fn table<K: redb::Key + 'static, V: redb::Value + 'static>(
+        &self,
+        definition: TableDefinition<'_, K, V>,
+    ) -> Result<Table<'a, K, V>, StoreError> {
+        Ok(self.0.open_table(definition)?)
+    }
+}
+
+/// CBOR under the name of what it is.
+pub fn encode<T: Serialize>(key: &str, value: &T) -> Result<Vec<u8>, StoreError> {
+    codec::to_vec(value).map_err(|source| StoreError::Value {
+        key: key.to_owned(),
+        source,
+    })
+}
+
+pub fn decode<T: DeserializeOwned>(key: &str, bytes: &[u8]) -> Result<T, StoreError> {
+    codec::from_slice(bytes, MAX_VALUE_BYTES).map_err(|source| StoreError::Value {
+        key: key.to_owned(),
+        source,
+    })
+}
+
+/// Runs work that waits for the disk without stalling the other tasks of this worker thread.
+pub fn on_disk<T>(work: impl FnOnce() -> T) -> T {
+    use tokio::runtime::{Handle, RuntimeFlavor};
+    match Handle::try_current().map(|handle| handle.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
+        _ => work(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_transaction_is_all_or_nothing_and_a_newer_layout_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), 4096).unwrap();
+        assert_eq!(std::fs::metadata(dir.path().join("reserve")).unwrap().len(), 4096);
+        store.put(keys::REPORT_COUNTER, &7u64).unwrap();
+        let failed: Result<(), _> = store.write(|txn| {
+            txn.put(keys::REPORT_COUNTER, &8u64)?;
+            Err(StoreError::Closed)
+        });
+        assert!(failed.is_err());
+        assert_eq!(store.get::<u64>(keys::REPORT_COUNTER).unwrap(), Some(7));
+        store.put(keys::LAYOUT, &(LAYOUT + 1)).unwrap();
+        drop(store);
+        let refused = Store::open(dir.path(), 0).unwrap_err();
+        assert!(matches!(refused, StoreError::Newer { found: 2, .. }), "{refused}");
+        let counter = open_database(&dir.path().join("agent.redb")).unwrap();
+        assert_eq!(counter.begin_read().unwrap().open_table(SLOTS).is_ok(), true);
+    }
+}

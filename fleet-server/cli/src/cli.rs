@@ -1,0 +1,178 @@
+//! The command line as a whole, and where each command is carried out.
+
+use std::io::stdout;
+
+use clap::{CommandFactory as _, Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::client::Client;
+use crate::commands::audit::AuditCommand;
+use crate::commands::datasets::DatasetsCommand;
+use crate::commands::devices::DevicesCommand;
+use crate::commands::drift::DriftCommand;
+use crate::commands::fleet::TrustCommand;
+use crate::commands::jobs::JobsCommand;
+use crate::commands::labels::LabelsCommand;
+use crate::commands::models::ModelsCommand;
+use crate::commands::rollouts::RolloutsCommand;
+use crate::commands::runs::RunsCommand;
+use crate::commands::sign::SignCommand;
+use crate::commands::tokens::TokensCommand;
+use crate::commands::versions::VersionsCommand;
+use crate::commands::{self, Context};
+use crate::config::GlobalArgs;
+use crate::demo::{self, DemoArgs};
+use crate::error::CliError;
+use crate::output::Output;
+use crate::tether::{self, TetherArgs};
+
+/// Every step of Flotilla's loop: from samples to labels, models, signed packages, rollouts, drift, and round again.
+///
+/// Exit codes: 0 done; 1 refused or failed; 2 usage; 3 the server cannot be reached; 4 what was waited for did not come.
+#[derive(Debug, Parser)]
+#[command(name = "fleetctl", version, max_term_width = 110)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: GlobalArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Remember a server and a token file in the profile
+    Login,
+    /// Whom the server takes us for
+    Me,
+    /// What this fleet trusts
+    #[command(subcommand)]
+    Trust(TrustCommand),
+    /// Claim tokens, with which devices enrol
+    #[command(subcommand)]
+    Tokens(TokensCommand),
+    /// Devices
+    #[command(subcommand)]
+    Devices(DevicesCommand),
+    /// Datasets and their samples
+    #[command(subcommand)]
+    Datasets(DatasetsCommand),
+    /// Labels: by functions, by a label model, by hand
+    #[command(subcommand)]
+    Labels(LabelsCommand),
+    /// Immutable dataset versions
+    #[command(subcommand)]
+    Versions(VersionsCommand),
+    /// Training runs
+    #[command(subcommand)]
+    Runs(RunsCommand),
+    /// Model packages
+    #[command(subcommand)]
+    Models(ModelsCommand),
+    /// Release signatures
+    #[command(subcommand)]
+    Sign(SignCommand),
+    /// Rollouts
+    #[command(subcommand)]
+    Rollouts(RolloutsCommand),
+    /// Drift
+    #[command(subcommand)]
+    Drift(DriftCommand),
+    /// The audit log
+    #[command(subcommand)]
+    Audit(AuditCommand),
+    /// Long work on the server
+    #[command(subcommand)]
+    Jobs(JobsCommand),
+    /// Print completions for a shell
+    Completions { shell: Shell },
+    /// Carry real data once around the whole loop, on this machine
+    Demo(DemoArgs),
+    /// Run a program that ends when its parent does
+    #[command(hide = true)]
+    Tether(TetherArgs),
+}
+
+pub(crate) async fn run(cli: Cli) -> Result<(), CliError> {
+    let out = Output::new(cli.global.json);
+    match cli.command {
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "fleetctl", &mut stdout());
+            Ok(())
+        }
+        Command::Tether(args) => tether::run(&args),
+        Command::Demo(args) => demo::run(args, &out).await,
+        Command::Sign(command) if command.is_offline() => commands::sign::run_offline(&out, command),
+        command => {
+            let context = Context {
+                client: Client::new(&cli.global.connection()?)?,
+                out,
+            };
+            ask(&context, &cli.global, command).await
+        }
+    }
+}
+
+/// Commands that ask the server.
+async fn ask(context: &Context, global: &GlobalArgs, command: Command) -> Result<(), CliError> {
+    match command {
+        Command::Login => commands::fleet::login(context, global).await,
+        Command::Me => commands::fleet::me(context).await,
+        Command::Trust(command) => commands::fleet::trust(context, command).await,
+        Command::Tokens(command) => commands::tokens::run(context, command).await,
+        Command::Devices(command) => commands::devices::run(context, command).await,
+        Command::Datasets(command) => commands::datasets::run(context, command).await,
+        Command::Labels(command) => commands::labels::run(context, command).await,
+        Command::Versions(command) => commands::versions::run(context, command).await,
+        Command::Runs(command) => commands::runs::run(context, command).await,
+        Command::Models(command) => commands::models::run(context, command).await,
+        Command::Sign(command) => commands::sign::run(context, command).await,
+        Command::Rollouts(command) => commands::rollouts::run(context, command).await,
+        Command::Drift(command) => commands::drift::run(context, command).await,
+        Command::Audit(command) => commands::audit::run(context, command).await,
+        Command::Jobs(command) => commands::jobs::run(context, command).await,
+        Command::Completions { .. } | Command::Demo(_) | Command::Tether(_) => {
+            Err(CliError::Usage("this command asks no server".to_owned()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_documented_calls_are_understood() {
+        let id = "0192f0c1-2345-7abc-8def-0123456789ab";
+        let apply = "sign apply request.json --key release.key -o signed.json --yes";
+        for line in [
+            "login --server https://fleet:8080 --token-file admin.token",
+            "--json devices list --query press",
+            "labels lf add motions still_arm --when f[0] --label standing",
+            "labels fit motions --wait",
+            "labels annotate motions sha256:00=standing",
+            &format!("runs create --dataset-version {id} --hidden 64,32 --seed 3 --wait"),
+            &format!("models package motions --run {id} --semver 1.0.0"),
+            &format!("sign export {id} -o request.json"),
+            apply,
+            &format!("rollouts create --model-version {id} --phase 1 --phase 100% --start"),
+            "drift list --line motions",
+            "audit verify",
+            "completions bash",
+            "demo --data digits --once",
+        ] {
+            let words = std::iter::once("fleetctl").chain(line.split(' '));
+            assert!(Cli::try_parse_from(words).is_ok(), "{line}");
+        }
+    }
+
+    #[test]
+    fn usage_errors_have_exit_code_2() {
+        let error = Cli::try_parse_from(["fleetctl", "runs", "create"]).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+    }
+}

@@ -1,0 +1,187 @@
+//! `models`: lines and versions, packaging of runs, import of ONNX files.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use flotilla_api_types::Page;
+use flotilla_api_types::models::{CreateModelVersion, DriftParameters, Model, ModelVersion, SignatureState};
+use flotilla_protocol::ids::RunId;
+use serde_json::Value;
+
+use crate::commands::{Context, PageArgs, with_more};
+use crate::error::CliError;
+use crate::output::{bytes, fields, or_dash, table};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ModelsCommand {
+    /// All model lines
+    List {
+        #[command(flatten)]
+        page: PageArgs,
+    },
+    /// Versions of a line
+    Versions {
+        line: String,
+        #[command(flatten)]
+        page: PageArgs,
+    },
+    /// Make a package of a finished run; it must pass its golden inputs
+    Package(PackageArgs),
+    /// Make a package of an ONNX file
+    Import {
+        line: String,
+        file: PathBuf,
+        #[arg(long)]
+        semver: String,
+        /// Gives features, labels, golden inputs and the drift reference
+        #[arg(long, value_name = "ID")]
+        dataset_version: String,
+    },
+    /// One version, by id
+    Show { id: String },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PackageArgs {
+    line: String,
+    #[arg(long)]
+    run: RunId,
+    #[arg(long)]
+    semver: String,
+    /// Only for these hardware classes
+    #[arg(long = "hardware-class", value_name = "CLASS")]
+    hardware_classes: Vec<String>,
+    /// Only for these architectures (x86_64, aarch64, …)
+    #[arg(long)]
+    arch: Vec<String>,
+    #[arg(long, default_value_t = 0)]
+    min_ram_bytes: u64,
+    /// Budget of one inference at the 95th percentile, microseconds; 0: none
+    #[arg(long, default_value_t = 0)]
+    p95_budget_us: u64,
+    /// How long it may be newly installed
+    #[arg(long, default_value_t = 180)]
+    install_days: u32,
+    /// Observations per drift judgement
+    #[arg(long, default_value_t = DriftParameters::default().window)]
+    drift_window: u64,
+    /// On a feature's noise-corrected population stability index
+    #[arg(long, default_value_t = DriftParameters::default().feature_threshold)]
+    feature_threshold: f64,
+    /// Share of features that must drift
+    #[arg(long, default_value_t = DriftParameters::default().share_threshold)]
+    share_threshold: f64,
+}
+
+pub(crate) async fn run(context: &Context, command: ModelsCommand) -> Result<(), CliError> {
+    let client = &context.client;
+    match command {
+        ModelsCommand::List { page } => {
+            let answer: Value = page.ask(client.get(&["models"])).send().await?;
+            context.out.show(&answer, |page: Page<Model>| {
+                let rows = page.items.into_iter().map(|model| {
+                    let count = model.versions.to_string();
+                    vec![model.line.to_string(), count, or_dash(model.latest), model.created_at]
+                });
+                let table = table(&["line", "versions", "latest", "created"], rows);
+                with_more(table, page.next_cursor.as_deref())
+            })
+        }
+        ModelsCommand::Versions { line, page } => {
+            let answer: Value = page.ask(client.get(&["models", &line, "versions"])).send().await?;
+            context.out.show(&answer, |page: Page<ModelVersion>| {
+                let rows = page.items.into_iter().map(|version| {
+                    vec![
+                        version.semver,
+                        version.release_counter.to_string(),
+                        signature(version.signature).to_owned(),
+                        version.id.to_string(),
+                        version.manifest.short(),
+                        bytes(version.package_bytes),
+                        version.created_at,
+                    ]
+                });
+                let header = [
+                    "version",
+                    "counter",
+                    "signature",
+                    "id",
+                    "manifest",
+                    "package",
+                    "created",
+                ];
+                with_more(table(&header, rows), page.next_cursor.as_deref())
+            })
+        }
+        ModelsCommand::Package(args) => package(context, args).await,
+        ModelsCommand::Import {
+            line,
+            file,
+            semver,
+            dataset_version,
+        } => {
+            let length = std::fs::metadata(&file)
+                .map_err(|why| CliError::file(&file, why))?
+                .len();
+            let bar = context.out.byte_bar(length, &file.display().to_string());
+            let path = ["models", line.as_str(), "imports"];
+            let query = [("semver", semver), ("dataset_version", dataset_version)];
+            let sent = client
+                .upload(&path, &query, &file, "application/octet-stream", bar.clone())
+                .await;
+            bar.finish_and_clear();
+            context.out.show(&sent?, |version: ModelVersion| describe(&version))
+        }
+        ModelsCommand::Show { id } => {
+            let answer: Value = client.get(&["model-versions", &id]).send().await?;
+            context.out.show(&answer, |version: ModelVersion| describe(&version))
+        }
+    }
+}
+
+async fn package(context: &Context, args: PackageArgs) -> Result<(), CliError> {
+    let body = CreateModelVersion {
+        run: args.run,
+        semver: args.semver,
+        hardware_classes: args.hardware_classes,
+        arch: args.arch,
+        min_ram_bytes: args.min_ram_bytes,
+        p95_budget_us: args.p95_budget_us,
+        install_days: args.install_days,
+        drift: DriftParameters {
+            window: args.drift_window,
+            feature_threshold: args.feature_threshold,
+            share_threshold: args.share_threshold,
+        },
+    };
+    let call = context.client.post(&["models", &args.line, "versions"]);
+    let answer: Value = call.json(&body)?.send().await?;
+    context.out.show(&answer, |version: ModelVersion| describe(&version))
+}
+
+const fn signature(state: SignatureState) -> &'static str {
+    match state {
+        SignatureState::Unsigned => "unsigned",
+        SignatureState::Signed => "signed",
+        SignatureState::Revoked => "revoked",
+    }
+}
+
+pub(crate) fn describe(version: &ModelVersion) -> String {
+    let golden = format!(
+        "{} cases, largest difference {:.2e}",
+        version.golden_cases, version.golden_max_diff
+    );
+    fields(&[
+        ("model", format!("{} {}", version.line, version.semver)),
+        ("id", version.id.to_string()),
+        ("release counter", version.release_counter.to_string()),
+        ("manifest", version.manifest.to_string()),
+        ("signature", signature(version.signature).to_owned()),
+        ("package", bytes(version.package_bytes)),
+        ("golden gate", golden),
+        ("run", or_dash(version.run)),
+        ("dataset version", or_dash(version.dataset_version)),
+        ("created", version.created_at.clone()),
+    ])
+}

@@ -1,0 +1,226 @@
+//! `runs`: training, its metrics, and evaluation on other dataset versions.
+
+use clap::{Args, Subcommand};
+use flotilla_api_types::Page;
+use flotilla_api_types::runs::{
+    CreateEvaluation, CreateRun, Evaluation, MetricPoint, MlpParameters, Run, RunStatus, Trainer,
+};
+use flotilla_protocol::ids::DatasetVersionId;
+use serde_json::Value;
+
+use crate::commands::datasets::SplitArg;
+use crate::commands::{Context, PageArgs, WaitArgs, jobs, with_more};
+use crate::error::CliError;
+use crate::output::{fields, or_dash, pairs, percent, table};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RunsCommand {
+    /// Train a multilayer perceptron on a dataset version
+    Create(CreateArgs),
+    /// All runs
+    List {
+        #[arg(long)]
+        experiment: Option<String>,
+        #[command(flatten)]
+        page: PageArgs,
+    },
+    /// One run
+    Show { id: String },
+    /// Metrics, one point per epoch
+    Metrics { id: String },
+    /// Measure a finished run on a dataset version
+    Evaluate {
+        id: String,
+        #[arg(long, value_name = "ID")]
+        dataset_version: DatasetVersionId,
+        #[arg(long, default_value = "holdout")]
+        split: SplitArg,
+    },
+    /// Stop a run
+    Cancel { id: String },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CreateArgs {
+    /// Made when it does not exist
+    #[arg(long, default_value = "default")]
+    experiment: String,
+    #[arg(long, value_name = "ID")]
+    dataset_version: DatasetVersionId,
+    /// Units of each hidden layer
+    #[arg(long, value_delimiter = ',', default_value = "32")]
+    hidden: Vec<u32>,
+    #[arg(long, default_value_t = 0.01)]
+    learning_rate: f64,
+    #[arg(long, default_value_t = 0.1)]
+    weight_decay: f64,
+    #[arg(long, default_value_t = 100)]
+    epochs: u32,
+    #[arg(long, default_value_t = 16)]
+    batch_size: u32,
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Why it is made
+    #[arg(long, default_value = "manual")]
+    cause: String,
+    #[command(flatten)]
+    wait: WaitArgs,
+}
+
+pub(crate) async fn run(context: &Context, command: RunsCommand) -> Result<(), CliError> {
+    let client = &context.client;
+    match command {
+        RunsCommand::Create(args) => create(context, args).await,
+        RunsCommand::List { experiment, page } => {
+            let call = page.ask(client.get(&["runs"])).maybe("experiment", experiment);
+            let answer: Value = call.send().await?;
+            context.out.show(&answer, |page: Page<Run>| {
+                with_more(run_table(&page.items), page.next_cursor.as_deref())
+            })
+        }
+        RunsCommand::Show { id } => {
+            let answer: Value = client.get(&["runs", &id]).send().await?;
+            context.out.show(&answer, |run: Run| describe(&run))
+        }
+        RunsCommand::Metrics { id } => {
+            let answer: Value = client.get(&["runs", &id, "metrics"]).send().await?;
+            context.out.show(&answer, |page: Page<MetricPoint>| {
+                let rows = page
+                    .items
+                    .into_iter()
+                    .map(|point| vec![point.name, point.step.to_string(), format!("{:.6}", point.value)]);
+                with_more(table(&["metric", "step", "value"], rows), page.next_cursor.as_deref())
+            })
+        }
+        RunsCommand::Evaluate {
+            id,
+            dataset_version,
+            split,
+        } => {
+            let body = CreateEvaluation {
+                dataset_version,
+                split: match split {
+                    SplitArg::Train => flotilla_api_types::datasets::Split::Train,
+                    SplitArg::Holdout => flotilla_api_types::datasets::Split::Holdout,
+                },
+            };
+            let answer: Value = client.post(&["runs", &id, "evaluations"]).json(&body)?.send().await?;
+            context
+                .out
+                .show(&answer, |evaluation: Evaluation| describe_evaluation(&evaluation))
+        }
+        RunsCommand::Cancel { id } => {
+            let answer: Value = client.post(&["runs", &id, "cancel"]).send().await?;
+            crate::commands::done(&context.out, &answer, &format!("{id} is being cancelled"))
+        }
+    }
+}
+
+async fn create(context: &Context, args: CreateArgs) -> Result<(), CliError> {
+    let body = CreateRun {
+        experiment: args.experiment,
+        dataset_version: args.dataset_version,
+        trainer: Trainer::Mlp(MlpParameters {
+            hidden: args.hidden,
+            learning_rate: args.learning_rate,
+            weight_decay: args.weight_decay,
+            epochs: args.epochs,
+            batch_size: args.batch_size,
+        }),
+        seed: args.seed,
+        cause: args.cause,
+    };
+    let mut answer: Value = context.client.post(&["runs"]).json(&body)?.send().await?;
+    if args.wait.wait {
+        let run: Run = serde_json::from_value(answer).map_err(|why| CliError::Failed(why.to_string()))?;
+        jobs::wait(context, &run.job.to_string(), args.wait.timeout()).await?;
+        answer = context.client.get(&["runs", &run.id.to_string()]).send().await?;
+    }
+    context.out.show(&answer, |run: Run| describe(&run))
+}
+
+const fn status(status: RunStatus) -> &'static str {
+    match status {
+        RunStatus::Scheduled => "scheduled",
+        RunStatus::Running => "running",
+        RunStatus::Finished => "finished",
+        RunStatus::Failed => "failed",
+        RunStatus::Killed => "killed",
+    }
+}
+
+fn run_table(runs: &[Run]) -> String {
+    let rows = runs.iter().map(|run| {
+        vec![
+            run.id.to_string(),
+            run.experiment.clone(),
+            status(run.status).to_owned(),
+            run.seed.to_string(),
+            or_dash(run.metrics.get("holdout.accuracy").copied().map(percent)),
+            run.cause.clone(),
+            run.created_at.clone(),
+        ]
+    });
+    let header = [
+        "run",
+        "experiment",
+        "status",
+        "seed",
+        "holdout accuracy",
+        "cause",
+        "created",
+    ];
+    table(&header, rows)
+}
+
+fn describe(run: &Run) -> String {
+    let Trainer::Mlp(mlp) = &run.trainer;
+    let trainer = format!(
+        "mlp hidden={:?} learning_rate={} weight_decay={} epochs={} batch_size={}",
+        mlp.hidden, mlp.learning_rate, mlp.weight_decay, mlp.epochs, mlp.batch_size
+    );
+    fields(&[
+        ("run", run.id.to_string()),
+        ("experiment", run.experiment.clone()),
+        ("status", status(run.status).to_owned()),
+        ("dataset version", run.dataset_version.to_string()),
+        ("trainer", trainer),
+        ("seed", run.seed.to_string()),
+        ("cause", run.cause.clone()),
+        (
+            "metrics",
+            pairs(run.metrics.iter().map(|(name, value)| (name, format!("{value:.4}")))),
+        ),
+        ("model", or_dash(run.model)),
+        ("job", run.job.to_string()),
+        ("error", or_dash(run.error.as_ref())),
+        ("created", run.created_at.clone()),
+        ("finished", or_dash(run.finished_at.as_ref())),
+    ])
+}
+
+fn describe_evaluation(evaluation: &Evaluation) -> String {
+    let head = fields(&[
+        ("samples", evaluation.samples.to_string()),
+        ("accuracy", percent(evaluation.accuracy)),
+        ("log loss", format!("{:.4}", evaluation.log_loss)),
+        ("calibration error", format!("{:.4}", evaluation.calibration_error)),
+    ]);
+    let rows = evaluation
+        .classes
+        .iter()
+        .zip(&evaluation.confusion)
+        .map(|(class, confused)| {
+            let confused: Vec<String> = confused.iter().map(ToString::to_string).collect();
+            vec![
+                class.label.clone(),
+                percent(class.precision),
+                percent(class.recall),
+                percent(class.f1),
+                class.support.to_string(),
+                confused.join(" "),
+            ]
+        });
+    let header = ["class", "precision", "recall", "f1", "support", "taken for"];
+    format!("{head}\n\n{}", table(&header, rows))
+}

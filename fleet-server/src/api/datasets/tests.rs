@@ -1,0 +1,405 @@
+//! Datasets and labels through the routes.
+
+use axum::http::{Method, StatusCode};
+use flotilla_api_types::Page;
+use flotilla_api_types::datasets::{Dataset, DatasetVersion, ImportReport, Sample, Split};
+use flotilla_protocol::ids::{DeviceId, Digest};
+use flotilla_protocol::infer::Tensor;
+use flotilla_protocol::messages::{self, HarvestReason};
+use serde_json::{Value, json};
+
+use super::testing::{TestServer, rows, rows_csv};
+use crate::domain::authz::Role;
+use crate::store::labels::{Guess, Settled};
+
+async fn samples(server: &TestServer, query: &str) -> Vec<Sample> {
+    server
+        .get::<Page<Sample>>(&format!("/datasets/rows/samples?{query}"))
+        .await
+        .items
+}
+
+async fn with_rows() -> TestServer {
+    let server = TestServer::new().await;
+    server.post::<Dataset>("/datasets", &rows("rows")).await;
+    let (status, body) = server.import("/datasets/rows/imports", rows_csv(20)).await;
+    assert_eq!(status, StatusCode::CREATED, "{body}");
+    server
+}
+
+#[tokio::test]
+async fn an_import_is_all_or_nothing_and_names_the_place() {
+    let server = TestServer::new().await;
+    server.post::<Dataset>("/datasets", &rows("rows")).await;
+    let mut bad = rows_csv(700);
+    bad.push_str("1.0,NaN,high\n");
+    let (status, body) = server.import("/datasets/rows/imports", bad).await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(body["errors"][0]["place"], "line 702, column y", "{body}");
+    let dataset: Dataset = server.get("/datasets/rows").await;
+    assert_eq!(
+        (dataset.samples, dataset.feature_names.len()),
+        (0, 0),
+        "two batches were on their way"
+    );
+
+    let (status, body) = server.import("/datasets/rows/imports", rows_csv(700)).await;
+    assert_eq!(status, StatusCode::CREATED, "{body}");
+    let report: ImportReport = serde_json::from_value(body).unwrap();
+    assert_eq!(
+        (report.rows, report.samples, report.train, report.holdout),
+        (700, 700, 560, 140)
+    );
+    let dataset: Dataset = server.get("/datasets/rows").await;
+    assert_eq!(dataset.feature_names, ["x", "y"], "the truth never reaches the store");
+    assert_eq!(server.audit_events().await, ["dataset.created", "dataset.imported"]);
+}
+
+#[tokio::test]
+async fn what_is_there_is_not_added_twice_and_other_columns_are_refused() {
+    let server = with_rows().await;
+    let (_, body) = server.import("/datasets/rows/imports?slice=again", rows_csv(25)).await;
+    let report: ImportReport = serde_json::from_value(body).unwrap();
+    assert_eq!((report.samples, report.duplicates, report.rows), (5, 20, 25));
+    let (status, body) = server.import("/datasets/rows/imports", "x,z,truth\n1,2,low\n").await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(
+        body["errors"][0]["message"]
+            .as_str()
+            .unwrap()
+            .contains("x, y; the file gives x, z"),
+        "{body}"
+    );
+    let (_, body) = server
+        .import("/datasets/rows/imports?split=holdout", "x,y,truth\n91,92,low\n")
+        .await;
+    assert_eq!(
+        (&body["holdout"], &body["train"]),
+        (&json!(1), &json!(0)),
+        "the query overrides the rule"
+    );
+    let dataset: Dataset = server.get("/datasets/rows").await;
+    assert_eq!(
+        dataset.slices,
+        [("again".to_owned(), 5), ("import".to_owned(), 21)].into()
+    );
+}
+
+#[tokio::test]
+async fn residues_in_neither_split_are_left_out() {
+    let server = TestServer::new().await;
+    let mut spec = rows("rows");
+    spec["split"]["train"] = json!([0, 1]);
+    server.post::<Dataset>("/datasets", &spec).await;
+    let (_, body) = server.import("/datasets/rows/imports", rows_csv(20)).await;
+    assert_eq!(
+        (&body["train"], &body["holdout"], &body["excluded"]),
+        (&json!(8), &json!(4), &json!(8)),
+        "{body}"
+    );
+}
+
+#[tokio::test]
+async fn datasets_that_cannot_work_are_refused_place_by_place() {
+    let server = TestServer::new().await;
+    let refused = async |change: &dyn Fn(&mut Value)| {
+        let mut spec = rows("rows");
+        change(&mut spec);
+        let (status, body) = server.try_post("/datasets", &spec).await;
+        assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{body}");
+        format!(
+            "{}: {}",
+            body["errors"][0]["place"].as_str().unwrap(),
+            body["errors"][0]["message"].as_str().unwrap()
+        )
+    };
+    let table = [
+        refused(&|spec| spec["name"] = json!("Rows")).await,
+        refused(&|spec| spec["labels"] = json!(["a"])).await,
+        refused(&|spec| spec["labels"] = json!(["a", "a"])).await,
+        refused(&|spec| spec["split"]["train"] = json!([0, 7])).await,
+        refused(&|spec| spec["split"]["holdout"] = json!([0])).await,
+        refused(&|spec| spec["split"]["column"] = json!("x")).await,
+    ];
+    insta::assert_snapshot!(table.join("\n"), @r"
+    name: 1 to 64 of a-z, 0-9 and '-' are needed
+    labels: 2 to 1024 classes are needed, 1 are given
+    labels[1]: 'a' stands twice
+    shape: the split rule is not usable: residue 7 never occurs modulo 5
+    shape: the split rule is not usable: residue 0 is in both splits
+    shape: the split rule is not usable: rows are divided by their number: leave the split's 'column' out
+    ");
+    server.post::<Dataset>("/datasets", &rows("rows")).await;
+    assert_eq!(
+        server.try_post("/datasets", &rows("rows")).await.0,
+        StatusCode::CONFLICT
+    );
+}
+
+#[tokio::test]
+async fn roles_are_asked() {
+    let server = with_rows().await;
+    let none = r#"{"annotations": []}"#;
+    for (role, path, body, expected) in [
+        (Role::Viewer, "/datasets/rows/imports", "", StatusCode::FORBIDDEN),
+        (Role::Auditor, "/datasets/rows/annotations", none, StatusCode::FORBIDDEN),
+        (Role::Labeler, "/datasets/rows/annotations", none, StatusCode::OK),
+        (Role::Labeler, "/datasets/rows/versions", "{}", StatusCode::FORBIDDEN),
+    ] {
+        let (status, answer) = server.send(role, Method::POST, path, "application/json", body).await;
+        assert_eq!(status, expected, "{role} {path} {answer}");
+    }
+}
+
+#[tokio::test]
+async fn pages_and_filters_cover_every_sample_once() {
+    let server = with_rows().await;
+    let mut seen = Vec::new();
+    let mut cursor = String::new();
+    loop {
+        let page: Page<Sample> = server.get(&format!("/datasets/rows/samples?limit=7{cursor}")).await;
+        seen.extend(page.items.into_iter().map(|sample| sample.key));
+        match page.next_cursor {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => break,
+        }
+    }
+    let expected: Vec<String> = (0..20).map(|row| format!("row={row}")).collect();
+    assert_eq!(seen, expected);
+    let held_out = samples(&server, "split=holdout&values=true").await;
+    assert_eq!(held_out.len(), 4);
+    assert_eq!(
+        held_out[0].values.as_ref().unwrap()[1].to_bits(),
+        2f32.to_bits(),
+        "y of row 4"
+    );
+    label(&server, &held_out[..1], "low").await;
+    assert_eq!(samples(&server, "labelled=true").await.len(), 1);
+    assert_eq!(samples(&server, "labelled=false").await.len(), 19);
+}
+
+async fn label(server: &TestServer, samples: &[Sample], label: &str) {
+    let annotations: Vec<Value> = samples
+        .iter()
+        .map(|s| json!({"sample": s.digest, "label": label}))
+        .collect();
+    server
+        .post::<Value>("/datasets/rows/annotations", &json!({"annotations": annotations}))
+        .await;
+}
+
+#[tokio::test]
+async fn annotations_are_all_or_none() {
+    let server = with_rows().await;
+    let all = samples(&server, "").await;
+    let stranger = Digest::of(b"stranger");
+    let ask = json!({"annotations": [
+        {"sample": all[0].digest, "label": "low"}, {"sample": stranger, "label": "low"}]});
+    let (status, body) = server.try_post("/datasets/rows/annotations", &ask).await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(
+        body["errors"][0]["message"]
+            .as_str()
+            .unwrap()
+            .contains(&stranger.to_string()),
+        "{body}"
+    );
+    let ask = json!({"annotations": [{"sample": all[0].digest, "label": "medium"}]});
+    let (status, body) = server.try_post("/datasets/rows/annotations", &ask).await;
+    assert_eq!(
+        (status, &body["errors"][0]["place"]),
+        (StatusCode::UNPROCESSABLE_ENTITY, &json!("annotations[0].label"))
+    );
+    assert_eq!(samples(&server, "labelled=true").await.len(), 0);
+    label(&server, &all[..2], "low").await;
+    let ask = json!({"annotations": [
+        {"sample": all[0].digest, "label": "low"}, {"sample": all[1].digest, "label": "high"},
+        {"sample": all[2].digest, "label": "high"}]});
+    let report: Value = server.post("/datasets/rows/annotations", &ask).await;
+    assert_eq!(report, json!({"new": 1, "changed": 1, "unchanged": 1}));
+}
+
+/// Gives the first samples these guesses.
+async fn guess(server: &TestServer, guesses: &[(&str, f64)]) -> Vec<Sample> {
+    let all = samples(server, "").await;
+    let dataset: Dataset = server.get("/datasets/rows").await;
+    let settled = Settled {
+        summary: serde_json::from_value(
+            json!({"model": "majority", "samples": 20, "iterations": 0, "coverage": 1.0,
+            "conflict": 0.0, "prior": {}, "fitted_at": ""}),
+        )
+        .unwrap(),
+        guesses: all
+            .iter()
+            .zip(guesses)
+            .map(|(sample, (label, confidence))| Guess {
+                sample: sample.digest,
+                label: (*label).to_owned(),
+                confidence: *confidence,
+            })
+            .collect(),
+        statistics: vec![],
+    };
+    let mut tx = server.app.db.begin().await.unwrap();
+    crate::store::labels::settle(&mut tx, dataset.id, None, &settled, 1)
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    all
+}
+
+#[tokio::test]
+async fn the_queue_shows_what_is_least_known_first() {
+    let server = with_rows().await;
+    let all = guess(&server, &[("low", 0.9), ("low", 0.6), ("high", 0.6), ("high", 0.99)]).await;
+    label(&server, &all[5..], "low").await;
+    let queue = async |query: &str| -> Vec<String> {
+        let page: Page<Sample> = server.get(&format!("/datasets/rows/queue?{query}")).await;
+        page.items.into_iter().map(|sample| sample.key).collect()
+    };
+    let expected = ["row=4", "row=1", "row=2", "row=0", "row=3"];
+    assert_eq!(
+        queue("order=uncertainty").await,
+        expected,
+        "no guess, then by confidence, ties in order"
+    );
+    assert_eq!(queue("split=train&limit=2").await, ["row=1", "row=2"]);
+    assert_eq!(queue("order=newest&limit=2").await, ["row=4", "row=3"]);
+}
+
+#[tokio::test]
+async fn a_version_takes_sure_guesses_for_training_and_hand_labels_alone_for_holdout() {
+    let server = with_rows().await;
+    let guesses = [("low", 0.9), ("low", 0.7), ("high", 0.95), ("low", 0.85), ("low", 0.99)];
+    let all = guess(&server, &guesses).await;
+    let freeze = json!({"min_confidence": 0.8});
+    label(&server, &all[9..10], "high").await;
+    let version: DatasetVersion = server.post("/datasets/rows/versions", &freeze).await;
+    assert_eq!(
+        (version.train, version.holdout, version.left_out),
+        (3, 1, 16),
+        "row 4 is held out: its guess is no label"
+    );
+    assert_eq!((version.hand_labels, version.model_labels, version.number), (1, 3, 1));
+    let again: DatasetVersion = server.post("/datasets/rows/versions", &freeze).await;
+    assert_eq!((again.number, again.digest), (2, version.digest));
+    let page: Page<DatasetVersion> = server.get("/datasets/rows/versions?limit=1").await;
+    assert_eq!(page.items, [again]);
+    assert_eq!(page.next_cursor.as_deref(), Some("2"));
+    assert_eq!(
+        server
+            .get::<DatasetVersion>(&format!("/dataset-versions/{}", version.id))
+            .await,
+        version
+    );
+
+    label(&server, &all[2..3], "low").await;
+    let (status, body) = server.try_post("/datasets/rows/versions", &freeze).await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(
+        body["detail"],
+        "the training split has one class: all 3 labels say 'low'; at least two classes are needed"
+    );
+}
+
+#[tokio::test]
+async fn a_versions_digest_does_not_depend_on_the_order_of_imports() {
+    let mut digests = Vec::new();
+    for reversed in [false, true] {
+        let server = TestServer::new().await;
+        let mut spec = rows("rows");
+        spec["split"] = json!({"kind": "all", "split": "train"});
+        server.post::<Dataset>("/datasets", &spec).await;
+        let csv = rows_csv(20);
+        let (header, lines) = csv.split_once('\n').unwrap();
+        let mut lines: Vec<&str> = lines.lines().collect();
+        if reversed {
+            lines.reverse();
+        }
+        server
+            .import("/datasets/rows/imports", format!("{header}\n{}\n", lines.join("\n")))
+            .await;
+        for sample in samples(&server, "values=true").await {
+            let high = sample.values.as_ref().unwrap()[0] > 0.0;
+            label(&server, &[sample], if high { "high" } else { "low" }).await;
+        }
+        digests.push(
+            server
+                .post::<DatasetVersion>("/datasets/rows/versions", &json!({}))
+                .await
+                .digest,
+        );
+    }
+    assert_eq!(digests[0], digests[1]);
+}
+
+#[tokio::test]
+async fn labeling_functions_are_tried_before_they_are_kept() {
+    let server = with_rows().await;
+    let path = "/datasets/rows/labeling-functions";
+    let function = |name: &str, when: &str, label: &str| json!({"name": name, "when": when, "label": label});
+    for (bad, why) in [
+        (function("a", r#"f["xx"] > 1.0"#, "low"), "did you mean"),
+        (function("a", r#"f["x"] > 1.0"#, "lo"), "did you mean 'low'?"),
+        (function("a", r#"f["x"] >"#, "low"), "cannot be read"),
+        (
+            function("a", r#"10 / int(f["x"] - f["x"]) > 1"#, "low"),
+            "Division by zero",
+        ),
+    ] {
+        let (status, body) = server.try_post(path, &bad).await;
+        assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{bad}");
+        assert!(body["detail"].as_str().unwrap().contains(why), "{body}");
+    }
+    let good = function("above", r#"f["x"] > 0.0"#, "high");
+    server.post::<Value>(path, &good).await;
+    assert_eq!(server.try_post(path, &good).await.0, StatusCode::CONFLICT);
+    let (status, _) = server
+        .send(Role::Operator, Method::DELETE, &format!("{path}/above"), "", "")
+        .await;
+    assert_eq!(status, StatusCode::NO_CONTENT);
+    let page: Page<Value> = server.get(path).await;
+    assert!(page.items.is_empty());
+}
+
+#[tokio::test]
+async fn harvested_samples_join_the_datasets_that_gather_their_line() {
+    let server = TestServer::new().await;
+    let mut spec = rows("rows");
+    spec["harvest_line"] = json!("lines");
+    server.post::<Dataset>("/datasets", &spec).await;
+    server.import("/datasets/rows/imports", rows_csv(5)).await;
+    let sample = |values: &[f32]| messages::Sample {
+        captured_at: 7,
+        line: "lines".parse().unwrap(),
+        manifest: Digest::of(b"manifest"),
+        input: Tensor::from_f32("input", vec![values.len() as u64], values).unwrap(),
+        scores: vec![0.4, 0.6],
+        predicted: "high".into(),
+        reason: HarvestReason::Drift,
+    };
+    let device = DeviceId::new("press-07").unwrap();
+    let sent = [
+        sample(&[50.0, 51.0]),
+        sample(&[50.0, 51.0]),
+        sample(&[1.0]),
+        sample(&[f32::NAN, 1.0]),
+        sample(&[0.0, 0.0]),
+    ];
+    let mut tx = server.app.db.begin().await.unwrap();
+    let new = crate::store::datasets::insert_harvested(&mut tx, &device, &sent, 9)
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(
+        new, 1,
+        "one is new; the others are there, of another shape, or no numbers"
+    );
+    let slice = format!("harvest/{}", Digest::of(b"manifest").short());
+    let found = samples(&server, &format!("slice={slice}")).await;
+    assert_eq!(
+        (found.len(), found[0].split, found[0].predicted.as_deref()),
+        (1, Split::Train, Some("high"))
+    );
+    assert!(found[0].key.starts_with("device=press-07/at=1970"), "{}", found[0].key);
+}

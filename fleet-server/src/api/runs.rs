@@ -1,0 +1,238 @@
+//! Training runs: starting, watching, cancelling, evaluating.
+
+#[cfg(test)]
+mod tests;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use flotilla_api_types::common::ProblemItem;
+use flotilla_api_types::runs::{CreateEvaluation, CreateRun, Evaluation, MetricPoint, Run, RunStatus};
+use flotilla_api_types::{Page, Problem};
+use flotilla_protocol::ids::{JobId, RunId};
+use serde::Deserialize;
+use utoipa::IntoParams;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use uuid::Uuid;
+
+use crate::api::auth::require;
+use crate::api::error::ApiError;
+use crate::api::extract::{Caller, Json, Path, Query};
+use crate::api::page_limit;
+use crate::app::{App, Change};
+use crate::domain::authz::Action;
+use crate::store::jobs::{Cancelled, JobKind};
+use crate::store::{StoreError, audit as audit_log, datasets, jobs, runs as store};
+use crate::training::runner::{self, EvaluationError};
+use crate::training::trainset::TrainsetError;
+use crate::{audit, clock};
+
+pub(super) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(create, list))
+        .routes(routes!(show))
+        .routes(routes!(metrics))
+        .routes(routes!(cancel))
+        .routes(routes!(evaluate))
+}
+
+/// Start a training run
+#[utoipa::path(post, path = "/runs", tag = "runs", request_body = CreateRun, security(("token" = [])),
+    responses((status = 201, body = Run), (status = 404, body = Problem), (status = 422, body = Problem)))]
+async fn create(
+    caller: Caller,
+    State(app): State<App>,
+    Json(mut ask): Json<CreateRun>,
+) -> Result<(StatusCode, Json<Run>), ApiError> {
+    require(&caller, Action::Build)?;
+    ask.experiment = ask.experiment.trim().to_owned();
+    if ask.experiment.is_empty() || ask.experiment.chars().count() > 100 {
+        return Err(ApiError::invalid("experiment: 1 to 100 characters are needed"));
+    }
+    if ask.cause.is_empty() {
+        "manual".clone_into(&mut ask.cause);
+    }
+    let version = datasets::get_version(&app.db, ask.dataset_version).await?;
+    let dataset = datasets::get(&app.db, &app.fleet.project, &version.dataset.to_string()).await?;
+    if let Some(features) = &dataset.features {
+        runner::check_trainer(&ask.trainer, features, &dataset.spec.labels).map_err(|why| ApiError::Refused {
+            detail: why.to_string(),
+            errors: vec![ProblemItem {
+                place: "trainer".to_owned(),
+                message: why.to_string(),
+            }],
+        })?;
+    }
+    let (id, job, now) = (RunId::new(Uuid::now_v7()), JobId::new(Uuid::now_v7()), clock::now_ms());
+    let detail = [
+        ("experiment", ask.experiment.clone()),
+        ("dataset_version", ask.dataset_version.to_string()),
+        ("seed", ask.seed.to_string()),
+        ("cause", ask.cause.clone()),
+    ];
+    let mut tx = app.db.begin().await?;
+    store::create(&mut tx, &app.fleet.project, id, job, &ask, now).await?;
+    jobs::enqueue(&mut tx, job, JobKind::Train, &id.to_string(), "", now).await?;
+    let record = audit::record(&caller.0.actor, "run.created", format!("run:{id}"), detail);
+    audit_log::append(&mut tx, &record).await?;
+    tx.commit().await.map_err(StoreError::from)?;
+    app.changes.tell(Change::Job(job));
+    Ok((
+        StatusCode::CREATED,
+        Json(store::get(&app.db, &app.fleet.project, id).await?.run),
+    ))
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct ListQuery {
+    /// Runs of this experiment alone.
+    #[serde(default)]
+    experiment: String,
+    limit: Option<u32>,
+    #[serde(default)]
+    cursor: String,
+}
+
+/// Runs, newest first
+#[utoipa::path(get, path = "/runs", tag = "runs", params(ListQuery), security(("token" = [])),
+    responses((status = 200, body = Page<Run>)))]
+async fn list(
+    caller: Caller,
+    State(app): State<App>,
+    Query(query): Query<ListQuery>,
+) -> Result<Json<Page<Run>>, ApiError> {
+    require(&caller, Action::Read)?;
+    let limit = page_limit(query.limit);
+    let items = store::list(&app.db, &app.fleet.project, &query.experiment, &query.cursor, limit).await?;
+    let next_cursor = items
+        .last()
+        .filter(|_| items.len() == limit as usize)
+        .map(|last| last.id.to_string());
+    Ok(Json(Page { items, next_cursor }))
+}
+
+async fn find(app: &App, id: &str) -> Result<Run, ApiError> {
+    Ok(store::get(&app.db, &app.fleet.project, id.parse()?).await?.run)
+}
+
+/// One run
+#[utoipa::path(get, path = "/runs/{id}", tag = "runs", params(("id" = String, Path)), security(("token" = [])),
+    responses((status = 200, body = Run), (status = 404, body = Problem)))]
+async fn show(caller: Caller, State(app): State<App>, Path(id): Path<String>) -> Result<Json<Run>, ApiError> {
+    require(&caller, Action::Read)?;
+    Ok(Json(find(&app, &id).await?))
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct MetricsQuery {
+    limit: Option<u32>,
+    cursor: Option<String>,
+}
+
+/// Metrics, one point per epoch
+#[utoipa::path(get, path = "/runs/{id}/metrics", tag = "runs", params(("id" = String, Path), MetricsQuery),
+    security(("token" = [])), responses((status = 200, body = Page<MetricPoint>), (status = 404, body = Problem)))]
+async fn metrics(
+    caller: Caller,
+    State(app): State<App>,
+    Path(id): Path<String>,
+    Query(query): Query<MetricsQuery>,
+) -> Result<Json<Page<MetricPoint>>, ApiError> {
+    require(&caller, Action::Read)?;
+    let run = find(&app, &id).await?;
+    let limit = page_limit(query.limit.or(Some(1000)));
+    let after: u64 = match query.cursor.as_deref().map(str::parse) {
+        None => 0,
+        Some(Ok(after)) => after,
+        Some(Err(_not_a_number)) => return Err(ApiError::invalid("the cursor is not one that this list gave out")),
+    };
+    let items = store::metrics(&app.db, run.id, after, limit).await?;
+    let next_cursor = (items.len() == limit as usize).then(|| (after + u64::from(limit)).to_string());
+    Ok(Json(Page { items, next_cursor }))
+}
+
+/// Cancel a run
+///
+/// One that waits never starts; one that runs stops after its epoch.
+#[utoipa::path(post, path = "/runs/{id}/cancel", tag = "runs", params(("id" = String, Path)), security(("token" = [])),
+    responses((status = 202, body = Run), (status = 404, body = Problem),
+        (status = 409, body = Problem, description = "It has ended")))]
+async fn cancel(
+    caller: Caller,
+    State(app): State<App>,
+    Path(id): Path<String>,
+) -> Result<(StatusCode, Json<Run>), ApiError> {
+    require(&caller, Action::Build)?;
+    let run = find(&app, &id).await?;
+    let now = clock::now_ms();
+    let mut tx = app.db.begin().await?;
+    match jobs::cancel(&mut tx, run.job, now).await? {
+        Cancelled::AtOnce => store::end(&mut tx, run.id, RunStatus::Killed, None, now).await?,
+        Cancelled::Requested => {}
+        Cancelled::TooLate => {
+            return Err(ApiError::Conflict(format!(
+                "run {} has ended: there is nothing to cancel",
+                run.id
+            )));
+        }
+    }
+    let record = audit::record(&caller.0.actor, "run.cancel-requested", format!("run:{}", run.id), []);
+    audit_log::append(&mut tx, &record).await?;
+    tx.commit().await.map_err(StoreError::from)?;
+    app.changes.tell(Change::Job(run.job));
+    Ok((StatusCode::ACCEPTED, Json(find(&app, &id).await?)))
+}
+
+/// Evaluate the run's model on a split of a dataset version
+///
+/// The exported model runs in the engine that devices run. The result is kept: asking again gives it back.
+#[utoipa::path(post, path = "/runs/{id}/evaluations", tag = "runs", params(("id" = String, Path)),
+    request_body = CreateEvaluation, security(("token" = [])),
+    responses((status = 200, body = Evaluation), (status = 404, body = Problem), (status = 422, body = Problem)))]
+async fn evaluate(
+    caller: Caller,
+    State(app): State<App>,
+    Path(id): Path<String>,
+    Json(ask): Json<CreateEvaluation>,
+) -> Result<Json<Evaluation>, ApiError> {
+    require(&caller, Action::Build)?;
+    let run = find(&app, &id).await?;
+    if let Some(stored) = store::evaluation(&app.db, run.id, ask.dataset_version, ask.split).await? {
+        return Ok(Json(stored));
+    }
+    let evaluation = Box::pin(runner::evaluate(&app, &run, ask.dataset_version, ask.split)).await?;
+    let detail = [
+        ("dataset_version", ask.dataset_version.to_string()),
+        ("split", ask.split.as_str().to_owned()),
+        ("accuracy", format!("{:.4}", evaluation.accuracy)),
+    ];
+    let mut tx = app.db.begin().await?;
+    store::add_evaluation(&mut tx, &evaluation, clock::now_ms()).await?;
+    let record = audit::record(&caller.0.actor, "run.evaluated", format!("run:{}", run.id), detail);
+    audit_log::append(&mut tx, &record).await?;
+    tx.commit().await.map_err(StoreError::from)?;
+    Ok(Json(evaluation))
+}
+
+impl From<EvaluationError> for ApiError {
+    fn from(error: EvaluationError) -> Self {
+        match error {
+            EvaluationError::Refused(why) => Self::refused(why),
+            EvaluationError::Samples(error) => error.into(),
+        }
+    }
+}
+
+impl From<TrainsetError> for ApiError {
+    fn from(error: TrainsetError) -> Self {
+        match error {
+            TrainsetError::Store(error) => error.into(),
+            TrainsetError::Sample { .. } | TrainsetError::Missing(_) => Self::refused(error.to_string()),
+            TrainsetError::Blob(_) | TrainsetError::Version(_) | TrainsetError::Broken(_) => {
+                Self::Internal(error.to_string())
+            }
+        }
+    }
+}

@@ -1,0 +1,443 @@
+//! From samples to signed packages through the routes, with the job runner.
+
+use std::time::Duration;
+
+use axum::http::{Method, StatusCode};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use flotilla_api_types::datasets::{Dataset, DatasetVersion, LabelModel, LabelingFunction, Sample};
+use flotilla_api_types::models::{ManifestDocument, Model, ModelVersion, SignatureState};
+use flotilla_api_types::runs::{Evaluation, MetricPoint, Run, RunStatus};
+use flotilla_api_types::{Job, JobState, Page};
+use flotilla_protocol::manifest::Manifest;
+use flotilla_protocol::trust::{Document as _, Envelope, KeyPair, Role};
+use serde_json::{Value, json};
+
+use crate::api::datasets::testing::{TestServer, rows, rows_csv};
+use crate::domain::authz::Role as ApiRole;
+use crate::packaging::signer::read_manifest;
+use crate::store::jobs::{self, Progress};
+use crate::store::{StoreError, runs};
+
+const DEMO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/cli/demo");
+
+fn demo() -> Value {
+    let text = std::fs::read_to_string(format!("{DEMO}/motions.toml")).unwrap();
+    serde_json::to_value(toml::from_str::<toml::Value>(&text).unwrap()).unwrap()
+}
+
+/// Motions imported, labelled by functions and some by hand, and frozen.
+async fn frozen_motions(server: &TestServer) -> DatasetVersion {
+    let demo = demo();
+    server.post::<Dataset>("/datasets", &demo["dataset"]).await;
+    let csv = std::fs::read(format!("{DEMO}/data/basic_motions.csv")).unwrap();
+    let (status, report) = server.import("/datasets/motions/imports", csv).await;
+    assert_eq!(status, StatusCode::CREATED, "{report}");
+    assert!(report["excluded"].as_u64().unwrap() > 0, "{report}");
+    for function in demo["labeling_functions"].as_array().unwrap() {
+        server
+            .post::<LabelingFunction>("/datasets/motions/labeling-functions", function)
+            .await;
+    }
+    let started: Value = server.post("/datasets/motions/label-model", &json!({})).await;
+    let job = server.job_end(started["job"].as_str().unwrap()).await;
+    assert_eq!(job.state, JobState::Succeeded, "{job:?}");
+    let model: LabelModel = server.get("/datasets/motions/label-model").await;
+    assert!(
+        model.coverage > 0.8 && (model.prior.values().sum::<f64>() - 1.0).abs() < 1e-6,
+        "{model:?}"
+    );
+    let functions: Page<LabelingFunction> = server.get("/datasets/motions/labeling-functions").await;
+    assert!(
+        functions
+            .items
+            .iter()
+            .all(|f| f.statistics.as_ref().unwrap().coverage > 0.0)
+    );
+    label_holdout(server).await;
+    server
+        .post("/datasets/motions/versions", &json!({"min_confidence": 0.8}))
+        .await
+}
+
+/// The truth of a sample stands in the file that the server never kept.
+async fn label_holdout(server: &TestServer) {
+    let csv = std::fs::read_to_string(format!("{DEMO}/data/basic_motions.csv")).unwrap();
+    let truth: std::collections::HashMap<String, String> = csv
+        .lines()
+        .skip(1)
+        .map(|line| {
+            let cells: Vec<&str> = line.split(',').collect();
+            (
+                format!("case={}-{}", cells[0], cells[1]),
+                cells[cells.len() - 1].to_owned(),
+            )
+        })
+        .collect();
+    let page: Page<Sample> = server.get("/datasets/motions/samples?split=holdout&limit=1000").await;
+    let annotations: Vec<Value> = page
+        .items
+        .iter()
+        .map(|sample| json!({"sample": sample.digest, "label": truth[sample.key.split('/').next().unwrap()]}))
+        .collect();
+    server
+        .post::<Value>("/datasets/motions/annotations", &json!({"annotations": annotations}))
+        .await;
+}
+
+async fn train(server: &TestServer, version: &DatasetVersion, seed: u64) -> Run {
+    let ask =
+        json!({"experiment": "motions", "dataset_version": version.id, "trainer": demo()["trainer"], "seed": seed});
+    let run: Run = server.post("/runs", &ask).await;
+    assert_eq!((run.status, run.cause.as_str()), (RunStatus::Scheduled, "manual"));
+    server.job_end(run.job).await;
+    server.get(&format!("/runs/{}", run.id)).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn from_a_csv_file_to_a_signed_package() {
+    let server = TestServer::new().await;
+    let tasks = server.run_jobs();
+    let version = frozen_motions(&server).await;
+    let run = train(&server, &version, 1).await;
+    assert_eq!((run.status, &run.error), (RunStatus::Finished, &None), "{run:?}");
+    assert!(run.metrics["holdout.accuracy"] > 0.8, "{:?}", run.metrics);
+    for name in [
+        "train.loss",
+        "train.accuracy",
+        "holdout.log_loss",
+        "holdout.ece",
+        "duration_s",
+    ] {
+        assert!(run.metrics.contains_key(name), "{name} is missing: {:?}", run.metrics);
+    }
+    let points: Page<MetricPoint> = server.get(&format!("/runs/{}/metrics", run.id)).await;
+    assert_eq!(points.items.len(), 300, "loss and accuracy of 150 epochs");
+    let same = train(&server, &version, 1).await;
+    assert_eq!(same.model, run.model, "same data, parameters and seed");
+    assert_ne!(train(&server, &version, 2).await.model, run.model);
+
+    evaluations(&server, &run, &version).await;
+    let packaged = packaging(&server, &run).await;
+    signatures(&server, &packaged).await;
+    imports(&server, &run, &version).await;
+    let lines: Page<Model> = server.get("/models").await;
+    assert_eq!(
+        (lines.items[0].versions, lines.items[0].latest.as_deref()),
+        (2, Some("1.1.0"))
+    );
+    assert_eq!(tasks.stop(Duration::from_secs(10)).await, 0);
+    let events = server.audit_events().await;
+    for event in [
+        "label-model.fitted",
+        "dataset.frozen",
+        "run.finished",
+        "model.packaged",
+        "signature.refused",
+        "model.signed",
+    ] {
+        assert!(events.iter().any(|e| e == event), "{event}: {events:?}");
+    }
+}
+
+async fn evaluations(server: &TestServer, run: &Run, version: &DatasetVersion) {
+    let path = format!("/runs/{}/evaluations", run.id);
+    let ask = json!({"dataset_version": version.id, "split": "holdout"});
+    let evaluation: Evaluation = server.post(&path, &ask).await;
+    assert_eq!(evaluation.samples, version.holdout);
+    assert_eq!(
+        evaluation.accuracy.to_bits(),
+        run.metrics["holdout.accuracy"].to_bits(),
+        "the one that was stored"
+    );
+    let later: DatasetVersion = server
+        .post(
+            "/datasets/motions/versions",
+            &json!({"min_confidence": 0.9, "note": "surer"}),
+        )
+        .await;
+    let ask = json!({"dataset_version": later.id, "split": "train"});
+    let evaluation: Evaluation = server.post(&path, &ask).await;
+    assert_eq!(evaluation.samples, later.train);
+    assert_eq!(server.post::<Evaluation>(&path, &ask).await, evaluation);
+
+    server.post::<Dataset>("/datasets", &rows("rows")).await;
+    server.import("/datasets/rows/imports", rows_csv(10)).await;
+    let other = two_class_version(server).await;
+    let (status, body) = server
+        .try_post(&path, &json!({"dataset_version": other.id, "split": "train"}))
+        .await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(body["detail"].as_str().unwrap().contains("other features"), "{body}");
+}
+
+/// Of the rows dataset, labelled by hand.
+async fn two_class_version(server: &TestServer) -> DatasetVersion {
+    let page: Page<Sample> = server.get("/datasets/rows/samples?values=true&limit=1000").await;
+    let annotations: Vec<Value> = page
+        .items
+        .iter()
+        .map(|s| json!({"sample": s.digest, "label": if s.values.as_ref().unwrap()[0] > 0.0 { "high" } else { "low" }}))
+        .collect();
+    server
+        .post::<Value>("/datasets/rows/annotations", &json!({"annotations": annotations}))
+        .await;
+    server.post("/datasets/rows/versions", &json!({})).await
+}
+
+async fn packaging(server: &TestServer, run: &Run) -> ModelVersion {
+    let ask = json!({"run": run.id, "semver": "1.0.0", "hardware_classes": ["watch"], "p95_budget_us": 50_000});
+    let version: ModelVersion = server.post("/models/motions/versions", &ask).await;
+    assert_eq!(
+        (version.release_counter, version.signature),
+        (1, SignatureState::Unsigned)
+    );
+    assert!(
+        version.golden_cases > 0 && version.golden_max_diff < 1e-4,
+        "{version:?}"
+    );
+    let stored = crate::store::models::get(&server.app.db, version.id).await.unwrap();
+    let manifest = read_manifest(&stored.payload).unwrap();
+    assert_eq!(manifest.provenance.run, Some(run.id));
+    assert_eq!(manifest.labels, ["standing", "walking", "running", "badminton"]);
+    assert_eq!(manifest.hardware_classes, ["watch"]);
+    for (component, sources) in manifest.components.iter().zip(&stored.components) {
+        assert_eq!((component.kind, component.blob.sha256), (sources.kind, sources.digest));
+        for source in &sources.sources {
+            server.app.blobs.get(&source.blob.sha256).await.unwrap();
+        }
+    }
+    let (status, body) = server.try_post("/models/motions/versions", &ask).await;
+    assert_eq!(status, StatusCode::CONFLICT, "{body}");
+    version
+}
+
+async fn signatures(server: &TestServer, version: &ModelVersion) {
+    let path = format!("/model-versions/{}/signatures", version.id);
+    let document: ManifestDocument = server.get(&format!("/model-versions/{}/manifest", version.id)).await;
+    assert_eq!((document.role.as_str(), &document.envelope), ("release/motions", &None));
+    let payload = STANDARD.decode(&document.payload).unwrap();
+    let role: Role = document.role.parse().unwrap();
+    let signed = |payload: &[u8], key: &KeyPair| {
+        let mut envelope = Envelope::unsigned(payload.to_vec());
+        envelope.add_signature(key, &role, Manifest::SCHEMA).unwrap();
+        json!({"envelope": STANDARD.encode(envelope.encode().unwrap())})
+    };
+    let (status, body) = server
+        .try_post(&path, &signed(&payload, &KeyPair::from_seed(&[7; 32])))
+        .await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(body["detail"].as_str().unwrap().contains("arbitrary-package"), "{body}");
+    let mut altered = payload.clone();
+    *altered.last_mut().unwrap() ^= 1;
+    let (status, body) = server.try_post(&path, &signed(&altered, &server.release[0])).await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(body["detail"].as_str().unwrap().contains("altered-content"), "{body}");
+
+    for _twice in 0..2 {
+        let (status, body) = server.try_post(&path, &signed(&payload, &server.release[0])).await;
+        assert_eq!(
+            (status, &body["signature"]),
+            (StatusCode::ACCEPTED, &json!("unsigned")),
+            "one of two keys, whatever often"
+        );
+    }
+    let (status, body) = server.try_post(&path, &signed(&payload, &server.release[1])).await;
+    assert_eq!((status, &body["signature"]), (StatusCode::OK, &json!("signed")));
+    let document: ManifestDocument = server.get(&format!("/model-versions/{}/manifest", version.id)).await;
+    let envelope = STANDARD.decode(document.envelope.unwrap()).unwrap();
+    assert_eq!(Envelope::decode(&envelope).unwrap().claimed_signers().len(), 2);
+    server
+        .app
+        .blobs
+        .get(&flotilla_protocol::ids::Digest::of(&envelope))
+        .await
+        .unwrap();
+    let may_not = server
+        .send(
+            ApiRole::Operator,
+            Method::POST,
+            &path,
+            "application/json",
+            r#"{"envelope":""}"#,
+        )
+        .await;
+    assert_eq!(may_not.0, StatusCode::FORBIDDEN);
+}
+
+async fn imports(server: &TestServer, run: &Run, version: &DatasetVersion) {
+    let path = format!("/models/motions/imports?semver=1.1.0&dataset_version={}", version.id);
+    let onnx = server.app.blobs.get(&run.model.unwrap()).await.unwrap();
+    let send = async |bytes: Vec<u8>| {
+        server
+            .send(
+                ApiRole::Operator,
+                Method::POST,
+                &path,
+                "application/octet-stream",
+                bytes,
+            )
+            .await
+    };
+    for bad in [onnx[..onnx.len() / 2].to_vec(), b"no model".to_vec(), Vec::new()] {
+        let (status, body) = send(bad).await;
+        assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{body}");
+    }
+    let (status, body) = send(onnx.to_vec()).await;
+    assert_eq!(status, StatusCode::CREATED, "{body}");
+    let imported: ModelVersion = serde_json::from_value(body).unwrap();
+    assert_eq!((imported.release_counter, imported.run), (2, None));
+    let document: ManifestDocument = server.get(&format!("/model-versions/{}/manifest", imported.id)).await;
+    let code = document.content["provenance"]["code_version"].as_str().unwrap();
+    assert!(code.contains("golden outputs are this engine's own"), "{code}");
+}
+
+async fn endless_run(server: &TestServer) -> Run {
+    server.post::<Dataset>("/datasets", &rows("rows")).await;
+    server.import("/datasets/rows/imports", rows_csv(200)).await;
+    let version = two_class_version(server).await;
+    let trainer = json!({"kind": "mlp", "hidden": [8], "learning_rate": 0.01, "weight_decay": 0.0, "epochs": 1_000_000,
+        "batch_size": 16});
+    let ask = json!({"experiment": "endless", "dataset_version": version.id, "trainer": trainer, "seed": 1});
+    server.post("/runs", &ask).await
+}
+
+/// Waits until the job trains.
+async fn training(server: &TestServer, run: &Run) {
+    let trains = async {
+        loop {
+            let job: Job = server.get(&format!("/jobs/{}?wait_ms=1000", run.job)).await;
+            assert!(!job.state.is_final(), "{job:?}");
+            if job.message.starts_with("epoch") {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), trains)
+        .await
+        .expect("it does not train");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_running_run_is_cancelled_and_a_waiting_one_never_starts() {
+    let server = TestServer::new().await;
+    let run = endless_run(&server).await;
+    let tasks = server.run_jobs();
+    training(&server, &run).await;
+    let (status, _) = server.try_post(&format!("/runs/{}/cancel", run.id), &json!({})).await;
+    assert_eq!(status, StatusCode::ACCEPTED);
+    assert_eq!(server.job_end(run.job).await.state, JobState::Cancelled);
+    assert_eq!(
+        server.get::<Run>(&format!("/runs/{}", run.id)).await.status,
+        RunStatus::Killed
+    );
+    let (status, _) = server.try_post(&format!("/runs/{}/cancel", run.id), &json!({})).await;
+    assert_eq!(status, StatusCode::CONFLICT);
+    assert_eq!(tasks.stop(Duration::from_secs(10)).await, 0);
+
+    let ask =
+        json!({"experiment": "endless", "dataset_version": run.dataset_version, "trainer": run.trainer, "seed": 2});
+    let waiting: Run = server.post("/runs", &ask).await;
+    let killed: Run = server.post(&format!("/runs/{}/cancel", waiting.id), &json!({})).await;
+    assert_eq!(killed.status, RunStatus::Killed);
+    let runs: Page<Run> = server.get("/runs?experiment=endless").await;
+    assert_eq!(
+        runs.items.iter().map(|run| run.id).collect::<Vec<_>>(),
+        [waiting.id, run.id]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stopping_server_gives_its_job_back_to_the_queue() {
+    let server = TestServer::new().await;
+    let run = endless_run(&server).await;
+    let tasks = server.run_jobs();
+    training(&server, &run).await;
+    assert_eq!(tasks.stop(Duration::from_secs(10)).await, 0, "it stops after an epoch");
+    let job: Job = server.get(&format!("/jobs/{}", run.job)).await;
+    assert_eq!(job.state, JobState::Queued);
+    assert_eq!(
+        server.get::<Run>(&format!("/runs/{}", run.id)).await.status,
+        RunStatus::Scheduled
+    );
+    let claim = jobs::claim(&server.app.db, 1, 2).await.unwrap().unwrap();
+    assert_eq!(
+        (claim.epoch, claim.attempts),
+        (2, 1),
+        "the stop was not held against it"
+    );
+}
+
+#[tokio::test]
+async fn a_worker_whose_lease_ran_out_changes_nothing_and_three_attempts_are_enough() {
+    let server = TestServer::new().await;
+    let run = endless_run(&server).await;
+    let db = &server.app.db;
+    let lost = jobs::claim(db, 100, 200).await.unwrap().unwrap();
+    assert_eq!(jobs::claim(db, 150, 250).await.unwrap(), None, "the lease holds");
+    let mut held = jobs::claim(db, 201, 300).await.unwrap().unwrap();
+    assert_eq!((lost.epoch, held.epoch, held.attempts), (1, 2, 2));
+    let progress = Progress {
+        share: 0.5,
+        message: "half".into(),
+    };
+    let mut tx = db.begin().await.unwrap();
+    assert!(matches!(
+        jobs::fence(&mut tx, &lost, 999).await,
+        Err(StoreError::Conflict(_))
+    ));
+    let finished = jobs::finish(&mut tx, &lost, JobState::Succeeded, &progress, None, 1).await;
+    assert!(matches!(finished, Err(StoreError::Conflict(_))));
+    assert!(matches!(
+        jobs::requeue(&mut tx, &lost, true, "", 1).await,
+        Err(StoreError::Conflict(_))
+    ));
+    jobs::fence(&mut tx, &held, 300).await.unwrap();
+    drop(tx);
+    assert!(matches!(
+        jobs::heartbeat(db, &lost, &progress, 1, 999).await,
+        Err(StoreError::Conflict(_))
+    ));
+    assert!(!jobs::heartbeat(db, &held, &progress, 1, 300).await.unwrap());
+    held = jobs::claim(db, 301, 400).await.unwrap().unwrap();
+    assert_eq!(held.attempts, 3);
+
+    let tasks = server.run_jobs();
+    let job = server.job_end(run.job).await;
+    let why = Some("gave up after 3 attempts; last heard: 'half'");
+    assert_eq!((job.state, job.error.as_deref()), (JobState::Failed, why));
+    let stored = runs::get(db, &server.app.fleet.project, run.id).await.unwrap().run;
+    assert_eq!((stored.status, stored.error.as_deref()), (RunStatus::Failed, why));
+    assert_eq!(tasks.stop(Duration::from_secs(10)).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_trained_fails_with_its_reason() {
+    let server = TestServer::new().await;
+    let run = endless_run(&server).await;
+    let tasks = server.run_jobs();
+    training(&server, &run).await;
+    server.try_post(&format!("/runs/{}/cancel", run.id), &json!({})).await;
+    let trainer = json!({"kind": "mlp", "hidden": [8], "learning_rate": 1e30, "weight_decay": 0.0, "epochs": 20,
+        "batch_size": 16});
+    let ask = json!({"experiment": "diverges", "dataset_version": run.dataset_version, "trainer": trainer, "seed": 1});
+    let diverging: Run = server.post("/runs", &ask).await;
+    let job = server.job_end(diverging.job).await;
+    assert_eq!(job.state, JobState::Failed);
+    let stored: Run = server.get(&format!("/runs/{}", diverging.id)).await;
+    assert_eq!(stored.status, RunStatus::Failed);
+    assert!(stored.error.unwrap().contains("lower the learning rate"));
+    let ask = json!({"run": diverging.id, "semver": "1.0.0"});
+    let (status, body) = server.try_post("/models/rows/versions", &ask).await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(body["detail"].as_str().unwrap().contains("has no model"), "{body}");
+    let mut bad =
+        json!({"experiment": "bad", "dataset_version": run.dataset_version, "trainer": run.trainer, "seed": 1});
+    bad["trainer"]["epochs"] = json!(0);
+    let (status, body) = server.try_post("/runs", &bad).await;
+    assert_eq!(
+        (status, &body["errors"][0]["place"]),
+        (StatusCode::UNPROCESSABLE_ENTITY, &json!("trainer"))
+    );
+    assert_eq!(tasks.stop(Duration::from_secs(10)).await, 0);
+}

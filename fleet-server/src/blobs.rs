@@ -1,0 +1,150 @@
+//! Content-addressed blobs in an object store: a folder by default.
+//!
+//! A blob's name is its digest, so that writing twice is writing once, and what is read can be checked.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use flotilla_protocol::chunks::{BlobRef, CHUNK_BYTES, ChunkError, ChunkList};
+use flotilla_protocol::codec::CodecError;
+use flotilla_protocol::desired_state::{Encoding, Source};
+use flotilla_protocol::ids::Digest;
+use object_store::local::LocalFileSystem;
+use object_store::{ObjectStore, ObjectStoreExt as _};
+
+/// Why a blob cannot be had or kept.
+#[derive(Debug, thiserror::Error)]
+pub enum BlobError {
+    #[error("no blob {0}")]
+    NotFound(Digest),
+    #[error("blob {0} is damaged: its contents have another digest")]
+    Damaged(Digest),
+    #[error("blob store: {0}")]
+    Store(#[from] object_store::Error),
+    #[error("blob store: {0}")]
+    Chunks(#[from] ChunkError),
+    #[error("blob store: {0}")]
+    Codec(#[from] CodecError),
+    #[error("cannot compress: {0}")]
+    Compress(#[from] std::io::Error),
+}
+
+/// The blob store. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Blobs(Arc<dyn ObjectStore>);
+
+impl Blobs {
+    /// A folder, made if it is not there.
+    pub fn open_folder(path: &Path) -> Result<Self, BlobError> {
+        std::fs::create_dir_all(path)?;
+        Ok(Self(Arc::new(LocalFileSystem::new_with_prefix(path)?.with_fsync(true))))
+    }
+
+    /// Keeps bytes under their digest.
+    pub async fn put(&self, bytes: Bytes) -> Result<BlobRef, BlobError> {
+        let blob = BlobRef::of(&bytes);
+        let path = path_of(&blob.sha256);
+        match self.0.head(&path).await {
+            Ok(meta) if meta.size == blob.length => {}
+            Ok(_) | Err(object_store::Error::NotFound { .. }) => {
+                self.0.put(&path, bytes.into()).await?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+        Ok(blob)
+    }
+
+    /// The whole blob, checked.
+    pub async fn get(&self, digest: &Digest) -> Result<Bytes, BlobError> {
+        let bytes = match self.0.get(&path_of(digest)).await {
+            Ok(found) => found.bytes().await?,
+            Err(object_store::Error::NotFound { .. }) => return Err(BlobError::NotFound(*digest)),
+            Err(error) => return Err(error.into()),
+        };
+        if Digest::of(&bytes) != *digest {
+            return Err(BlobError::Damaged(*digest));
+        }
+        Ok(bytes)
+    }
+
+    /// One chunk, unchecked: whoever receives it checks it against the signed list.
+    pub async fn get_chunk(&self, blob: &BlobRef, index: u32) -> Result<Bytes, BlobError> {
+        let length = blob.chunk_length(index).ok_or(ChunkError::NoSuchChunk(index))?;
+        let start = u64::from(index) * u64::from(CHUNK_BYTES);
+        match self.0.get_range(&path_of(&blob.sha256), start..start + u64::from(length)).await {
+            Ok(bytes) => Ok(bytes),
+            Err(object_store::Error::NotFound { .. }) => Err(BlobError::NotFound(blob.sha256)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Keeps a component and the ways to send it: zstd where that saves something, then as it is. Best first.
+    pub async fn put_with_sources(&self, bytes: Bytes) -> Result<(BlobRef, Vec<Source>), BlobError> {
+        let plain = self.put_source(Encoding::Identity, bytes.clone()).await?;
+        let packed = tokio::task::spawn_blocking(move || zstd::bulk::compress(&bytes, 19))
+            .await
+            .map_err(std::io::Error::other)??;
+        let blob = plain.blob;
+        if (packed.len() as u64) < blob.length {
+            let packed = self.put_source(Encoding::Zstd, packed.into()).await?;
+            return Ok((blob, vec![packed, plain]));
+        }
+        Ok((blob, vec![plain]))
+    }
+
+    async fn put_source(&self, encoding: Encoding, bytes: Bytes) -> Result<Source, BlobError> {
+        let list = ChunkList::of(&bytes)?;
+        let blob = self.put(bytes).await?;
+        let chunk_list = if blob.chunk_count()? > 1 {
+            Some(self.put(list.encode()?.into()).await?)
+        } else {
+            None
+        };
+        Ok(Source {
+            encoding,
+            blob,
+            chunk_list,
+        })
+    }
+}
+
+/// `ab/cdef…`: a folder per first byte keeps listings short.
+fn path_of(digest: &Digest) -> object_store::path::Path {
+    let hex = digest.hex();
+    let (folder, rest) = hex.split_at(2);
+    object_store::path::Path::from_iter([folder, rest])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn blobs_read_back_checked_and_in_chunks() {
+        let dir = tempfile::tempdir().unwrap();
+        let blobs = Blobs::open_folder(dir.path()).unwrap();
+        let bytes: Bytes = (0..150_000u32).map(|i| (i % 7) as u8).collect();
+        let (blob, sources) = blobs.put_with_sources(bytes.clone()).await.unwrap();
+        assert_eq!(blobs.get(&blob.sha256).await.unwrap(), bytes);
+        assert_eq!(sources.len(), 2, "zstd pays here");
+        let plain = &sources[1];
+        let list_blob = plain.chunk_list.unwrap();
+        let list = ChunkList::decode(&blobs.get(&list_blob.sha256).await.unwrap(), &plain.blob).unwrap();
+        for index in 0..3 {
+            list.check(index, &blobs.get_chunk(&plain.blob, index).await.unwrap()).unwrap();
+        }
+        assert!(matches!(blobs.get_chunk(&plain.blob, 3).await, Err(BlobError::Chunks(_))));
+        assert!(matches!(blobs.get(&Digest::of(b"none")).await, Err(BlobError::NotFound(_))));
+    }
+
+    #[tokio::test]
+    async fn damage_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let blobs = Blobs::open_folder(dir.path()).unwrap();
+        let blob = blobs.put(Bytes::from_static(b"model")).await.unwrap();
+        let hex = blob.sha256.hex();
+        std::fs::write(dir.path().join(&hex[..2]).join(&hex[2..]), b"other").unwrap();
+        assert!(matches!(blobs.get(&blob.sha256).await, Err(BlobError::Damaged(_))));
+    }
+}

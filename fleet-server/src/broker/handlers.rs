@@ -1,0 +1,284 @@
+//! What devices say, decoded and taken into the database: hello, reports, bundles, samples.
+//!
+//! Every handler may see its message again, and messages may come out of order. Nothing here publishes: what is to be said
+//! once the transaction is committed is gathered in [`Effects`].
+
+mod telemetry;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use flotilla_protocol::audit::{AuditBatch, AuditHead, SignedAuditHead};
+use flotilla_protocol::bundle::Bundle;
+use flotilla_protocol::codec::{self, MAX_BUNDLE_BYTES, MAX_MESSAGE_BYTES};
+use flotilla_protocol::ids::{DeviceId, FleetId};
+use flotilla_protocol::messages::{Hello, RecordKey, SCHEMA, SampleBatch};
+use flotilla_protocol::report::{DetectedAttack, DeviceReport};
+use flotilla_protocol::topics::{Topic, Up};
+use flotilla_protocol::trust::{Authority, Document, PublicKey, Role, verify};
+
+use crate::app::Change;
+use crate::broker::active::ActiveDevices;
+use crate::store::{StoreError, Tx, datasets, devices};
+use crate::{audit, store};
+
+/// More slots or deployments than any device has.
+const MAX_SLOTS: usize = 64;
+/// A batch of samples holds no more.
+const MAX_SAMPLES: usize = 1024;
+
+/// A verified report and its envelope.
+#[derive(Debug, Clone)]
+pub(super) struct Report {
+    pub(super) document: DeviceReport,
+    pub(super) envelope: Vec<u8>,
+}
+
+/// The audit entries of a bundle, and what the device signed over them.
+#[derive(Debug, Clone)]
+pub(super) struct AuditOffer {
+    pub(super) batches: Vec<AuditBatch>,
+    /// The signed head with its envelope, or why it is not believed.
+    pub(super) head: Result<(AuditHead, Vec<u8>), String>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum Said {
+    Hello {
+        root_version: u64,
+        report: Option<Box<Report>>,
+    },
+    Report(Box<Report>),
+    Bundle {
+        /// Its audit entries have been moved out.
+        bundle: Box<Bundle>,
+        audit: Option<AuditOffer>,
+    },
+    Samples(SampleBatch),
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Message {
+    pub(super) device: DeviceId,
+    pub(super) said: Said,
+}
+
+/// A message that is not taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Refused {
+    pub(super) device: Option<DeviceId>,
+    pub(super) why: String,
+}
+
+/// Takes a message apart, checks its shape, its size and its signatures. Nothing is believed of a device that may not speak.
+pub(super) fn decode(
+    active: &ActiveDevices,
+    fleet: FleetId,
+    topic: &str,
+    payload: &[u8],
+) -> Result<Message, Refused> {
+    let Ok(Topic::Up(device, up)) = topic.parse() else {
+        return Err(Refused {
+            device: None,
+            why: "not a topic of devices".to_owned(),
+        });
+    };
+    let Some(key) = active.key(&device) else {
+        return Err(Refused {
+            device: Some(device),
+            why: "not enrolled, or decommissioned".to_owned(),
+        });
+    };
+    let from = From {
+        device: &device,
+        key,
+        fleet,
+    };
+    match from.read(up, payload) {
+        Ok(said) => Ok(Message { device, said }),
+        Err(why) => Err(Refused {
+            device: Some(device),
+            why: format!("{}: {why}", up.as_str()),
+        }),
+    }
+}
+
+/// Who is said to speak.
+struct From<'a> {
+    device: &'a DeviceId,
+    key: PublicKey,
+    fleet: FleetId,
+}
+
+impl From<'_> {
+    fn read(&self, up: Up, payload: &[u8]) -> Result<Said, String> {
+        match up {
+            Up::Hello => {
+                let hello: Hello = codec::from_slice(payload, MAX_MESSAGE_BYTES).map_err(text)?;
+                self.check(hello.schema, &hello.device)?;
+                let report = if hello.report.is_empty() { None } else { Some(Box::new(self.report(&hello.report)?)) };
+                Ok(Said::Hello {
+                    root_version: hello.root_version,
+                    report,
+                })
+            }
+            Up::Report => Ok(Said::Report(Box::new(self.report(payload)?))),
+            Up::Bundle => {
+                let bundle: Bundle =
+                    codec::from_slice_zstd(payload, MAX_MESSAGE_BYTES, MAX_BUNDLE_BYTES).map_err(text)?;
+                self.check(bundle.schema, &bundle.device)?;
+                telemetry::check(&bundle)?;
+                Ok(self.bundle(bundle))
+            }
+            Up::Sample => {
+                let batch: SampleBatch =
+                    codec::from_slice_zstd(payload, MAX_MESSAGE_BYTES, MAX_BUNDLE_BYTES).map_err(text)?;
+                self.check(batch.schema, &batch.device)?;
+                if batch.samples.len() > MAX_SAMPLES {
+                    return Err(format!("{} samples, at most {MAX_SAMPLES} are taken", batch.samples.len()));
+                }
+                Ok(Said::Samples(batch))
+            }
+            Up::Want | Up::Result => Err("not expected here".to_owned()),
+        }
+    }
+
+    fn check(&self, schema: u16, device: &DeviceId) -> Result<(), String> {
+        if schema != SCHEMA {
+            return Err(format!("layout {schema} is not known"));
+        }
+        if device != self.device {
+            return Err(format!("it speaks for device '{device}'"));
+        }
+        Ok(())
+    }
+
+    fn signed<T: Document>(&self, envelope: &[u8]) -> Result<T, String> {
+        verify::<T>(envelope, &Authority::single(Role::Device, self.key), self.fleet)
+            .map(flotilla_protocol::trust::Verified::into_inner)
+            .map_err(text)
+    }
+
+    fn report(&self, envelope: &[u8]) -> Result<Report, String> {
+        let document: DeviceReport = self.signed(envelope)?;
+        self.check(SCHEMA, &document.device)?;
+        if document.slots.len() > MAX_SLOTS || document.deployments.len() > MAX_SLOTS {
+            return Err(format!("more than {MAX_SLOTS} slots or deployments"));
+        }
+        Ok(Report {
+            document,
+            envelope: envelope.to_vec(),
+        })
+    }
+
+    fn bundle(&self, mut bundle: Bundle) -> Said {
+        let batches = std::mem::take(&mut bundle.audit);
+        let audit = (!batches.is_empty()).then(|| AuditOffer {
+            batches,
+            head: self.audit_head(bundle.audit_head.as_deref().map(Vec::as_slice)),
+        });
+        Said::Bundle {
+            bundle: Box::new(bundle),
+            audit,
+        }
+    }
+
+    fn audit_head(&self, envelope: Option<&[u8]>) -> Result<(AuditHead, Vec<u8>), String> {
+        let envelope = envelope.ok_or("audit entries without a signed head")?;
+        let signed: SignedAuditHead = self.signed(envelope)?;
+        self.check(SCHEMA, &signed.device)?;
+        Ok((signed.head, envelope.to_vec()))
+    }
+}
+
+fn text(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}
+
+/// What is to be said and told once everything is committed.
+#[derive(Debug, Default)]
+pub(super) struct Effects {
+    pub(super) receipts: BTreeMap<DeviceId, Vec<RecordKey>>,
+    /// Devices that said hello, with their root's version.
+    pub(super) answers: BTreeMap<DeviceId, u64>,
+    pub(super) changes: Vec<Change>,
+    /// Event, device, reason.
+    pub(super) refused: Vec<(&'static str, DeviceId, String)>,
+    /// Devices whose audit entries left a gap, and that are to send again.
+    pub(super) gaps: BTreeSet<DeviceId>,
+    /// Devices whose chain goes on.
+    pub(super) closed: BTreeSet<DeviceId>,
+}
+
+impl Effects {
+    fn change(&mut self, change: Change) {
+        if !self.changes.contains(&change) {
+            self.changes.push(change);
+        }
+    }
+}
+
+/// What a handler needs to know.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Now<'a> {
+    pub(super) ms: i64,
+    /// Devices whose gaps have been waited for long enough: what is missing will not come.
+    pub(super) given_up: &'a BTreeSet<DeviceId>,
+}
+
+/// Takes one message into the database.
+pub(super) async fn apply(
+    tx: &mut Tx,
+    message: &Message,
+    now: Now<'_>,
+    effects: &mut Effects,
+) -> Result<(), StoreError> {
+    let device = &message.device;
+    match &message.said {
+        Said::Hello { root_version, report } => {
+            if let Some(report) = report {
+                take_report(tx, report, now.ms, effects).await?;
+            }
+            effects.answers.insert(device.clone(), *root_version);
+        }
+        Said::Report(report) => take_report(tx, report, now.ms, effects).await?,
+        Said::Bundle { bundle, audit } => {
+            telemetry::take(tx, device, (bundle, audit.as_ref()), now, effects).await?;
+        }
+        Said::Samples(batch) => {
+            if store::telemetry::record(tx, device, batch.key, now.ms).await?
+                && datasets::insert_harvested(tx, device, &batch.samples, now.ms).await? > 0
+            {
+                effects.change(Change::Samples);
+            }
+            effects.receipts.entry(device.clone()).or_default().push(batch.key);
+        }
+    }
+    Ok(())
+}
+
+async fn take_report(tx: &mut Tx, report: &Report, now: i64, effects: &mut Effects) -> Result<(), StoreError> {
+    let reported = devices::apply_report(tx, &report.document, &report.envelope, now).await?;
+    if !reported.newer {
+        return Ok(());
+    }
+    let device = &report.document.device;
+    if let Some(attack) = reported.new_attack {
+        record_attack(tx, device, attack).await?;
+    }
+    effects.change(Change::Device(device.clone()));
+    for rollout in reported.rollouts {
+        effects.change(Change::Rollout(rollout));
+    }
+    Ok(())
+}
+
+async fn record_attack(tx: &mut Tx, device: &DeviceId, attack: DetectedAttack) -> Result<(), StoreError> {
+    let who = format!("device:{device}");
+    let detail = [("attack", attack.attack), ("detail", attack.detail), ("at_ms", attack.at.to_string())];
+    let record = audit::record(&who, "attack.reported", who.clone(), detail);
+    store::audit::append(tx, &record).await?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,157 @@
+//! Bundles: counted once, merged into totals and sketches; their audit entries continue the device's chain or are refused.
+//!
+//! A gap in the chain may be a matter of order (an earlier bundle was lost on its way and comes again): such a bundle is not
+//! receipted, so that it comes again too. Once that has been tried, the gap is real: the entries are refused, on record, and
+//! the counts are taken.
+
+use flotilla_protocol::audit::{AuditError, AuditHead, continue_chain};
+use flotilla_protocol::bundle::{Bundle, ModelTelemetry};
+use flotilla_protocol::ids::DeviceId;
+use metrics::counter;
+
+use crate::app::Change;
+use crate::broker::handlers::{AuditOffer, Effects, Now};
+use crate::store::audit::DeviceEntry;
+use crate::store::{StoreError, Tx, audit, telemetry};
+
+/// More packages than any device runs in one interval.
+const MAX_MODELS: usize = 64;
+/// More than any device infers in one interval; sums of such numbers stay far below 2^63.
+const MAX_COUNT: u64 = 1 << 40;
+
+/// Rules that the encoding does not prove: no absurd counts, no figures that are no numbers.
+pub(super) fn check(bundle: &Bundle) -> Result<(), String> {
+    if bundle.models.len() > MAX_MODELS {
+        return Err(format!("{} packages, at most {MAX_MODELS} are taken", bundle.models.len()));
+    }
+    for model in &bundle.models {
+        check_model(model)?;
+    }
+    Ok(())
+}
+
+fn check_model(model: &ModelTelemetry) -> Result<(), String> {
+    let absurd = |what: &str| Err(format!("package {}: {what} cannot be", model.manifest.short()));
+    if model.inferences > MAX_COUNT || model.failures > model.inferences || model.latency.count() > MAX_COUNT {
+        return absurd("its counts");
+    }
+    if let Some(sketches) = &model.sketches {
+        let sums_are_numbers = sketches.features.iter().all(|f| f.sum.is_finite() && f.sum_squares.is_finite());
+        if sketches.count > MAX_COUNT || !sums_are_numbers {
+            return absurd("its sketch");
+        }
+    }
+    if let Some(drift) = &model.drift {
+        let numbers = drift.worst.iter().all(|f| f.psi.is_finite() && f.corrected.is_finite());
+        if !numbers || !(0.0..=1.0).contains(&drift.share) || drift.nearest_slice.len() > 500 {
+            return absurd("its judgement");
+        }
+    }
+    Ok(())
+}
+
+/// What becomes of a bundle's audit entries.
+enum Chain {
+    /// Nothing new in them.
+    Known,
+    Continues {
+        entries: Vec<DeviceEntry>,
+        head: AuditHead,
+    },
+    Gap(String),
+    Refused(String),
+}
+
+pub(super) async fn take(
+    tx: &mut Tx,
+    device: &DeviceId,
+    (bundle, offer): (&Bundle, Option<&AuditOffer>),
+    now: Now<'_>,
+    effects: &mut Effects,
+) -> Result<(), StoreError> {
+    if !telemetry::is_recorded(tx, device, bundle.key).await? {
+        if let Some(offer) = offer
+            && !take_audit(tx, device, offer, now, effects).await?
+        {
+            return Ok(());
+        }
+        telemetry::record(tx, device, bundle.key, now.ms).await?;
+        for model in &bundle.models {
+            let taken = telemetry::add_interval(tx, device, model, bundle.to, now.ms).await?;
+            if taken.sketch_refused {
+                counter!("flotilla_sketches_refused_total").increment(1);
+            }
+            if taken.drift_changed || model.sketches.is_some() {
+                effects.change(Change::Drift);
+            }
+        }
+    }
+    effects.receipts.entry(device.clone()).or_default().push(bundle.key);
+    Ok(())
+}
+
+/// `false`: the bundle is to come again.
+async fn take_audit(
+    tx: &mut Tx,
+    device: &DeviceId,
+    offer: &AuditOffer,
+    now: Now<'_>,
+    effects: &mut Effects,
+) -> Result<bool, StoreError> {
+    let known = audit::device_head(tx, device).await?;
+    let why = match follow(known, offer) {
+        Chain::Known => return Ok(true),
+        Chain::Continues { entries, head } => {
+            let envelope = offer.head.as_ref().map_or(&[][..], |(_, envelope)| envelope.as_slice());
+            audit::append_device(tx, device, &entries, &head, envelope).await?;
+            effects.closed.insert(device.clone());
+            return Ok(true);
+        }
+        Chain::Gap(_) if !now.given_up.contains(device) => {
+            effects.gaps.insert(device.clone());
+            return Ok(false);
+        }
+        Chain::Gap(why) | Chain::Refused(why) => why,
+    };
+    effects.refused.push(("device-audit.refused", device.clone(), why));
+    Ok(true)
+}
+
+/// Continues the chain by every batch; the result must be what the device signed.
+fn follow(known: AuditHead, offer: &AuditOffer) -> Chain {
+    let signed = match &offer.head {
+        Ok((head, _)) => *head,
+        Err(why) => return Chain::Refused(why.clone()),
+    };
+    let mut head = known;
+    let mut entries = Vec::new();
+    for batch in &offer.batches {
+        let (next, records) = match continue_chain(head, batch) {
+            Ok(continued) => continued,
+            Err(error @ AuditError::Gap { .. }) => return Chain::Gap(error.to_string()),
+            Err(error) => return Chain::Refused(error.to_string()),
+        };
+        let skipped = batch.entries.len().saturating_sub(records.len());
+        let first = next.count.saturating_sub(records.len() as u64);
+        let new = (first..).zip(records).zip(batch.entries.iter().skip(skipped));
+        entries.extend(new.map(|((index, record), bytes)| DeviceEntry {
+            epoch: batch.epoch,
+            index,
+            record,
+            bytes: bytes.to_vec(),
+        }));
+        head = next;
+    }
+    let older = (signed.epoch, signed.count) < (known.epoch, known.count);
+    if entries.is_empty() && (older || signed == known) {
+        return Chain::Known;
+    }
+    if head != signed {
+        let fork = AuditError::Fork {
+            epoch: signed.epoch,
+            count: signed.count,
+        };
+        return Chain::Refused(fork.to_string());
+    }
+    Chain::Continues { entries, head }
+}

@@ -1,0 +1,10 @@
+//! Decisions and computations of the server, all pure: no files, no clock, no SQL.
+
+pub mod authz;
+pub mod dataset;
+pub mod drift;
+pub mod expr;
+pub mod label_model;
+pub mod labeling;
+pub mod retrain;
+pub mod rollout;

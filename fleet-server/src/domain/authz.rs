@@ -1,0 +1,142 @@
+//! Who may do what: one pure function. Tokens carry roles from the first day.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// What a token stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Role {
+    Viewer,
+    Labeler,
+    Operator,
+    ReleaseSigner,
+    Auditor,
+    Admin,
+}
+
+impl Role {
+    pub const ALL: [Self; 6] =
+        [Self::Viewer, Self::Labeler, Self::Operator, Self::ReleaseSigner, Self::Auditor, Self::Admin];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Viewer => "viewer",
+            Self::Labeler => "labeler",
+            Self::Operator => "operator",
+            Self::ReleaseSigner => "release-signer",
+            Self::Auditor => "auditor",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The text names no role.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("'{0}' is no role: viewer, labeler, operator, release-signer, auditor or admin")]
+pub struct UnknownRole(String);
+
+impl FromStr for Role {
+    type Err = UnknownRole;
+
+    fn from_str(text: &str) -> Result<Self, UnknownRole> {
+        Self::ALL
+            .into_iter()
+            .find(|role| role.as_str() == text)
+            .ok_or_else(|| UnknownRole(text.chars().take(40).collect()))
+    }
+}
+
+/// Who is asking.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Principal {
+    /// As audit entries name it: `token:admin`.
+    pub actor: String,
+    pub roles: Vec<Role>,
+}
+
+/// What is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// Devices, datasets, runs, models, rollouts, drift: reading.
+    Read,
+    /// The audit log.
+    ReadAudit,
+    /// Annotations.
+    Label,
+    /// Datasets, labeling functions, versions, runs, packages.
+    Build,
+    /// Signatures.
+    Sign,
+    /// Claim tokens, devices, rollouts.
+    Operate,
+}
+
+impl Action {
+    pub const ALL: [Self; 6] = [Self::Read, Self::ReadAudit, Self::Label, Self::Build, Self::Sign, Self::Operate];
+
+    /// Completes "may not …".
+    pub const fn describe(self) -> &'static str {
+        match self {
+            Self::Read => "read the fleet's resources",
+            Self::ReadAudit => "read the audit log",
+            Self::Label => "label samples",
+            Self::Build => "change datasets, runs or models",
+            Self::Sign => "add signatures",
+            Self::Operate => "change devices, claim tokens or rollouts",
+        }
+    }
+}
+
+/// May this principal do that?
+pub fn authorize(principal: &Principal, action: Action) -> bool {
+    principal.roles.iter().any(|role| match role {
+        Role::Admin => true,
+        Role::Viewer => action == Action::Read,
+        Role::Labeler => matches!(action, Action::Read | Action::Label),
+        Role::Operator => matches!(action, Action::Read | Action::Label | Action::Build | Action::Operate),
+        Role::ReleaseSigner => matches!(action, Action::Read | Action::Sign),
+        Role::Auditor => matches!(action, Action::Read | Action::ReadAudit),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_matrix() {
+        let mut table = String::from("role            ");
+        for action in Action::ALL {
+            table.push_str(&format!(" {action:?}"));
+        }
+        for role in Role::ALL {
+            let principal = Principal {
+                actor: "t".into(),
+                roles: vec![role],
+            };
+            let row: Vec<_> =
+                Action::ALL.iter().map(|action| if authorize(&principal, *action) { "yes" } else { "-" }).collect();
+            table.push_str(&format!("\n{role:<16} {}", row.join(" ")));
+        }
+        insta::assert_snapshot!(table, @r"
+        role             Read ReadAudit Label Build Sign Operate
+        viewer           yes - - - - -
+        labeler          yes - yes - - -
+        operator         yes - yes yes - yes
+        release-signer   yes - - - yes -
+        auditor          yes yes - - - -
+        admin            yes yes yes yes yes yes
+        ");
+        let nobody = Principal {
+            actor: "t".into(),
+            roles: vec![],
+        };
+        assert!(Action::ALL.iter().all(|action| !authorize(&nobody, *action)));
+    }
+}

@@ -1,0 +1,323 @@
+//! Runs long work: claims jobs one after the other, keeps their leases alive, and stops them when asked.
+//!
+//! Every job runs as a task of its own, joined before [`run`] returns. What a job writes is fenced by its claim, so that a
+//! server that was thought dead changes nothing any more. Computations happen on blocking threads and look at
+//! [`Control::is_stopping`] now and then.
+
+mod labeling;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use flotilla_api_types::JobState;
+use flotilla_api_types::runs::RunStatus;
+use flotilla_protocol::ids::RunId;
+use tokio::task::JoinSet;
+
+use crate::app::{App, Change};
+use crate::blobs::BlobError;
+use crate::store::jobs::{Claim, JobKind, Progress};
+use crate::store::{StoreError, Tx, jobs as store, runs};
+use crate::tasks::Shutdown;
+use crate::training::runner;
+use crate::training::trainset::TrainsetError;
+use crate::{audit, clock};
+
+/// Jobs that run at a time: each takes a processor.
+const MAX_CONCURRENT: usize = 2;
+/// A job is tried so often before it is given up.
+const MAX_ATTEMPTS: i64 = 3;
+/// A worker that says nothing for so long has lost its job.
+const LEASE_MS: i64 = 30_000;
+/// How often a worker says that it lives, and how far it is.
+const HEARTBEAT: Duration = Duration::from_millis(500);
+/// How often leases that ran out are looked for.
+const POLL: Duration = Duration::from_secs(10);
+/// As audit entries name the server itself.
+pub(crate) const ACTOR: &str = "server";
+
+/// Why a job stops early.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stop {
+    Shutdown,
+    Cancelled,
+    /// Another worker has it.
+    Lost,
+}
+
+/// Between a job's work and its supervisor: how far it is, and whether it shall stop.
+#[derive(Debug)]
+pub struct Control(Mutex<(Option<Stop>, Progress)>);
+
+impl Default for Control {
+    fn default() -> Self {
+        let progress = Progress {
+            share: 0.0,
+            message: "starting".to_owned(),
+        };
+        Self(Mutex::new((None, progress)))
+    }
+}
+
+impl Control {
+    /// Work that sees this ends with [`JobError::Stopped`] soon.
+    pub fn is_stopping(&self) -> bool {
+        self.with(|(stop, _)| stop.is_some())
+    }
+
+    /// [`Self::is_stopping`] as an error.
+    pub fn check(&self) -> Result<(), JobError> {
+        if self.is_stopping() {
+            Err(JobError::Stopped)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// `share` in [0, 1]; `message` for people.
+    pub fn report(&self, share: f64, message: impl Into<String>) {
+        let message = message.into();
+        self.with(|(_, progress)| *progress = Progress { share, message });
+    }
+
+    fn stop(&self, why: Stop) {
+        self.with(|(stop, _)| {
+            stop.get_or_insert(why);
+        });
+    }
+
+    fn stopped(&self) -> Option<Stop> {
+        self.with(|(stop, _)| *stop)
+    }
+
+    fn progress(&self) -> Progress {
+        self.with(|(_, progress)| progress.clone())
+    }
+
+    fn with<T>(&self, look: impl FnOnce(&mut (Option<Stop>, Progress)) -> T) -> T {
+        look(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Why a job did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub enum JobError {
+    #[error("stopped")]
+    Stopped,
+    /// It cannot be done, however often it is tried.
+    #[error("{0}")]
+    Failed(String),
+    /// It may work another time.
+    #[error(transparent)]
+    Store(StoreError),
+    #[error(transparent)]
+    Blob(BlobError),
+}
+
+impl From<BlobError> for JobError {
+    fn from(error: BlobError) -> Self {
+        match error {
+            BlobError::NotFound(_) | BlobError::Damaged(_) => Self::Failed(error.to_string()),
+            error => Self::Blob(error),
+        }
+    }
+}
+
+impl From<StoreError> for JobError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::NotFound { .. } | StoreError::Corrupt { .. } => Self::Failed(error.to_string()),
+            error => Self::Store(error),
+        }
+    }
+}
+
+impl From<TrainsetError> for JobError {
+    fn from(error: TrainsetError) -> Self {
+        match error {
+            TrainsetError::Store(error) => error.into(),
+            TrainsetError::Blob(error) => error.into(),
+            error => Self::Failed(error.to_string()),
+        }
+    }
+}
+
+/// When a lease taken or renewed now runs out.
+fn lease_until() -> i64 {
+    clock::now_ms() + LEASE_MS
+}
+
+/// A write transaction in which the claim is sure to be held.
+pub async fn fenced(app: &App, claim: &Claim) -> Result<Tx, StoreError> {
+    let mut tx = app.db.begin().await?;
+    store::fence(&mut tx, claim, lease_until()).await?;
+    Ok(tx)
+}
+
+/// Ends a job well, in the transaction of its result, and commits.
+pub async fn succeed(app: &App, claim: &Claim, mut tx: Tx, message: &str) -> Result<(), StoreError> {
+    let progress = Progress {
+        share: 1.0,
+        message: message.to_owned(),
+    };
+    store::finish(&mut tx, claim, JobState::Succeeded, &progress, None, clock::now_ms()).await?;
+    tx.commit().await?;
+    app.changes.tell(Change::Job(claim.id));
+    Ok(())
+}
+
+/// Runs jobs until the server stops; then tells running ones to stop, and gives them back to the queue.
+pub async fn run(app: App, mut shutdown: Shutdown) {
+    let mut active = JoinSet::new();
+    let mut news = app.changes.listen();
+    while !shutdown.is_stopping() {
+        if active.len() < MAX_CONCURRENT {
+            match store::claim(&app.db, clock::now_ms(), lease_until()).await {
+                Ok(Some(claim)) => {
+                    active.spawn(execute(app.clone(), claim, shutdown.clone()));
+                    continue;
+                }
+                Ok(None) => {}
+                Err(error) => tracing::error!(%error, "cannot claim jobs"),
+            }
+        }
+        tokio::select! {
+            () = shutdown.wait() => break,
+            Some(ended) = active.join_next() => log_panic(ended),
+            _ = news.wait_for(|change| matches!(change, Change::Job(_))) => {}
+            () = tokio::time::sleep(POLL) => {}
+        }
+    }
+    while let Some(ended) = active.join_next().await {
+        log_panic(ended);
+    }
+}
+
+fn log_panic(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended {
+        // The lease runs out, and the job is tried again.
+        tracing::error!(%error, "a job's task broke off");
+    }
+}
+
+async fn execute(app: App, claim: Claim, shutdown: Shutdown) {
+    let control = Arc::new(Control::default());
+    let outcome = if claim.attempts > MAX_ATTEMPTS {
+        let last = &claim.message;
+        Err(JobError::Failed(format!(
+            "gave up after {MAX_ATTEMPTS} attempts; last heard: '{last}'"
+        )))
+    } else {
+        tracing::info!(job = %claim.id, kind = claim.kind.as_str(), attempt = claim.attempts, "job starts");
+        // Both are polled side by side: the work may hold the database's only writer while the supervisor waits for it.
+        tokio::select! {
+            outcome = work(&app, &claim, &control) => outcome,
+            never = supervise(&app, &claim, &control, shutdown) => match never {},
+        }
+    };
+    if let Err(error) = outcome
+        && let Err(error) = settle(&app, &claim, control.stopped(), error).await
+    {
+        tracing::error!(job = %claim.id, %error, "a job's end cannot be recorded; it is tried again when its lease runs out");
+    }
+    app.changes.tell(Change::Job(claim.id));
+}
+
+async fn work(app: &App, claim: &Claim, control: &Arc<Control>) -> Result<(), JobError> {
+    match claim.kind {
+        JobKind::Train => Box::pin(runner::train(app, claim, control)).await,
+        JobKind::LabelModel => Box::pin(labeling::fit(app, claim, control)).await,
+    }
+}
+
+/// Keeps the lease alive, passes progress on, and tells the work to stop. Never ends by itself.
+async fn supervise(app: &App, claim: &Claim, control: &Control, mut shutdown: Shutdown) -> std::convert::Infallible {
+    let mut last = None;
+    loop {
+        if shutdown.is_stopping() {
+            control.stop(Stop::Shutdown);
+        }
+        let progress = control.progress();
+        match store::heartbeat(&app.db, claim, &progress, clock::now_ms(), lease_until()).await {
+            Ok(true) => control.stop(Stop::Cancelled),
+            Ok(false) => {}
+            Err(StoreError::Conflict(_)) => control.stop(Stop::Lost),
+            Err(error) => tracing::warn!(job = %claim.id, %error, "no heartbeat"),
+        }
+        if last.as_ref() != Some(&progress) {
+            app.changes.tell(Change::Job(claim.id));
+            last = Some(progress);
+        }
+        let pause = tokio::time::sleep(HEARTBEAT);
+        if shutdown.is_stopping() {
+            pause.await;
+        } else {
+            tokio::select! {
+                () = pause => {}
+                () = shutdown.wait() => {}
+            }
+        }
+    }
+}
+
+/// Records a job that did not succeed, and what becomes of its run.
+async fn settle(app: &App, claim: &Claim, stop: Option<Stop>, error: JobError) -> Result<(), StoreError> {
+    let now = clock::now_ms();
+    if stop == Some(Stop::Lost) {
+        return Ok(());
+    }
+    let mut tx = app.db.begin().await?;
+    let run = run_of(claim);
+    let progress = |message: &str| Progress {
+        share: 0.0,
+        message: message.to_owned(),
+    };
+    match (error, stop) {
+        (JobError::Stopped, Some(Stop::Cancelled)) => {
+            store::finish(&mut tx, claim, JobState::Cancelled, &progress("cancelled"), None, now).await?;
+            if let Some(run) = run {
+                runs::end(&mut tx, run, RunStatus::Killed, None, now).await?;
+            }
+            log_end(&mut tx, claim, "cancelled", "").await?;
+        }
+        (JobError::Failed(why), _) => {
+            tracing::warn!(job = %claim.id, %why, "job failed");
+            store::finish(&mut tx, claim, JobState::Failed, &progress("failed"), Some(&why), now).await?;
+            if let Some(run) = run {
+                runs::end(&mut tx, run, RunStatus::Failed, Some(&why), now).await?;
+            }
+            log_end(&mut tx, claim, "failed", &why).await?;
+        }
+        (error, stop) => {
+            let forgiven = stop == Some(Stop::Shutdown);
+            let why = if forgiven {
+                "waiting: the server stopped".to_owned()
+            } else {
+                format!("waiting to be tried again: {error}")
+            };
+            store::requeue(&mut tx, claim, forgiven, &why, now).await?;
+            if let Some(run) = run {
+                runs::set_status(&mut tx, run, RunStatus::Scheduled).await?;
+            }
+        }
+    }
+    tx.commit().await?;
+    Ok(())
+}
+
+fn run_of(claim: &Claim) -> Option<RunId> {
+    match claim.kind {
+        JobKind::Train => claim.subject.parse().ok(),
+        JobKind::LabelModel => None,
+    }
+}
+
+async fn log_end(tx: &mut Tx, claim: &Claim, how: &str, why: &str) -> Result<(), StoreError> {
+    let (event, subject) = match claim.kind {
+        JobKind::Train => (format!("run.{how}"), format!("run:{}", claim.subject)),
+        JobKind::LabelModel => (format!("label-model.{how}"), format!("dataset:{}", claim.subject)),
+    };
+    let detail = [("job", claim.id.to_string()), ("why", why.to_owned())];
+    crate::store::audit::append(tx, &audit::record(ACTOR, &event, subject, detail)).await?;
+    Ok(())
+}

@@ -1,0 +1,26 @@
+//! The fleet server: labels data, trains models, packages them, rolls them out and watches them, in one binary.
+//!
+//! Ranks, each using only those below: `api`, `broker`, `device_api`, `reconcile` → `store`, `blobs`, `jobs`, `training`,
+//! `packaging` → `domain` → `flotilla-protocol`. `serve` wires them; `init` makes a fleet.
+
+pub mod api;
+pub mod app;
+pub mod audit;
+pub mod blobs;
+pub mod broker;
+pub mod ca;
+pub mod clock;
+pub mod config;
+pub mod device_api;
+pub mod director;
+pub mod domain;
+pub mod files;
+pub mod init;
+pub mod jobs;
+pub mod packaging;
+pub mod reconcile;
+pub mod refusals;
+pub mod serve;
+pub mod store;
+pub mod tasks;
+pub mod training;

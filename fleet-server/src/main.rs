@@ -1,0 +1,91 @@
+//! `fleet-server`: makes a fleet (`init`), runs it (`serve`), and writes its OpenAPI document (`openapi`).
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use fleet_server::config::{Config, LogFormat};
+use fleet_server::init::InitOptions;
+use fleet_server::{init, serve};
+
+#[derive(Debug, Parser)]
+#[command(name = "fleet-server", version, about = "The Flotilla fleet server")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make a new fleet: certificate authority, director key, database, blob folder, admin token; root and release keys
+    /// into a folder of their own, to be kept offline
+    Init(InitOptions),
+    /// Run the server
+    Serve {
+        /// The file that `init` wrote
+        #[arg(long)]
+        config: PathBuf,
+        /// Print the configuration in force and exit
+        #[arg(long)]
+        print_config: bool,
+    },
+    /// Print the OpenAPI document and exit
+    Openapi,
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprint_error(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "the program's last word")]
+fn eprint_error(error: &anyhow::Error) {
+    eprintln!("fleet-server: {error:#}");
+}
+
+#[expect(clippy::print_stdout, reason = "what the commands are asked to print")]
+fn run(arguments: Arguments) -> anyhow::Result<()> {
+    // Two crypto providers are linked in; rustls must be told which one is ours, or it panics at the first handshake.
+    rustls::crypto::aws_lc_rs::default_provider()
+        .install_default()
+        .map_err(|_already| anyhow::anyhow!("another TLS provider is installed already"))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    match arguments.command {
+        Command::Init(options) => {
+            let made = runtime.block_on(init::init(&options))?;
+            println!("{made}");
+        }
+        Command::Serve { config, print_config } => {
+            let config = Config::load(&config)?;
+            if print_config {
+                println!("{}", config.to_toml()?);
+                return Ok(());
+            }
+            start_logging(config.log);
+            runtime.block_on(serve::serve(config))?;
+            runtime.shutdown_timeout(std::time::Duration::from_secs(5));
+        }
+        Command::Openapi => {
+            let (_, document) = fleet_server::api::documented();
+            println!("{}", document.to_pretty_json()?);
+        }
+    }
+    Ok(())
+}
+
+fn start_logging(format: LogFormat) {
+    let filter = tracing_subscriber::EnvFilter::builder()
+        .with_default_directive(tracing::Level::INFO.into())
+        .from_env_lossy()
+        .add_directive("rmqtt=warn".parse().unwrap_or_else(|_| tracing::Level::INFO.into()));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => builder.init(),
+        LogFormat::Json => builder.json().init(),
+    }
+}

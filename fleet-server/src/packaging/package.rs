@@ -1,0 +1,544 @@
+//! Builds a model package: its components and the manifest's bytes, ready to be signed. Before that the package must pass
+//! the golden gate in the same engine that devices run: what differs from the trainer's outputs is refused by name.
+//!
+//! Nothing is signed or stored here.
+
+use flotilla_engine::{
+    EngineError, GoldenFailure, GoldenReport, LABEL_OUTPUT, Model, PackageSpec, inspect, run_golden,
+};
+use flotilla_protocol::chunks::BlobRef;
+use flotilla_protocol::codec::{self, CodecError};
+use flotilla_protocol::features::{FeatureError, FeatureSpec};
+use flotilla_protocol::golden::{GoldenCase, GoldenSet};
+use flotilla_protocol::ids::{FleetId, ModelLine};
+use flotilla_protocol::infer::{DataType, Tensor, TensorError};
+use flotilla_protocol::manifest::{Component, ComponentKind, Manifest, Provenance, SelfTest, TensorSpec};
+use flotilla_protocol::sketch::{DriftRule, FeatureReference, ReferenceProfile, SketchError};
+use flotilla_protocol::trust::{Document as _, Header, Role, TrustError};
+
+use crate::training::evaluate::predicted;
+use crate::training::export::OUTPUT;
+
+/// Name of a package's raw input.
+pub const INPUT: &str = "input";
+/// Most cases of a golden set that is picked here.
+pub const MAX_GOLDEN_CASES: usize = 16;
+/// Layout of the components.
+const COMPONENT_SCHEMA: u16 = 1;
+
+/// Which package it is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PackageIdentity {
+    pub fleet: FleetId,
+    pub line: ModelLine,
+    /// `major.minor.patch`, for people.
+    pub semver: String,
+    /// Rises by one per package of the line; also the document's version.
+    pub release_counter: u64,
+    /// Unix milliseconds.
+    pub issued_ms: i64,
+    /// Until when it may be newly installed, Unix milliseconds.
+    pub expires_ms: i64,
+}
+
+/// What it may run on.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PackageTarget {
+    /// Empty = any.
+    pub hardware_classes: Vec<String>,
+    /// Empty = any.
+    pub arch: Vec<String>,
+    /// Least agent version; empty = this server's own.
+    pub min_agent: String,
+    pub min_ram_bytes: u64,
+}
+
+/// Choices with defaults.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PackageParameters {
+    /// Bins per feature of the drift reference.
+    pub reference_bins: usize,
+    pub drift: DriftRule,
+    /// Largest absolute difference from the trainer's outputs.
+    pub tolerance_abs: f32,
+    /// Budget of one inference at the 95th percentile, microseconds; 0 = none.
+    pub p95_budget_us: u64,
+}
+
+impl Default for PackageParameters {
+    fn default() -> Self {
+        Self {
+            reference_bins: 8,
+            drift: DriftRule {
+                window: 96,
+                feature_threshold: 0.25,
+                share_threshold: 0.40,
+            },
+            tolerance_abs: 1e-4,
+            p95_budget_us: 0,
+        }
+    }
+}
+
+/// Data of one origin: the first import, one harvest.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ReferenceSlice {
+    pub name: String,
+    /// Row-major `[samples, features]`.
+    pub features: Vec<f32>,
+}
+
+/// Everything a package is made from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PackageInput {
+    pub identity: PackageIdentity,
+    pub target: PackageTarget,
+    pub parameters: PackageParameters,
+    pub provenance: Provenance,
+    pub onnx: Vec<u8>,
+    pub features: FeatureSpec,
+    /// In the order of the scores; empty for a regression.
+    pub labels: Vec<String>,
+    pub slices: Vec<ReferenceSlice>,
+    /// How often the model predicts each class on the slices' data.
+    pub label_counts: Vec<u64>,
+    /// See [`golden_set`].
+    pub golden: GoldenSet,
+}
+
+/// A package that passed its gate.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Package {
+    /// In the manifest's order.
+    pub components: Vec<(ComponentKind, Vec<u8>)>,
+    pub manifest: Manifest,
+    /// The manifest's CBOR: the bytes to sign.
+    pub manifest_payload: Vec<u8>,
+    pub golden_report: GoldenReport,
+}
+
+/// Why there is no package.
+#[derive(Debug, thiserror::Error)]
+pub enum PackageError {
+    #[error("'{0}' is not a version; three numbers are needed, as in 1.2.0")]
+    Semver(String),
+    #[error("the package would expire before it is issued")]
+    Expiry,
+    #[error("reference slice '{slice}' has {found} values, not a multiple of {features} features (and not none)")]
+    Slice {
+        slice: String,
+        features: usize,
+        found: usize,
+    },
+    #[error("sample {sample} has {found} scores, there are {expected} labels")]
+    Scores {
+        sample: usize,
+        expected: usize,
+        found: usize,
+    },
+    #[error("{found} label counts for {expected} labels")]
+    LabelCounts { expected: usize, found: usize },
+    #[error("the drift rule is not usable: {0}")]
+    Rule(String),
+    #[error("the model is refused: {0}")]
+    Engine(#[from] EngineError),
+    #[error("the golden gate is not passed: {0}")]
+    Golden(#[from] GoldenFailure),
+    #[error("the drift reference is refused: {0}")]
+    Reference(#[from] SketchError),
+    #[error(transparent)]
+    Features(#[from] FeatureError),
+    #[error(transparent)]
+    Tensor(#[from] TensorError),
+    #[error("the manifest is refused: {0}")]
+    Manifest(#[from] TrustError),
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+}
+
+/// A raw sample with the scores that the trainer's own forward pass gives it.
+#[derive(Debug, Clone, Copy)]
+pub struct ScoredSample<'a> {
+    pub values: &'a [f32],
+    pub scores: &'a [f32],
+}
+
+/// Picks up to [`MAX_GOLDEN_CASES`] samples in turn from every class that the model predicts, in the data's order, so
+/// that every output is exercised.
+pub fn golden_set(
+    features: &FeatureSpec,
+    labels: &[String],
+    samples: &[ScoredSample<'_>],
+) -> Result<GoldenSet, PackageError> {
+    let mut by_class: Vec<Vec<&ScoredSample<'_>>> = vec![Vec::new(); labels.len()];
+    for (index, sample) in samples.iter().enumerate() {
+        if sample.scores.len() != labels.len() {
+            return Err(PackageError::Scores {
+                sample: index,
+                expected: labels.len(),
+                found: sample.scores.len(),
+            });
+        }
+        if let Some(class) = by_class.get_mut(predicted(sample.scores)) {
+            class.push(sample);
+        }
+    }
+    let mut picked = Vec::new();
+    for round in 0..MAX_GOLDEN_CASES {
+        picked.extend(by_class.iter().filter_map(|class| class.get(round)));
+    }
+    let cases = picked
+        .into_iter()
+        .take(MAX_GOLDEN_CASES)
+        .map(|sample| golden_case(features, sample))
+        .collect::<Result<_, PackageError>>()?;
+    Ok(GoldenSet {
+        schema: COMPONENT_SCHEMA,
+        cases,
+    })
+}
+
+fn golden_case(features: &FeatureSpec, sample: &ScoredSample<'_>) -> Result<GoldenCase, PackageError> {
+    let shape = features
+        .input_shape()
+        .iter()
+        .map(|dim| u64::try_from(*dim).unwrap_or(1))
+        .collect();
+    let classes = sample.scores.len() as u64;
+    Ok(GoldenCase {
+        inputs: vec![Tensor::from_f32(INPUT, shape, sample.values)?],
+        outputs: vec![Tensor::from_f32(OUTPUT, vec![1, classes], sample.scores)?],
+    })
+}
+
+/// Builds the package and runs its golden gate.
+pub fn build_package(mut input: PackageInput) -> Result<Package, PackageError> {
+    check(&input)?;
+    let report = inspect(&input.onnx)?;
+    let reference = reference_profile(&input)?;
+    let inputs = vec![TensorSpec {
+        name: INPUT.to_owned(),
+        datatype: DataType::Fp32,
+        shape: input.features.input_shape(),
+    }];
+    let (opset, mut outputs) = (report.opset, report.outputs);
+    if !input.labels.is_empty() && outputs.iter().all(|output| output.name != LABEL_OUTPUT) {
+        outputs.push(TensorSpec {
+            name: LABEL_OUTPUT.to_owned(),
+            datatype: DataType::Bytes,
+            shape: vec![-1],
+        });
+    }
+    let spec = PackageSpec {
+        features: Some(input.features.clone()),
+        labels: input.labels.clone(),
+        inputs,
+        outputs,
+    };
+    let mut model = Model::load(&input.onnx, &spec)?;
+    let golden_report = run_golden(&mut model, &input.golden, input.parameters.tolerance_abs)?;
+
+    let features = codec::to_vec(&input.features)?;
+    let golden = codec::to_vec(&input.golden)?;
+    let components = vec![
+        (ComponentKind::Model, std::mem::take(&mut input.onnx)),
+        (ComponentKind::Features, features),
+        (ComponentKind::Reference, codec::to_vec(&reference)?),
+        (ComponentKind::Golden, golden),
+    ];
+    let manifest = manifest(input, spec, opset, &components);
+    manifest.check()?;
+    let manifest_payload = codec::to_vec(&manifest)?;
+    for (length, cap) in components
+        .iter()
+        .filter(|(kind, _)| *kind != ComponentKind::Model)
+        .map(|(_, bytes)| (bytes.len(), codec::MAX_COMPONENT_BYTES))
+        .chain([(manifest_payload.len(), codec::MAX_DOCUMENT_BYTES)])
+    {
+        if length > cap {
+            return Err(CodecError::TooLarge { length, cap }.into());
+        }
+    }
+    Ok(Package {
+        components,
+        manifest,
+        manifest_payload,
+        golden_report,
+    })
+}
+
+fn manifest(input: PackageInput, spec: PackageSpec, opset: i64, components: &[(ComponentKind, Vec<u8>)]) -> Manifest {
+    let bytes: u64 = components.iter().map(|(_, bytes)| bytes.len() as u64).sum();
+    let own_version = || env!("CARGO_PKG_VERSION").to_owned();
+    Manifest {
+        header: Header {
+            schema: Manifest::SCHEMA.to_owned(),
+            role: Role::Release(input.identity.line.clone()),
+            fleet: input.identity.fleet,
+            version: input.identity.release_counter,
+            issued: input.identity.issued_ms,
+            expires: input.identity.expires_ms,
+        },
+        name: input.identity.line,
+        semver: input.identity.semver,
+        release_counter: input.identity.release_counter,
+        hardware_classes: input.target.hardware_classes,
+        arch: input.target.arch,
+        min_agent: Some(input.target.min_agent)
+            .filter(|v| !v.is_empty())
+            .unwrap_or_else(own_version),
+        min_ram_bytes: input.target.min_ram_bytes,
+        // While it is fetched a device holds the chunks and the assembled slot.
+        min_disk_bytes: bytes.saturating_mul(2),
+        runtime: "onnx".to_owned(),
+        opset,
+        components: components.iter().map(|(kind, bytes)| component(*kind, bytes)).collect(),
+        inputs: spec.inputs,
+        outputs: spec.outputs,
+        labels: spec.labels,
+        self_test: SelfTest {
+            tolerance_abs: input.parameters.tolerance_abs,
+            p95_budget_us: input.parameters.p95_budget_us,
+        },
+        depends: Vec::new(),
+        conflicts: Vec::new(),
+        provenance: input.provenance,
+    }
+}
+
+fn component(kind: ComponentKind, bytes: &[u8]) -> Component {
+    Component {
+        kind,
+        media_type: kind.media_type().to_owned(),
+        blob: BlobRef::of(bytes),
+    }
+}
+
+fn check(input: &PackageInput) -> Result<(), PackageError> {
+    let core = input.identity.semver.split(['-', '+']).next().unwrap_or_default();
+    let numbers: Vec<Option<u64>> = core.split('.').map(|part| part.parse().ok()).collect();
+    if numbers.len() != 3 || numbers.contains(&None) {
+        return Err(PackageError::Semver(input.identity.semver.chars().take(40).collect()));
+    }
+    if input.identity.expires_ms <= input.identity.issued_ms {
+        return Err(PackageError::Expiry);
+    }
+    let rule = input.parameters.drift;
+    let within = |value: f64, above: f64, upto: f64| value > above && value <= upto;
+    if rule.window == 0 || !within(rule.feature_threshold, 0.0, 1e6) || !within(rule.share_threshold, 0.0, 1.0) {
+        return Err(PackageError::Rule(format!(
+            "window {} (at least 1), feature threshold {} (above 0), share threshold {} (above 0, at most 1)",
+            rule.window, rule.feature_threshold, rule.share_threshold
+        )));
+    }
+    if input.label_counts.len() != input.labels.len() {
+        return Err(PackageError::LabelCounts {
+            expected: input.labels.len(),
+            found: input.label_counts.len(),
+        });
+    }
+    input.features.check()?;
+    Ok(())
+}
+
+fn reference_profile(input: &PackageInput) -> Result<ReferenceProfile, PackageError> {
+    let width = input.features.feature_count().max(1);
+    for slice in &input.slices {
+        let found = slice.features.len();
+        if found == 0 || !found.is_multiple_of(width) {
+            return Err(PackageError::Slice {
+                slice: slice.name.clone(),
+                features: width,
+                found,
+            });
+        }
+        if let Some(index) = slice.features.iter().position(|value| !value.is_finite()) {
+            let name = input.features.feature_names().get(index % width).cloned();
+            return Err(PackageError::Features(FeatureError::NotFinite {
+                index,
+                name: name.unwrap_or_default(),
+            }));
+        }
+    }
+    let features = input
+        .features
+        .feature_names()
+        .iter()
+        .enumerate()
+        .map(|(index, name)| {
+            let columns: Vec<Vec<f32>> = input
+                .slices
+                .iter()
+                .map(|slice| slice.features.iter().skip(index).step_by(width).copied().collect())
+                .collect();
+            FeatureReference::from_slices(name, &columns, input.parameters.reference_bins)
+        })
+        .collect();
+    let reference = ReferenceProfile {
+        schema: COMPONENT_SCHEMA,
+        slices: input.slices.iter().map(|slice| slice.name.clone()).collect(),
+        features,
+        labels: input.labels.clone(),
+        label_counts: input.label_counts.clone(),
+        rule: input.parameters.drift,
+    };
+    reference.check()?;
+    Ok(reference)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::training::export::to_onnx;
+    use crate::training::fit::{DenseLayer, MlpWeights};
+
+    fn weights() -> MlpWeights {
+        MlpWeights {
+            mean: vec![0.5, 1.0],
+            std: vec![2.0, 0.5],
+            layers: vec![DenseLayer {
+                inputs: 2,
+                outputs: 3,
+                weight: vec![1.0, -1.0, 0.2, 0.3, 0.4, -0.9],
+                bias: vec![0.1, 0.0, 0.2],
+            }],
+            labels: ["a", "b", "c"].map(String::from).to_vec(),
+        }
+    }
+
+    fn rows() -> Vec<f32> {
+        (0..80).map(|i| (i as f32 * 0.71).sin() * 4.0).collect()
+    }
+
+    fn input() -> PackageInput {
+        let weights = weights();
+        let features = FeatureSpec::Row {
+            columns: vec!["x".into(), "y".into()],
+        };
+        let rows = rows();
+        let scores = weights.forward(&rows).unwrap();
+        let samples: Vec<ScoredSample<'_>> = rows
+            .chunks(2)
+            .zip(scores.chunks(3))
+            .map(|(values, scores)| ScoredSample { values, scores })
+            .collect();
+        PackageInput {
+            identity: PackageIdentity {
+                fleet: FleetId::new(uuid::Uuid::nil()),
+                line: "motions".parse().unwrap(),
+                semver: "1.0.0".into(),
+                release_counter: 3,
+                issued_ms: 1_000,
+                expires_ms: 2_000,
+            },
+            target: PackageTarget::default(),
+            parameters: PackageParameters::default(),
+            provenance: Provenance {
+                dataset_version: None,
+                dataset_digest: None,
+                run: None,
+                code_version: "0.1.0".into(),
+                sbom: None,
+            },
+            onnx: to_onnx(&weights, "motions").unwrap(),
+            golden: golden_set(&features, &weights.labels, &samples).unwrap(),
+            features,
+            labels: weights.labels,
+            slices: vec![ReferenceSlice {
+                name: "import".into(),
+                features: rows,
+            }],
+            label_counts: vec![10, 20, 10],
+        }
+    }
+
+    #[test]
+    fn a_package_holds_what_a_device_needs_and_passes_its_gate() {
+        let package = build_package(input()).unwrap();
+        assert_eq!(package.golden_report.cases, 16);
+        assert!(package.golden_report.max_abs_diff < 1e-6);
+        let manifest: Manifest = codec::from_slice(&package.manifest_payload, codec::MAX_DOCUMENT_BYTES).unwrap();
+        assert_eq!(manifest, package.manifest);
+        assert_eq!(
+            (manifest.opset, manifest.release_counter, manifest.header.version),
+            (17, 3, 3)
+        );
+        assert_eq!(manifest.header.role.to_string(), "release/motions");
+        for (kind, bytes) in &package.components {
+            assert_eq!(manifest.component(*kind).unwrap().blob, BlobRef::of(bytes));
+        }
+        let outputs: Vec<&str> = manifest.outputs.iter().map(|o| o.name.as_str()).collect();
+        assert_eq!(outputs, ["probabilities", "label"]);
+        let features = &package.components[1].1;
+        let spec = PackageSpec::from_manifest(&manifest, Some(features)).unwrap();
+        assert!(
+            Model::load(&package.components[0].1, &spec).is_ok(),
+            "as a device loads it"
+        );
+        let again = build_package(input()).unwrap();
+        assert_eq!(again.manifest_payload, package.manifest_payload);
+        assert_eq!(again.components, package.components);
+    }
+
+    #[test]
+    fn golden_cases_cover_every_predicted_class() {
+        let cases = input().golden.cases;
+        let mut classes: Vec<usize> = cases
+            .iter()
+            .map(|c| predicted(&c.outputs[0].to_f32().unwrap()))
+            .collect();
+        assert_eq!(classes.len(), MAX_GOLDEN_CASES);
+        classes.sort_unstable();
+        classes.dedup();
+        assert_eq!(classes, [0, 1, 2]);
+    }
+
+    #[test]
+    fn what_differs_is_refused_by_name() {
+        let mut changed = input();
+        let output = &mut changed.golden.cases[2].outputs[0];
+        let mut scores = output.to_f32().unwrap();
+        scores[1] += 0.01;
+        *output = Tensor::from_f32(OUTPUT, vec![1, 3], &scores).unwrap();
+        let error = build_package(changed).unwrap_err().to_string();
+        assert!(
+            error.starts_with("the golden gate is not passed: golden case 2, output 'probabilities', element 1:"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn unusable_input_is_refused() {
+        let refused = |change: fn(&mut PackageInput)| {
+            let mut input = input();
+            change(&mut input);
+            build_package(input).unwrap_err().to_string()
+        };
+        let table = [
+            refused(|i| i.identity.semver = "1.0".into()),
+            refused(|i| i.identity.expires_ms = 1_000),
+            refused(|i| i.slices[0].features.push(1.0)),
+            refused(|i| i.slices[0].features.clear()),
+            refused(|i| i.slices[0].features[3] = f32::NAN),
+            refused(|i| i.slices.clear()),
+            refused(|i| i.label_counts.clear()),
+            refused(|i| i.golden.cases.clear()),
+            refused(|i| i.parameters.drift.share_threshold = 0.0),
+            refused(|i| i.parameters.tolerance_abs = f32::NAN),
+            refused(|i| i.onnx.truncate(40)),
+        ];
+        insta::assert_snapshot!(table.join("\n"), @r"
+        '1.0' is not a version; three numbers are needed, as in 1.2.0
+        the package would expire before it is issued
+        reference slice 'import' has 81 values, not a multiple of 2 features (and not none)
+        reference slice 'import' has 0 values, not a multiple of 2 features (and not none)
+        value 3 (y) is not a finite number
+        the drift reference is refused: a reference needs 1 to 64 slices, 0 are given
+        0 label counts for 3 labels
+        the golden gate is not passed: the golden set has no cases, or a case without outputs: nothing is proven
+        the drift rule is not usable: window 96 (at least 1), feature threshold 0.25 (above 0), share threshold 0 (above 0, at most 1)
+        the golden gate is not passed: the tolerance NaN is not a number of at least 0
+        the model is refused: the ONNX file cannot be read: failed to decode Protobuf message: ModelProto.graph: buffer underflow; it is truncated, corrupt or not ONNX
+        ");
+    }
+}

@@ -1,0 +1,4 @@
+//! Reconcilers: they take no input, look at the database, do what is due, and are idempotent. They wake on news and on a
+//! timer.
+
+pub mod rollouts;

@@ -1,0 +1,247 @@
+//! Carries out what the rollout planner decides, one decision at a time, until it says to wait.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use flotilla_api_types::rollouts::{Rollout, RolloutState};
+use flotilla_protocol::ids::{DeploymentId, DeviceId, Digest, RolloutId};
+use uuid::Uuid;
+
+use crate::app::{App, Change};
+use crate::domain::expr::ExprError;
+use crate::domain::rollout::{Decision, RolloutFacts, TargetExpression, TargetFacts, decide, phases_or_default};
+use crate::store::rollouts::{NewDeployment, Transition};
+use crate::store::{self, StoreError};
+use crate::tasks::Shutdown;
+use crate::{audit, clock};
+
+/// News apart, deadlines are looked at this often.
+const TICK: Duration = Duration::from_secs(5);
+/// Devices given the package per transaction.
+const BATCH: usize = 500;
+/// Devices looked at per query.
+const PAGE: u32 = 1000;
+const ACTOR: &str = "reconciler:rollouts";
+
+#[derive(Debug, thiserror::Error)]
+enum RolloutsError {
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    #[error("target expression: {0}")]
+    Target(#[from] ExprError),
+}
+
+/// Runs until the server stops.
+pub async fn run(app: App, mut shutdown: Shutdown) {
+    let mut news = app.changes.listen();
+    loop {
+        if let Err(error) = reconcile(&app).await {
+            tracing::error!(%error, "rollouts cannot be reconciled; trying again");
+        }
+        let woken = news.wait_for(|change| matches!(change, Change::Rollout(_) | Change::Device(_)));
+        tokio::select! {
+            () = shutdown.wait() => return,
+            alive = woken => if !alive { return },
+            () = tokio::time::sleep(TICK) => {}
+        }
+    }
+}
+
+async fn reconcile(app: &App) -> Result<(), RolloutsError> {
+    for id in store::rollouts::running(&app.db).await? {
+        // One rollout that cannot be reconciled does not hold up the others.
+        if let Err(error) = advance(app, id).await {
+            tracing::error!(rollout = %id, %error, "rollout cannot be reconciled; trying again");
+        }
+    }
+    Ok(())
+}
+
+/// Takes decisions until there is nothing to do but wait.
+async fn advance(app: &App, id: RolloutId) -> Result<(), RolloutsError> {
+    time_out(app, id).await?;
+    loop {
+        let rollout = store::rollouts::get(&app.db, id).await?;
+        if rollout.state != RolloutState::Running {
+            return Ok(());
+        }
+        let target = TargetExpression::compile(&rollout.spec.target)?;
+        let facts = RolloutFacts {
+            phase: rollout.phase,
+            phases: phases_or_default(&rollout.spec.phases),
+            gates: rollout.spec.gates,
+            targeted: select(app, &rollout, &target, 0).await?.matching,
+            progress: store::rollouts::progress(&app.db, id).await?,
+        };
+        let decision = decide(&facts);
+        if !carry_out(app, &rollout, &target, &decision).await? {
+            return Ok(());
+        }
+    }
+}
+
+/// `true` when there may be more to do at once.
+async fn carry_out(
+    app: &App,
+    rollout: &Rollout,
+    target: &TargetExpression,
+    decision: &Decision,
+) -> Result<bool, RolloutsError> {
+    let text = decision.to_string();
+    let stay = Transition {
+        from: RolloutState::Running,
+        to: RolloutState::Running,
+        phase: rollout.phase,
+        decision: &text,
+    };
+    match decision {
+        Decision::Deploy { devices, .. } => {
+            let wanted = usize::try_from(*devices).unwrap_or(usize::MAX).min(BATCH);
+            let chosen = select(app, rollout, target, wanted).await?.chosen;
+            if chosen.is_empty() {
+                // Devices went away between counting and choosing: the next wake-up counts again.
+                return Ok(false);
+            }
+            let detail = [("devices", chosen.len().to_string()), ("phase", rollout.phase.to_string())];
+            let mut tx = app.db.begin().await?;
+            let now = clock::now_ms();
+            store::rollouts::set_state(&mut tx, rollout.id, &stay, now).await?;
+            store::rollouts::deploy(&mut tx, rollout, rollout.spec.model_version, &chosen, now).await?;
+            let record = audit::record(ACTOR, "rollout.deployed", format!("rollout:{}", rollout.id), detail);
+            store::audit::append(&mut tx, &record).await?;
+            tx.commit().await.map_err(StoreError::from)?;
+            app.changes.tell(Change::Targets);
+            app.changes.tell(Change::Rollout(rollout.id));
+            Ok(true)
+        }
+        Decision::Hold { .. } | Decision::NothingTargeted => {
+            if rollout.decision != text {
+                change(app, rollout, &stay, None).await?;
+            }
+            Ok(false)
+        }
+        Decision::NextPhase { .. } => {
+            let next = Transition {
+                phase: rollout.phase + 1,
+                ..stay
+            };
+            change(app, rollout, &next, Some("rollout.phase-passed")).await
+        }
+        Decision::Halt { .. } => {
+            let halted = Transition {
+                to: RolloutState::Halted,
+                ..stay
+            };
+            change(app, rollout, &halted, Some("rollout.halted")).await?;
+            Ok(false)
+        }
+        Decision::Complete { .. } => {
+            let complete = Transition {
+                to: RolloutState::Completed,
+                ..stay
+            };
+            change(app, rollout, &complete, Some("rollout.completed")).await?;
+            Ok(false)
+        }
+    }
+}
+
+/// Changes the rollout's state and records why; `false` when somebody else changed it meanwhile.
+async fn change(
+    app: &App,
+    rollout: &Rollout,
+    change: &Transition<'_>,
+    event: Option<&str>,
+) -> Result<bool, RolloutsError> {
+    let mut tx = app.db.begin().await?;
+    if !store::rollouts::set_state(&mut tx, rollout.id, change, clock::now_ms()).await? {
+        return Ok(false);
+    }
+    if let Some(event) = event {
+        let detail = [("reason", change.decision.to_owned()), ("phase", rollout.phase.to_string())];
+        let record = audit::record(ACTOR, event, format!("rollout:{}", rollout.id), detail);
+        store::audit::append(&mut tx, &record).await?;
+    }
+    tx.commit().await.map_err(StoreError::from)?;
+    app.changes.tell(Change::Rollout(rollout.id));
+    Ok(true)
+}
+
+struct Selection {
+    /// Devices that the expression selects.
+    matching: u64,
+    /// Of those, the first that have not been given the rollout, in the order of a hash, so that no site is always the canary.
+    chosen: Vec<NewDeployment>,
+}
+
+/// Walks the fleet page by page; holds no more than one page and the chosen.
+async fn select(
+    app: &App,
+    rollout: &Rollout,
+    target: &TargetExpression,
+    wanted: usize,
+) -> Result<Selection, RolloutsError> {
+    let mut matching = 0;
+    let mut best: BTreeMap<Digest, DeviceId> = BTreeMap::new();
+    let mut after = String::new();
+    loop {
+        let page = store::devices::facts_page(&app.db, &after, PAGE).await?;
+        let Some(last) = page.last().map(|row| row.id.to_string()) else {
+            break;
+        };
+        let given: BTreeSet<String> = if wanted == 0 {
+            BTreeSet::new()
+        } else {
+            store::rollouts::deployed_between(&app.db, rollout.id, &after, &last).await?.into_iter().collect()
+        };
+        for row in page {
+            let facts = TargetFacts {
+                id: row.id.as_str(),
+                tags: &row.tags,
+                arch: &row.arch,
+                hardware_class: &row.hardware_class,
+                agent_version: &row.agent_version,
+            };
+            if !target.selects(&facts) {
+                continue;
+            }
+            matching += 1;
+            if wanted > 0 && !given.contains(row.id.as_str()) {
+                best.insert(Digest::of(format!("{}/{}", rollout.id, row.id).as_bytes()), row.id);
+                if best.len() > wanted {
+                    best.pop_last();
+                }
+            }
+        }
+        after = last;
+    }
+    let chosen = best
+        .into_values()
+        .map(|device| NewDeployment {
+            id: DeploymentId::new(Uuid::now_v7()),
+            device,
+        })
+        .collect();
+    Ok(Selection { matching, chosen })
+}
+
+/// Fails deployments of devices that said nothing for too long: "in progress" for ever does not exist.
+async fn time_out(app: &App, id: RolloutId) -> Result<(), RolloutsError> {
+    let rollout = store::rollouts::get(&app.db, id).await?;
+    let now = clock::now_ms();
+    let limit_s = rollout.spec.gates.device_timeout_s;
+    let reason = format!("nothing was heard of the device for {limit_s} s");
+    let before = now.saturating_sub(store::rollouts::timeout_ms(limit_s));
+    let mut tx = app.db.begin().await?;
+    let failed = store::rollouts::time_out(&mut tx, id, &reason, before, now).await?;
+    if failed == 0 {
+        return Ok(());
+    }
+    let detail = [("devices", failed.to_string()), ("reason", reason)];
+    let record = audit::record(ACTOR, "rollout.timed-out", format!("rollout:{id}"), detail);
+    store::audit::append(&mut tx, &record).await?;
+    store::rollouts::touch(&mut tx, id, now).await?;
+    tx.commit().await.map_err(StoreError::from)?;
+    app.changes.tell(Change::Rollout(id));
+    Ok(())
+}

@@ -1,0 +1,225 @@
+//! Wires the server's parts, runs them, and stops them in order.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use flotilla_protocol::ids::FleetId;
+use flotilla_protocol::trust::{KeyPair, Root, TrustError};
+use tokio::net::TcpListener;
+
+use crate::app::{App, Changes, FleetInfo};
+use crate::blobs::{BlobError, Blobs};
+use crate::broker::{Broker, BrokerConfig, BrokerError};
+use crate::ca::{Ca, CaError};
+use crate::config::Config;
+use crate::device_api::{self, DeviceApiError};
+use crate::director::{Director, DirectorError};
+use crate::files::{self, FileError};
+use crate::store::{Db, StoreError, documents};
+use crate::tasks::{Shutdown, Tasks};
+use crate::{api, jobs, reconcile};
+
+/// Why the server does not start, or stopped by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    #[error("{0}")]
+    File(#[from] FileError),
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    #[error("{0}")]
+    Blobs(#[from] BlobError),
+    #[error("keys/director.key: {0}")]
+    Trust(#[from] TrustError),
+    #[error("{0}")]
+    Ca(#[from] CaError),
+    #[error("cannot listen on {address} (listen.{key}): {source}")]
+    Listen {
+        key: &'static str,
+        address: SocketAddr,
+        source: std::io::Error,
+    },
+    #[error("broker: {0}")]
+    Broker(#[from] BrokerError),
+    #[error("device API: {0}")]
+    DeviceApi(#[from] DeviceApiError),
+    #[error("{0}")]
+    Director(#[from] DirectorError),
+    #[error("metrics: {0}")]
+    Metrics(String),
+    #[error("cannot watch for signals: {0}")]
+    Signals(std::io::Error),
+    #[error("task '{0}' ended on its own")]
+    TaskEnded(String),
+}
+
+/// Runs until SIGTERM or SIGINT, then stops within the configured deadline.
+pub async fn serve(config: Config) -> Result<(), ServeError> {
+    let mut signals = Signals::new().map_err(ServeError::Signals)?;
+    let mut tasks = Tasks::default();
+    let started = start(&config, &mut tasks).await;
+    let (app, broker) = match started {
+        Ok(started) => started,
+        Err(error) => {
+            tasks.stop(config.stop_deadline()).await;
+            return Err(error);
+        }
+    };
+    let outcome = tokio::select! {
+        name = signals.received() => {
+            tracing::info!(signal = name, "stopping");
+            Ok(())
+        }
+        ended = tasks.any_ended() => Err(ServeError::TaskEnded(match ended {
+            Some(Ok(name)) => name.to_owned(),
+            Some(Err(error)) => error.to_string(),
+            None => "all".to_owned(),
+        })),
+    };
+    let cut_off = tasks.stop(config.stop_deadline()).await;
+    if cut_off > 0 {
+        tracing::warn!(cut_off, "tasks did not stop within the deadline");
+    }
+    broker.stop().await;
+    app.db.close().await;
+    outcome
+}
+
+async fn start(config: &Config, tasks: &mut Tasks) -> Result<(App, Broker), ServeError> {
+    let db = Db::open(&config.database()).await?;
+    let blobs = Blobs::open_folder(&config.blobs())?;
+    let ca_pem = files::read_to_string(&config.ca_certificate())?;
+    let ca = Arc::new(Ca::load(&ca_pem, &files::read_to_string(&config.ca_key())?)?);
+    let director_key = KeyPair::from_pkcs8_pem(&files::read_to_string(&config.director_key())?)?;
+    let (_, root) = documents::latest(&db, documents::ROOT).await?;
+    let fleet_id: FleetId = Root::verify_self(&root)?.header.fleet;
+
+    let api = listen("api", config.listen.api).await?;
+    let device_api = std_listener("device_api", config.listen.device_api)?;
+    let broker_listener = std_listener("broker", config.listen.broker)?;
+    let url = |scheme: &str, address: std::io::Result<SocketAddr>, configured: SocketAddr| {
+        format!("{scheme}://{}:{}", config.host, address.unwrap_or(configured).port())
+    };
+    let fleet = FleetInfo {
+        id: fleet_id,
+        name: documents::name(&db).await?,
+        project: documents::default_project(&db).await?,
+        ca_pem,
+        broker_url: url("mqtts", broker_listener.local_addr(), config.listen.broker),
+        device_api_url: url("https", device_api.local_addr(), config.listen.device_api),
+    };
+    let metrics = api::Metrics::install().map_err(ServeError::Metrics)?;
+    let app = App {
+        db,
+        blobs,
+        fleet: Arc::new(fleet),
+        changes: Changes::default(),
+        upload_dir: Arc::from(upload_dir(&config.data_dir)?),
+    };
+    let director = Arc::new(Director::new(director_key, fleet_id, config.telemetry.bundle_interval_ms));
+    director.ensure_head(&app).await?;
+    let server_certificate = ca.issue_server(&server_names(&config.host))?;
+    let broker = Broker::start(
+        BrokerConfig {
+            listener: broker_listener,
+            ca_pem: app.fleet.ca_pem.clone(),
+            certificate: server_certificate.clone(),
+            work_dir: config.data_dir.clone(),
+        },
+        app.clone(),
+        director,
+        tasks,
+    )
+    .await?;
+    device_api::spawn(device_api, app.clone(), ca, &server_certificate, tasks).await?;
+    spawn_loops(tasks, &app, &broker);
+    let api_address = api.local_addr().unwrap_or(config.listen.api);
+    let router = api::router(app.clone(), broker.handle(), metrics);
+    let shutdown = tasks.shutdown();
+    tasks.spawn("api", serve_api(api, router, shutdown));
+    announce(&app, api_address);
+    Ok((app, broker))
+}
+
+fn spawn_loops(tasks: &mut Tasks, app: &App, _broker: &Broker) {
+    let shutdown = tasks.shutdown();
+    tasks.spawn("jobs", jobs::run(app.clone(), shutdown));
+    let shutdown = tasks.shutdown();
+    tasks.spawn("rollouts", reconcile::rollouts::run(app.clone(), shutdown));
+}
+
+/// The one line on standard output: where the server listens.
+#[expect(clippy::print_stdout, reason = "whoever started the server reads where it listens")]
+fn announce(app: &App, api: SocketAddr) {
+    let line = serde_json::json!({
+        "ready": true,
+        "api": format!("http://{api}"),
+        "device_api": app.fleet.device_api_url,
+        "broker": app.fleet.broker_url,
+    });
+    println!("{line}");
+    tracing::info!(%api, device_api = %app.fleet.device_api_url, broker = %app.fleet.broker_url, "ready");
+}
+
+/// Where uploads are kept until they are parsed. What an earlier process left there is of no use.
+fn upload_dir(data_dir: &Path) -> Result<std::path::PathBuf, ServeError> {
+    let path = data_dir.join("uploads");
+    if path.exists() {
+        std::fs::remove_dir_all(&path).map_err(FileError::at(&path))?;
+    }
+    files::create_private_dir(&path)?;
+    Ok(path)
+}
+
+fn server_names(host: &str) -> Vec<String> {
+    let mut names = vec![host.to_owned(), "localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
+    names.dedup();
+    names
+}
+
+async fn listen(key: &'static str, address: SocketAddr) -> Result<TcpListener, ServeError> {
+    TcpListener::bind(address).await.map_err(|source| ServeError::Listen { key, address, source })
+}
+
+fn std_listener(key: &'static str, address: SocketAddr) -> Result<std::net::TcpListener, ServeError> {
+    let refused = |source| ServeError::Listen { key, address, source };
+    let listener = std::net::TcpListener::bind(address).map_err(refused)?;
+    listener.set_nonblocking(true).map_err(refused)?;
+    Ok(listener)
+}
+
+/// Serves until told to stop, then lets requests under way finish.
+async fn serve_api(listener: TcpListener, router: Router, mut shutdown: Shutdown) {
+    let stopped = async move { shutdown.wait().await };
+    let served = axum::serve(listener, router.into_make_service()).with_graceful_shutdown(stopped);
+    if let Err(error) = served.await {
+        tracing::error!(%error, "the API listener failed");
+    }
+}
+
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn received(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+/// How long a long poll may take at most.
+pub const MAX_WAIT: Duration = Duration::from_secs(30);

@@ -1,0 +1,452 @@
+//! Datasets, their samples, and the versions frozen from them.
+//!
+//! Hand labels, guesses and labeling functions stand in `labels`; the contents of a version stand in a blob.
+
+use std::collections::BTreeMap;
+
+use flotilla_api_types::datasets::{CreateDataset, DatasetVersion, LabelSource, Sample, SampleLabel, Split};
+use flotilla_protocol::features::FeatureSpec;
+use flotilla_protocol::ids::{DatasetId, DatasetVersionId, DeviceId, Digest};
+use flotilla_protocol::messages;
+use futures_util::TryStreamExt as _;
+use sqlx::Row as _;
+use sqlx::sqlite::SqliteRow;
+use tokio::sync::mpsc;
+
+use crate::clock;
+use crate::domain::dataset::sample_digest;
+use crate::store::{Db, StoreError, Tx, json, models, parsed, statements, to_i64, to_json, to_u64};
+
+statements! {
+    CREATE = "INSERT INTO datasets (id, project_id, name, spec, features, harvest_line, created_at)
+        VALUES ($1, $2, $3, $4, NULL, $5, $6)";
+    GET = "SELECT id, name, spec, features, created_at FROM datasets WHERE project_id = $1 AND (id = $2 OR name = $2)";
+    LIST = "SELECT id, name, spec, features, created_at FROM datasets WHERE project_id = $1 AND id > $2
+        ORDER BY id LIMIT $3";
+    HARVESTING = "SELECT id, name, spec, features, created_at FROM datasets WHERE harvest_line = $1 ORDER BY id";
+    FEATURES = "SELECT features FROM datasets WHERE id = $1";
+    SET_FEATURES = "UPDATE datasets SET features = $2 WHERE id = $1 AND features IS NULL";
+    SLICES = "SELECT slice, COUNT(*) AS samples FROM samples WHERE dataset = $1 GROUP BY slice ORDER BY slice";
+    HAND_LABELS = "SELECT COUNT(*) FROM annotations WHERE dataset = $1";
+    NEXT_ORDINAL = "SELECT COALESCE(MAX(ordinal) + 1, 0) FROM samples WHERE dataset = $1";
+    INSERT_SAMPLE = "INSERT INTO samples
+        (dataset, digest, ordinal, sample_key, slice, split, device, predicted, raw, created_at)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (dataset, digest) DO NOTHING";
+    SAMPLES = "SELECT s.ordinal, s.digest, s.sample_key, s.slice, s.split, s.predicted, s.created_at,
+        CASE WHEN $6 = 'values' THEN s.raw END AS raw, a.label AS hand, g.label AS guess, g.confidence
+        FROM samples s
+        LEFT JOIN annotations a ON a.dataset = s.dataset AND a.digest = s.digest
+        LEFT JOIN guesses g ON g.dataset = s.dataset AND g.digest = s.digest
+        WHERE s.dataset = $1 AND s.ordinal > $2 AND ($3 = '' OR s.slice = $3) AND ($4 = '' OR s.split = $4)
+        AND ($5 = '' OR ($5 = 'true') = (a.digest IS NOT NULL)) ORDER BY s.ordinal LIMIT $7";
+    LABELLED = "SELECT s.digest, s.slice, s.split, a.label AS hand, g.label AS guess, g.confidence
+        FROM samples s
+        LEFT JOIN annotations a ON a.dataset = s.dataset AND a.digest = s.digest
+        LEFT JOIN guesses g ON g.dataset = s.dataset AND g.digest = s.digest
+        WHERE s.dataset = $1 ORDER BY s.ordinal";
+    RAW = "SELECT digest, raw FROM samples WHERE dataset = $1 ORDER BY ordinal";
+    FIRST_RAW = "SELECT raw FROM samples WHERE dataset = $1 ORDER BY ordinal LIMIT $2";
+    NEXT_VERSION = "SELECT COALESCE(MAX(number), 0) + 1 FROM dataset_versions WHERE dataset = $1";
+    CREATE_VERSION = "INSERT INTO dataset_versions (id, dataset, number, digest, summary, created_at)
+        VALUES ($1, $2, $3, $4, $5, $6)";
+    GET_VERSION = "SELECT summary FROM dataset_versions WHERE id = $1";
+    LIST_VERSIONS = "SELECT summary FROM dataset_versions WHERE dataset = $1 AND number < $2
+        ORDER BY number DESC LIMIT $3";
+}
+
+/// A dataset's row.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoredDataset {
+    pub id: DatasetId,
+    pub spec: CreateDataset,
+    /// Fixed by the first import.
+    pub features: Option<FeatureSpec>,
+    pub created_at: i64,
+}
+
+/// A sample about to be kept.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewSample {
+    pub digest: Digest,
+    pub key: String,
+    pub split: Split,
+    pub values: Vec<f32>,
+    /// Set for harvested samples: who sent it, and what its model said.
+    pub harvested: Option<(DeviceId, String)>,
+}
+
+/// A sample with everything that is known of its class.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LabelledSample {
+    pub digest: Digest,
+    pub slice: String,
+    pub split: Split,
+    pub hand: Option<String>,
+    /// Best guess of the label model, with its confidence in [0, 1].
+    pub guess: Option<(String, f64)>,
+}
+
+/// What a list of samples is narrowed to.
+#[derive(Debug, Clone, Default)]
+pub struct SampleFilter<'a> {
+    pub slice: Option<&'a str>,
+    pub split: Option<Split>,
+    /// By hand.
+    pub labelled: Option<bool>,
+    pub values: bool,
+}
+
+impl SampleFilter<'_> {
+    pub(crate) fn split_text(&self) -> &'static str {
+        self.split.map_or("", Split::as_str)
+    }
+
+    pub(crate) fn values_text(&self) -> &'static str {
+        if self.values { "values" } else { "" }
+    }
+}
+
+pub async fn create(
+    tx: &mut Tx,
+    id: DatasetId,
+    project: &str,
+    spec: &CreateDataset,
+    now: i64,
+) -> Result<(), StoreError> {
+    sqlx::query(CREATE)
+        .bind(id.to_string())
+        .bind(project)
+        .bind(&spec.name)
+        .bind(to_json("dataset", spec)?)
+        .bind(
+            spec.harvest_line
+                .as_ref()
+                .map(flotilla_protocol::ids::ModelLine::as_str),
+        )
+        .bind(now)
+        .execute(&mut **tx)
+        .await
+        .map_err(|error| StoreError::or_exists(error, || format!("dataset '{}'", spec.name)))?;
+    Ok(())
+}
+
+/// By id or by name.
+pub async fn get(db: &Db, project: &str, id_or_name: &str) -> Result<StoredDataset, StoreError> {
+    let row = sqlx::query(GET)
+        .bind(project)
+        .bind(id_or_name)
+        .fetch_optional(db.read())
+        .await?
+        .ok_or_else(|| StoreError::not_found("dataset", id_or_name))?;
+    dataset_of(&row)
+}
+
+/// In order of creation, after an id.
+pub async fn list(db: &Db, project: &str, after: &str, limit: u32) -> Result<Vec<StoredDataset>, StoreError> {
+    let rows = sqlx::query(LIST)
+        .bind(project)
+        .bind(after)
+        .bind(i64::from(limit))
+        .fetch_all(db.read())
+        .await?;
+    rows.iter().map(dataset_of).collect()
+}
+
+fn dataset_of(row: &SqliteRow) -> Result<StoredDataset, StoreError> {
+    let features: Option<&str> = row.try_get("features")?;
+    Ok(StoredDataset {
+        id: parsed("dataset id", row.try_get("id")?)?,
+        spec: json("dataset", row.try_get("spec")?)?,
+        features: features.map(|text| json("features", text)).transpose()?,
+        created_at: row.try_get("created_at")?,
+    })
+}
+
+/// Samples per slice, and how many samples have a hand label.
+pub async fn counts(db: &Db, dataset: DatasetId) -> Result<(BTreeMap<String, u64>, u64), StoreError> {
+    let rows = sqlx::query(SLICES)
+        .bind(dataset.to_string())
+        .fetch_all(db.read())
+        .await?;
+    let slices = rows
+        .iter()
+        .map(|row| Ok((row.try_get("slice")?, to_u64(row.try_get("samples")?))))
+        .collect::<Result<_, StoreError>>()?;
+    let labels: i64 = sqlx::query_scalar(HAND_LABELS)
+        .bind(dataset.to_string())
+        .fetch_one(db.read())
+        .await?;
+    Ok((slices, to_u64(labels)))
+}
+
+/// The features that the first import fixes; later ones must be the same. Gives what is in force.
+pub async fn fix_features(tx: &mut Tx, dataset: DatasetId, found: &FeatureSpec) -> Result<FeatureSpec, StoreError> {
+    let stored: Option<Option<String>> = sqlx::query_scalar(FEATURES)
+        .bind(dataset.to_string())
+        .fetch_optional(&mut **tx)
+        .await?;
+    match stored {
+        None => Err(StoreError::not_found("dataset", dataset)),
+        Some(Some(text)) => json("features", &text),
+        Some(None) => {
+            sqlx::query(SET_FEATURES)
+                .bind(dataset.to_string())
+                .bind(to_json("features", found)?)
+                .execute(&mut **tx)
+                .await?;
+            Ok(found.clone())
+        }
+    }
+}
+
+/// Adds samples at the dataset's end; what is there already (same content) is left as it is. Gives how many are new, for
+/// each split.
+pub async fn insert_samples(
+    tx: &mut Tx,
+    dataset: DatasetId,
+    slice: &str,
+    samples: &[NewSample],
+    now: i64,
+) -> Result<BTreeMap<Split, u64>, StoreError> {
+    let mut ordinal: i64 = sqlx::query_scalar(NEXT_ORDINAL)
+        .bind(dataset.to_string())
+        .fetch_one(&mut **tx)
+        .await?;
+    let mut new = BTreeMap::new();
+    for sample in samples {
+        let raw: Vec<u8> = sample.values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let harvested = sample.harvested.as_ref();
+        let inserted = sqlx::query(INSERT_SAMPLE)
+            .bind(dataset.to_string())
+            .bind(sample.digest.to_string())
+            .bind(ordinal)
+            .bind(&sample.key)
+            .bind(slice)
+            .bind(sample.split.as_str())
+            .bind(harvested.map(|(device, _)| device.as_str()))
+            .bind(harvested.map(|(_, predicted)| predicted.as_str()))
+            .bind(raw)
+            .bind(now)
+            .execute(&mut **tx)
+            .await?
+            .rows_affected();
+        if inserted > 0 {
+            ordinal += 1;
+            *new.entry(sample.split).or_insert(0) += 1;
+        }
+    }
+    Ok(new)
+}
+
+/// Adds harvested samples to every dataset that gathers their line, as training samples of a slice named for the package
+/// that ran. Samples that do not fit a dataset's features are left out and logged. Gives how many are new.
+pub async fn insert_harvested(
+    tx: &mut Tx,
+    device: &DeviceId,
+    samples: &[messages::Sample],
+    now: i64,
+) -> Result<u64, StoreError> {
+    let mut new = 0;
+    for sample in samples {
+        let rows = sqlx::query(HARVESTING)
+            .bind(sample.line.as_str())
+            .fetch_all(&mut **tx)
+            .await?;
+        for row in &rows {
+            let dataset = dataset_of(row)?;
+            let Some((features, values)) = fitting(&dataset, sample) else {
+                tracing::warn!(%device, dataset = %dataset.spec.name, "a harvested sample does not fit the dataset's features");
+                continue;
+            };
+            let semver = models::semver_of(tx, &sample.manifest).await?;
+            let slice = format!("harvest/{}", semver.unwrap_or_else(|| sample.manifest.short()));
+            let kept = NewSample {
+                digest: sample_digest(features, &values).map_err(|why| StoreError::corrupt("sample", why))?,
+                key: format!("device={device}/at={}", clock::rfc3339(sample.captured_at)),
+                split: Split::Train,
+                values,
+                harvested: Some((device.clone(), sample.predicted.clone())),
+            };
+            new += insert_samples(tx, dataset.id, &slice, &[kept], now)
+                .await?
+                .values()
+                .sum::<u64>();
+        }
+    }
+    Ok(new)
+}
+
+/// The dataset's features and the sample's values, if these are what the features are computed from.
+fn fitting<'a>(dataset: &'a StoredDataset, sample: &messages::Sample) -> Option<(&'a FeatureSpec, Vec<f32>)> {
+    let features = dataset.features.as_ref()?;
+    let values = sample.input.to_f32().ok()?;
+    let finite = values.iter().all(|value| value.is_finite());
+    (finite && values.len() == features.sample_len()).then_some((features, values))
+}
+
+/// A page in the dataset's order, after an ordinal; each with its ordinal.
+pub async fn samples(
+    db: &Db,
+    dataset: DatasetId,
+    after: i64,
+    filter: &SampleFilter<'_>,
+    limit: u32,
+) -> Result<Vec<(i64, Sample)>, StoreError> {
+    let rows = sqlx::query(SAMPLES)
+        .bind(dataset.to_string())
+        .bind(after)
+        .bind(filter.slice.unwrap_or_default())
+        .bind(filter.split_text())
+        .bind(match filter.labelled {
+            None => "",
+            Some(true) => "true",
+            Some(false) => "false",
+        })
+        .bind(filter.values_text())
+        .bind(i64::from(limit))
+        .fetch_all(db.read())
+        .await?;
+    rows.iter()
+        .map(|row| Ok((row.try_get("ordinal")?, sample_of(row)?)))
+        .collect()
+}
+
+pub(crate) fn sample_of(row: &SqliteRow) -> Result<Sample, StoreError> {
+    let raw: Option<Vec<u8>> = row.try_get("raw")?;
+    let hand: Option<String> = row.try_get("hand")?;
+    Ok(Sample {
+        digest: parsed("sample digest", row.try_get("digest")?)?,
+        key: row.try_get("sample_key")?,
+        slice: row.try_get("slice")?,
+        split: split_of(row)?,
+        label: hand.map(|label| SampleLabel {
+            label,
+            source: LabelSource::Hand,
+            confidence: 1.0,
+        }),
+        guess: guess_of(row)?.map(|(label, confidence)| SampleLabel {
+            label,
+            source: LabelSource::Model,
+            confidence,
+        }),
+        predicted: row.try_get("predicted")?,
+        created_at: clock::rfc3339(row.try_get("created_at")?),
+        values: raw.map(|raw| floats(&raw)),
+    })
+}
+
+fn split_of(row: &SqliteRow) -> Result<Split, StoreError> {
+    let text: &str = row.try_get("split")?;
+    Split::parse(text).ok_or_else(|| StoreError::corrupt("split", text))
+}
+
+fn guess_of(row: &SqliteRow) -> Result<Option<(String, f64)>, StoreError> {
+    let label: Option<String> = row.try_get("guess")?;
+    let confidence: Option<f64> = row.try_get("confidence")?;
+    Ok(label.zip(confidence))
+}
+
+fn floats(raw: &[u8]) -> Vec<f32> {
+    let (chunks, _) = raw.as_chunks::<4>();
+    chunks.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
+}
+
+/// Every sample of a dataset with what is known of its class, in the dataset's order: one consistent reading.
+pub async fn labelled(db: &Db, dataset: DatasetId) -> Result<Vec<LabelledSample>, StoreError> {
+    let mut rows = sqlx::query(LABELLED).bind(dataset.to_string()).fetch(db.read());
+    let mut samples = Vec::new();
+    while let Some(row) = rows.try_next().await? {
+        samples.push(LabelledSample {
+            digest: parsed("sample digest", row.try_get("digest")?)?,
+            slice: row.try_get("slice")?,
+            split: split_of(&row)?,
+            hand: row.try_get("hand")?,
+            guess: guess_of(&row)?,
+        });
+    }
+    Ok(samples)
+}
+
+/// Samples with their raw values.
+pub type RawBatch = Vec<(Digest, Vec<f32>)>;
+
+/// Sends the raw values of every sample of a dataset, in order and in batches. Waits while the queue is full; ends when the
+/// receiver is gone.
+pub async fn send_raw(
+    db: &Db,
+    dataset: DatasetId,
+    batch_size: usize,
+    queue: mpsc::Sender<RawBatch>,
+) -> Result<(), StoreError> {
+    let mut rows = sqlx::query(RAW).bind(dataset.to_string()).fetch(db.read());
+    let mut batch = Vec::with_capacity(batch_size);
+    while let Some(row) = rows.try_next().await? {
+        let raw: &[u8] = row.try_get("raw")?;
+        batch.push((parsed("sample digest", row.try_get("digest")?)?, floats(raw)));
+        if batch.len() == batch_size && queue.send(std::mem::take(&mut batch)).await.is_err() {
+            return Ok(());
+        }
+    }
+    if !batch.is_empty() {
+        // An error means that the receiver has seen enough.
+        drop(queue.send(batch).await);
+    }
+    Ok(())
+}
+
+/// Raw values of the first samples.
+pub async fn first_raw(db: &Db, dataset: DatasetId, count: u32) -> Result<Vec<Vec<f32>>, StoreError> {
+    let rows: Vec<Vec<u8>> = sqlx::query_scalar(FIRST_RAW)
+        .bind(dataset.to_string())
+        .bind(i64::from(count))
+        .fetch_all(db.read())
+        .await?;
+    Ok(rows.iter().map(|raw| floats(raw)).collect())
+}
+
+/// Adds a version; `version.number` is set here.
+pub async fn create_version(tx: &mut Tx, mut version: DatasetVersion, now: i64) -> Result<DatasetVersion, StoreError> {
+    let dataset = version.dataset.to_string();
+    let number: i64 = sqlx::query_scalar(NEXT_VERSION)
+        .bind(&dataset)
+        .fetch_one(&mut **tx)
+        .await?;
+    version.number = to_u64(number);
+    version.created_at = clock::rfc3339(now);
+    sqlx::query(CREATE_VERSION)
+        .bind(version.id.to_string())
+        .bind(&dataset)
+        .bind(number)
+        .bind(version.digest.to_string())
+        .bind(to_json("dataset version", &version)?)
+        .bind(now)
+        .execute(&mut **tx)
+        .await
+        .map_err(|error| StoreError::or_exists(error, || format!("dataset version {number}")))?;
+    Ok(version)
+}
+
+pub async fn get_version(db: &Db, id: DatasetVersionId) -> Result<DatasetVersion, StoreError> {
+    let summary: String = sqlx::query_scalar(GET_VERSION)
+        .bind(id.to_string())
+        .fetch_optional(db.read())
+        .await?
+        .ok_or_else(|| StoreError::not_found("dataset version", id))?;
+    json("dataset version", &summary)
+}
+
+/// Newest first, below a number.
+pub async fn list_versions(
+    db: &Db,
+    dataset: DatasetId,
+    below: Option<u64>,
+    limit: u32,
+) -> Result<Vec<DatasetVersion>, StoreError> {
+    let rows: Vec<String> = sqlx::query_scalar(LIST_VERSIONS)
+        .bind(dataset.to_string())
+        .bind(below.map_or(i64::MAX, to_i64))
+        .bind(i64::from(limit))
+        .fetch_all(db.read())
+        .await?;
+    rows.iter().map(|summary| json("dataset version", summary)).collect()
+}

@@ -1,0 +1,378 @@
+//! Devices: who they are, what they run, what they report, what the director wants of them.
+
+mod desired;
+mod reported;
+
+use std::collections::BTreeMap;
+
+use flotilla_api_types::devices::{
+    Device, DeviceAttack, DeviceDeployment, DeviceDetail, DeviceModel, DeviceStatus, DeviceTarget, DeviceTelemetry,
+};
+use flotilla_protocol::codec::{self, MAX_DOCUMENT_BYTES};
+use flotilla_protocol::ids::{ClaimTokenId, DeviceId, Digest};
+use flotilla_protocol::report::{DeploymentState, DetectedAttack};
+use flotilla_protocol::sketch::LatencyHistogram;
+use flotilla_protocol::trust::{DeviceFacts, PublicKey};
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Row as _, SqliteExecutor};
+
+use crate::clock;
+use crate::store::{Db, StoreError, Tx, audit, json, parsed, statements, to_i64, to_json, to_u64};
+
+pub use desired::{
+    DesiredTarget, PendingDevice, clear_stale, desired_targets, desired_targets_of_stale, mark_expiring_stale, pending,
+    pending_stale, revoked_manifests, set_desired,
+};
+pub use reported::{Presence, Reported, apply_presence, apply_report, reset_presence};
+
+statements! {
+    INSERT = "INSERT INTO devices (id, status, thumbprint, signing_key, wrapping_key, certificate_digest, claim_token, tags,
+        hardware_class, arch, agent_version, ram_bytes, disk_free_bytes, enrolled_at, connected, last_seen, boot_count,
+        report_counter, report, error, attack, desired_version, desired, desired_expires, desired_stale)
+        VALUES ($1, 'active', $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, 0, NULL, 0, 0, NULL, NULL, NULL, 0, NULL,
+        0, 1)";
+    IDENTITY = "SELECT status, signing_key FROM devices WHERE id = $1";
+    ACTIVE = "SELECT id, signing_key FROM devices WHERE status = 'active'";
+    RENEW = "UPDATE devices SET certificate_digest = $1 WHERE id = $2 AND status = 'active'";
+    LIST = "SELECT d.id, d.status, d.connected, d.tags, d.hardware_class, d.arch, d.agent_version, d.thumbprint,
+        d.enrolled_at, d.last_seen,
+        CAST((SELECT COALESCE(SUM(m.inferences), 0) FROM device_models m WHERE m.device = d.id) AS BIGINT) AS inferences,
+        CAST((SELECT COALESCE(MAX(t.drifted), 0) FROM drift_status t JOIN device_slots s ON s.device = t.device
+            AND s.manifest = t.manifest WHERE t.device = d.id) AS BIGINT) AS drifted
+        FROM devices d WHERE d.id > $1 AND ($2 = '' OR LOWER(d.id) LIKE $2 ESCAPE '\\' OR LOWER(d.tags) LIKE $2 ESCAPE '\\'
+            OR LOWER(d.hardware_class) LIKE $2 ESCAPE '\\') ORDER BY d.id LIMIT $3";
+    LIST_SLOTS = "SELECT s.device, s.slot, s.line, s.semver, s.release_counter, s.manifest, s.committed FROM device_slots s
+        WHERE s.device IN (SELECT d.id FROM devices d WHERE d.id > $1 AND ($2 = '' OR LOWER(d.id) LIKE $2 ESCAPE '\\'
+            OR LOWER(d.tags) LIKE $2 ESCAPE '\\' OR LOWER(d.hardware_class) LIKE $2 ESCAPE '\\') ORDER BY d.id LIMIT $3)
+        ORDER BY s.device, s.slot";
+    GET = "SELECT d.id, d.status, d.connected, d.tags, d.hardware_class, d.arch, d.agent_version, d.thumbprint,
+        d.enrolled_at, d.last_seen, d.ram_bytes, d.disk_free_bytes, d.boot_count, d.report_counter, d.error, d.attack,
+        CAST((SELECT COALESCE(SUM(m.inferences), 0) FROM device_models m WHERE m.device = d.id) AS BIGINT) AS inferences,
+        CAST((SELECT COALESCE(MAX(t.drifted), 0) FROM drift_status t JOIN device_slots s ON s.device = t.device
+            AND s.manifest = t.manifest WHERE t.device = d.id) AS BIGINT) AS drifted
+        FROM devices d WHERE d.id = $1";
+    SLOTS = "SELECT device, slot, line, semver, release_counter, manifest, committed FROM device_slots WHERE device = $1
+        ORDER BY slot";
+    TARGETS = "SELECT t.slot, t.deployment, v.line, v.semver, v.manifest FROM targets t
+        JOIN model_versions v ON v.id = t.model_version WHERE t.device = $1 ORDER BY t.slot";
+    DEPLOYMENTS = "SELECT id, rollout, state, reason, updated_at FROM deployments WHERE device = $1
+        ORDER BY created_at DESC, id DESC LIMIT 20";
+    TELEMETRY = "SELECT line, manifest, inferences, failures, bundles, latency FROM device_models WHERE device = $1
+        ORDER BY line, manifest";
+    SET_TAGS = "UPDATE devices SET tags = $1 WHERE id = $2";
+    DECOMMISSION = "UPDATE devices SET status = 'decommissioned', connected = 0, desired = NULL, desired_stale = 0
+        WHERE id = $1 AND status = 'active'";
+    DROP_TARGETS = "DELETE FROM targets WHERE device = $1";
+    END_DEPLOYMENTS = "UPDATE deployments SET state = 'decommissioned', updated_at = $1 WHERE device = $2
+        AND state IN ('pending', 'downloading', 'installing', 'verifying', 'soaking')";
+    FACTS_PAGE = "SELECT id, tags, arch, hardware_class, agent_version, connected, last_seen FROM devices
+        WHERE id > $1 AND status = 'active' ORDER BY id LIMIT $2";
+    APPLY_REPORT = "UPDATE devices SET hardware_class = $1, arch = $2, agent_version = $3, ram_bytes = $4,
+        disk_free_bytes = $5, boot_count = $6, report_counter = $7, report = $8, error = $9, attack = COALESCE($10, attack),
+        last_seen = $11 WHERE id = $12 AND report_counter < $7";
+    LAST_ATTACK = "SELECT attack FROM devices WHERE id = $1";
+    CLEAR_SLOTS = "DELETE FROM device_slots WHERE device = $1";
+    INSERT_SLOT = "INSERT INTO device_slots (device, slot, line, manifest, semver, release_counter, committed)
+        VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (device, slot) DO NOTHING";
+    APPLY_DEPLOYMENT = "UPDATE deployments SET state = $1, reason = $2, bytes_received = $3, bytes_total = $4, updated_at = $5
+        WHERE id = $6 AND device = $7 AND state NOT IN ('no-longer-applicable', 'decommissioned')
+        AND (state <> $1 OR state IN ('pending', 'downloading', 'installing', 'verifying', 'soaking')) RETURNING rollout";
+    APPLY_PRESENCE = "UPDATE devices SET connected = COALESCE($1, connected), last_seen = $2
+        WHERE id = $3 AND status = 'active'";
+    RESET_PRESENCE = "UPDATE devices SET connected = 0 WHERE connected <> 0";
+    PENDING = "SELECT id, thumbprint, report_counter, desired_version, desired FROM devices
+        WHERE id = $1 AND status = 'active'";
+    PENDING_STALE = "SELECT id, thumbprint, report_counter, desired_version, desired FROM devices
+        WHERE desired_stale = 1 AND connected = 1 AND status = 'active' AND id > $1 ORDER BY id LIMIT $2";
+    DESIRED_TARGETS = "SELECT t.device, t.slot, t.deployment, v.line, v.manifest, v.release_counter, v.components, v.envelope,
+        r.spec FROM targets t JOIN model_versions v ON v.id = t.model_version JOIN deployments p ON p.id = t.deployment
+        JOIN rollouts r ON r.id = p.rollout
+        WHERE t.device = $1 AND v.signature = 'signed' AND v.envelope IS NOT NULL ORDER BY t.slot";
+    DESIRED_TARGETS_OF_STALE = "SELECT t.device, t.slot, t.deployment, v.line, v.manifest, v.release_counter, v.components,
+        v.envelope, r.spec FROM targets t JOIN model_versions v ON v.id = t.model_version
+        JOIN deployments p ON p.id = t.deployment JOIN rollouts r ON r.id = p.rollout
+        WHERE t.device IN (SELECT id FROM devices WHERE desired_stale = 1 AND connected = 1 AND status = 'active' AND id > $1
+            ORDER BY id LIMIT $2)
+        AND v.signature = 'signed' AND v.envelope IS NOT NULL ORDER BY t.device, t.slot";
+    SET_DESIRED = "UPDATE devices SET desired_version = $1, desired = $2, desired_expires = $3, desired_stale = 0
+        WHERE id = $4 AND status = 'active' AND desired_version < $1";
+    CLEAR_STALE = "UPDATE devices SET desired_stale = 0 WHERE id = $1";
+    MARK_EXPIRING = "UPDATE devices SET desired_stale = 1
+        WHERE connected = 1 AND status = 'active' AND desired_stale = 0 AND desired_expires < $1";
+    REVOKED_MANIFESTS = "SELECT manifest FROM model_versions WHERE signature = 'revoked' ORDER BY manifest";
+}
+
+/// A device that is to be.
+#[derive(Debug)]
+pub struct NewDevice<'a> {
+    pub id: &'a DeviceId,
+    pub signing_key: PublicKey,
+    pub wrapping_key: &'a [u8],
+    pub certificate_digest: Digest,
+    pub claim_token: ClaimTokenId,
+    pub tags: &'a BTreeMap<String, String>,
+    pub facts: &'a DeviceFacts,
+}
+
+pub async fn insert(tx: &mut Tx, device: &NewDevice<'_>, now: i64) -> Result<(), StoreError> {
+    let facts = device.facts;
+    sqlx::query(INSERT)
+        .bind(device.id.as_str())
+        .bind(device.signing_key.id().to_string())
+        .bind(device.signing_key.as_bytes().as_slice())
+        .bind(device.wrapping_key)
+        .bind(device.certificate_digest.to_string())
+        .bind(device.claim_token.to_string())
+        .bind(to_json("tags", device.tags)?)
+        .bind(&facts.hardware_class)
+        .bind(&facts.arch)
+        .bind(&facts.agent_version)
+        .bind(to_i64(facts.ram_bytes))
+        .bind(to_i64(facts.disk_free_bytes))
+        .bind(now)
+        .execute(&mut **tx)
+        .await
+        .map_err(|error| StoreError::or_exists(error, || format!("a device with the id or the key of '{}'", device.id)))?;
+    Ok(())
+}
+
+/// What a device proves itself by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    pub signing_key: PublicKey,
+    pub decommissioned: bool,
+}
+
+pub async fn identity<'e>(
+    executor: impl SqliteExecutor<'e>,
+    device: &DeviceId,
+) -> Result<Option<Identity>, StoreError> {
+    let Some(row) = sqlx::query(IDENTITY).bind(device.as_str()).fetch_optional(executor).await? else {
+        return Ok(None);
+    };
+    let key: Vec<u8> = row.try_get("signing_key")?;
+    Ok(Some(Identity {
+        signing_key: PublicKey::from_bytes(&key).map_err(|why| StoreError::corrupt("signing key", why))?,
+        decommissioned: row.try_get::<String, _>("status")? != "active",
+    }))
+}
+
+/// Every device that may connect, with the key that it signs with.
+pub async fn active(db: &Db) -> Result<Vec<(DeviceId, PublicKey)>, StoreError> {
+    let rows = sqlx::query(ACTIVE).fetch_all(db.read()).await?;
+    rows.iter()
+        .map(|row| {
+            let key: Vec<u8> = row.try_get("signing_key")?;
+            let key = PublicKey::from_bytes(&key).map_err(|why| StoreError::corrupt("signing key", why))?;
+            Ok((parsed("device id", row.try_get("id")?)?, key))
+        })
+        .collect()
+}
+
+/// Records the certificate that replaces a device's last one.
+pub async fn renew(tx: &mut Tx, device: &DeviceId, certificate: Digest) -> Result<(), StoreError> {
+    sqlx::query(RENEW).bind(certificate.to_string()).bind(device.as_str()).execute(&mut **tx).await?;
+    Ok(())
+}
+
+/// A page of a list.
+#[derive(Debug, Clone, Default)]
+pub struct DeviceFilter {
+    pub after: Option<DeviceId>,
+    pub limit: u32,
+    /// Part of an id, a tag or a hardware class; empty: all.
+    pub text: String,
+}
+
+/// In order of id.
+pub async fn list(db: &Db, filter: &DeviceFilter) -> Result<Vec<Device>, StoreError> {
+    let after = filter.after.as_ref().map_or("", |id| id.as_str());
+    let text = like(&filter.text);
+    let bound = |sql| sqlx::query(sql).bind(after).bind(&text).bind(i64::from(filter.limit));
+    let mut devices =
+        bound(LIST).fetch_all(db.read()).await?.iter().map(device_of).collect::<Result<Vec<Device>, _>>()?;
+    let mut models: BTreeMap<String, Vec<DeviceModel>> = BTreeMap::new();
+    for row in bound(LIST_SLOTS).fetch_all(db.read()).await? {
+        models.entry(row.try_get("device")?).or_default().push(model_of(&row)?);
+    }
+    for device in &mut devices {
+        device.models = models.remove(device.id.as_str()).unwrap_or_default();
+    }
+    Ok(devices)
+}
+
+/// The pattern of LIKE that finds `text` anywhere, in lower case; empty for empty text.
+fn like(text: &str) -> String {
+    if text.is_empty() {
+        return String::new();
+    }
+    let mut pattern = String::from("%");
+    for c in text.to_lowercase().chars() {
+        if matches!(c, '%' | '_' | '\\') {
+            pattern.push('\\');
+        }
+        pattern.push(c);
+    }
+    pattern.push('%');
+    pattern
+}
+
+fn device_of(row: &SqliteRow) -> Result<Device, StoreError> {
+    let active = row.try_get::<String, _>("status")? == "active";
+    let connected = row.try_get::<i64, _>("connected")? != 0;
+    Ok(Device {
+        id: parsed("device id", row.try_get("id")?)?,
+        status: match (active, connected) {
+            (false, _) => DeviceStatus::Decommissioned,
+            (true, true) => DeviceStatus::Online,
+            (true, false) => DeviceStatus::Offline,
+        },
+        tags: json("tags", row.try_get("tags")?)?,
+        hardware_class: row.try_get("hardware_class")?,
+        arch: row.try_get("arch")?,
+        agent_version: row.try_get("agent_version")?,
+        thumbprint: parsed("thumbprint", row.try_get("thumbprint")?)?,
+        enrolled_at: clock::rfc3339(row.try_get("enrolled_at")?),
+        last_seen: row.try_get::<Option<i64>, _>("last_seen")?.map(clock::rfc3339),
+        models: Vec::new(),
+        inferences: to_u64(row.try_get("inferences")?),
+        drifted: row.try_get::<i64, _>("drifted")? != 0,
+    })
+}
+
+fn model_of(row: &SqliteRow) -> Result<DeviceModel, StoreError> {
+    Ok(DeviceModel {
+        slot: parsed("slot name", row.try_get("slot")?)?,
+        line: parsed("model line", row.try_get("line")?)?,
+        semver: row.try_get("semver")?,
+        release_counter: to_u64(row.try_get("release_counter")?),
+        manifest: parsed("manifest digest", row.try_get("manifest")?)?,
+        committed: row.try_get::<i64, _>("committed")? != 0,
+    })
+}
+
+pub async fn get(db: &Db, id: &DeviceId) -> Result<DeviceDetail, StoreError> {
+    let row = sqlx::query(GET)
+        .bind(id.as_str())
+        .fetch_optional(db.read())
+        .await?
+        .ok_or_else(|| StoreError::not_found("device", id))?;
+    let rows = |sql| sqlx::query(sql).bind(id.as_str()).fetch_all(db.read());
+    let mut device = device_of(&row)?;
+    device.models = rows(SLOTS).await?.iter().map(model_of).collect::<Result<_, _>>()?;
+    let attack: Option<String> = row.try_get("attack")?;
+    Ok(DeviceDetail {
+        device,
+        ram_bytes: to_u64(row.try_get("ram_bytes")?),
+        disk_free_bytes: to_u64(row.try_get("disk_free_bytes")?),
+        boot_count: to_u64(row.try_get("boot_count")?),
+        report_counter: to_u64(row.try_get("report_counter")?),
+        desired: rows(TARGETS).await?.iter().map(target_of).collect::<Result<_, _>>()?,
+        deployments: rows(DEPLOYMENTS).await?.iter().map(deployment_of).collect::<Result<_, _>>()?,
+        telemetry: rows(TELEMETRY).await?.iter().map(telemetry_of).collect::<Result<_, _>>()?,
+        audit_entries: audit::device_count(db, id).await?,
+        last_attack: attack.as_deref().map(attack_of).transpose()?,
+        error: row.try_get("error")?,
+    })
+}
+
+fn target_of(row: &SqliteRow) -> Result<DeviceTarget, StoreError> {
+    Ok(DeviceTarget {
+        slot: parsed("slot name", row.try_get("slot")?)?,
+        line: parsed("model line", row.try_get("line")?)?,
+        semver: row.try_get("semver")?,
+        manifest: parsed("manifest digest", row.try_get("manifest")?)?,
+        deployment: parsed("deployment id", row.try_get("deployment")?)?,
+    })
+}
+
+fn deployment_of(row: &SqliteRow) -> Result<DeviceDeployment, StoreError> {
+    let state: String = row.try_get("state")?;
+    Ok(DeviceDeployment {
+        id: parsed("deployment id", row.try_get("id")?)?,
+        rollout: row.try_get("rollout")?,
+        state: DeploymentState::parse(&state).ok_or_else(|| StoreError::corrupt("deployment state", &state))?,
+        reason: row.try_get("reason")?,
+        updated_at: clock::rfc3339(row.try_get("updated_at")?),
+    })
+}
+
+fn telemetry_of(row: &SqliteRow) -> Result<DeviceTelemetry, StoreError> {
+    let latency: LatencyHistogram = codec::from_slice(row.try_get("latency")?, MAX_DOCUMENT_BYTES)
+        .map_err(|why| StoreError::corrupt("latency histogram", why))?;
+    Ok(DeviceTelemetry {
+        line: parsed("model line", row.try_get("line")?)?,
+        manifest: parsed("manifest digest", row.try_get("manifest")?)?,
+        inferences: to_u64(row.try_get("inferences")?),
+        failures: to_u64(row.try_get("failures")?),
+        p50_us: latency.quantile_us(0.5),
+        p95_us: latency.quantile_us(0.95),
+        bundles: to_u64(row.try_get("bundles")?),
+    })
+}
+
+fn attack_of(text: &str) -> Result<DeviceAttack, StoreError> {
+    let attack: DetectedAttack = json("attack", text)?;
+    Ok(DeviceAttack {
+        attack: attack.attack,
+        detail: attack.detail,
+        at: clock::rfc3339(attack.at),
+    })
+}
+
+/// Replaces the tags.
+pub async fn set_tags(tx: &mut Tx, id: &DeviceId, tags: &BTreeMap<String, String>) -> Result<(), StoreError> {
+    let changed = sqlx::query(SET_TAGS).bind(to_json("tags", tags)?).bind(id.as_str()).execute(&mut **tx).await?;
+    if changed.rows_affected() == 0 {
+        return Err(StoreError::not_found("device", id));
+    }
+    Ok(())
+}
+
+/// Takes a device out of service for good: its id cannot enrol again. `false` when it was out already.
+pub async fn decommission(tx: &mut Tx, id: &DeviceId, now: i64) -> Result<bool, StoreError> {
+    let changed = sqlx::query(DECOMMISSION).bind(id.as_str()).execute(&mut **tx).await?;
+    if changed.rows_affected() == 0 {
+        return match identity(&mut **tx, id).await? {
+            Some(_) => Ok(false),
+            None => Err(StoreError::not_found("device", id)),
+        };
+    }
+    sqlx::query(END_DEPLOYMENTS).bind(now).bind(id.as_str()).execute(&mut **tx).await?;
+    sqlx::query(DROP_TARGETS).bind(id.as_str()).execute(&mut **tx).await?;
+    Ok(true)
+}
+
+/// What rollouts select by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceFactsRow {
+    pub id: DeviceId,
+    pub tags: BTreeMap<String, String>,
+    pub arch: String,
+    pub hardware_class: String,
+    pub agent_version: String,
+    pub connected: bool,
+    /// Unix milliseconds.
+    pub last_seen: Option<i64>,
+}
+
+/// Active devices in order of id, above `after`.
+pub async fn facts_page(db: &Db, after: &str, limit: u32) -> Result<Vec<DeviceFactsRow>, StoreError> {
+    let rows = sqlx::query(FACTS_PAGE).bind(after).bind(i64::from(limit)).fetch_all(db.read()).await?;
+    rows.iter()
+        .map(|row| {
+            Ok(DeviceFactsRow {
+                id: parsed("device id", row.try_get("id")?)?,
+                tags: json("tags", row.try_get("tags")?)?,
+                arch: row.try_get("arch")?,
+                hardware_class: row.try_get("hardware_class")?,
+                agent_version: row.try_get("agent_version")?,
+                connected: row.try_get::<i64, _>("connected")? != 0,
+                last_seen: row.try_get("last_seen")?,
+            })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,137 @@
+//! What devices say of themselves: signed reports, and whether they are connected.
+
+use std::collections::BTreeMap;
+
+use flotilla_protocol::ids::{DeviceId, RolloutId};
+use flotilla_protocol::report::{DetectedAttack, DeviceReport};
+use sqlx::Row as _;
+
+use super::{
+    APPLY_DEPLOYMENT, APPLY_PRESENCE, APPLY_REPORT, CLEAR_SLOTS, INSERT_SLOT, LAST_ATTACK, RESET_PRESENCE,
+};
+use crate::store::{Db, StoreError, Tx, json, parsed, to_i64, to_json};
+
+/// What a report changed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Reported {
+    /// `false`: the report, or a newer one, was known; nothing was changed.
+    pub newer: bool,
+    pub rollouts: Vec<RolloutId>,
+    /// An attack that no earlier report spoke of.
+    pub new_attack: Option<DetectedAttack>,
+}
+
+/// Text of devices is cut to what people can read.
+fn clip(text: &str) -> String {
+    text.chars().take(500).collect()
+}
+
+/// Takes over a verified report if it is newer than the last one. Deployments that this server does not know, or has ended,
+/// are left alone.
+pub async fn apply_report(
+    tx: &mut Tx,
+    report: &DeviceReport,
+    envelope: &[u8],
+    now: i64,
+) -> Result<Reported, StoreError> {
+    let device = &report.device;
+    let known: Option<Option<String>> =
+        sqlx::query_scalar(LAST_ATTACK).bind(device.as_str()).fetch_optional(&mut **tx).await?;
+    let known: Option<DetectedAttack> = known.flatten().map(|text| json("attack", &text)).transpose()?;
+    let attack = report.attack.as_ref().map(|attack| DetectedAttack {
+        attack: clip(&attack.attack),
+        detail: clip(&attack.detail),
+        at: attack.at,
+    });
+    let changed = sqlx::query(APPLY_REPORT)
+        .bind(clip(&report.facts.hardware_class))
+        .bind(clip(&report.facts.arch))
+        .bind(clip(&report.facts.agent_version))
+        .bind(to_i64(report.facts.ram_bytes))
+        .bind(to_i64(report.facts.disk_free_bytes))
+        .bind(to_i64(report.boot_count))
+        .bind(to_i64(report.header.version))
+        .bind(envelope)
+        .bind(report.error.as_deref().map(clip))
+        .bind(attack.as_ref().map(|attack| to_json("attack", attack)).transpose()?)
+        .bind(now)
+        .bind(device.as_str())
+        .execute(&mut **tx)
+        .await?;
+    if changed.rows_affected() == 0 {
+        return Ok(Reported::default());
+    }
+    replace_slots(tx, report).await?;
+    Ok(Reported {
+        newer: true,
+        rollouts: apply_deployments(tx, report, now).await?,
+        new_attack: attack.filter(|attack| known.as_ref() != Some(attack)),
+    })
+}
+
+async fn replace_slots(tx: &mut Tx, report: &DeviceReport) -> Result<(), StoreError> {
+    sqlx::query(CLEAR_SLOTS).bind(report.device.as_str()).execute(&mut **tx).await?;
+    for slot in &report.slots {
+        let Some(model) = &slot.active else { continue };
+        sqlx::query(INSERT_SLOT)
+            .bind(report.device.as_str())
+            .bind(slot.slot.as_str())
+            .bind(model.line.as_str())
+            .bind(model.manifest.to_string())
+            .bind(clip(&model.semver))
+            .bind(to_i64(model.release_counter))
+            .bind(i64::from(slot.committed))
+            .execute(&mut **tx)
+            .await?;
+    }
+    Ok(())
+}
+
+async fn apply_deployments(tx: &mut Tx, report: &DeviceReport, now: i64) -> Result<Vec<RolloutId>, StoreError> {
+    let mut rollouts = Vec::new();
+    for deployment in &report.deployments {
+        let row = sqlx::query(APPLY_DEPLOYMENT)
+            .bind(deployment.state.as_str())
+            .bind(deployment.reason.as_deref().map(clip))
+            .bind(to_i64(deployment.bytes_received))
+            .bind(to_i64(deployment.bytes_total))
+            .bind(now)
+            .bind(deployment.deployment.to_string())
+            .bind(report.device.as_str())
+            .fetch_optional(&mut **tx)
+            .await?;
+        if let Some(row) = row {
+            rollouts.push(parsed("rollout id", row.try_get("rollout")?)?);
+        }
+    }
+    Ok(rollouts)
+}
+
+/// What is known of a device's connection since the last write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Presence {
+    /// Absent: heard of, and not known to have come or gone.
+    pub connected: Option<bool>,
+    /// Unix milliseconds.
+    pub last_seen: i64,
+}
+
+pub async fn apply_presence(tx: &mut Tx, changes: &BTreeMap<DeviceId, Presence>) -> Result<(), StoreError> {
+    for (device, presence) in changes {
+        sqlx::query(APPLY_PRESENCE)
+            .bind(presence.connected.map(i64::from))
+            .bind(presence.last_seen)
+            .bind(device.as_str())
+            .execute(&mut **tx)
+            .await?;
+    }
+    Ok(())
+}
+
+/// A broker that starts has no connections.
+pub async fn reset_presence(db: &Db) -> Result<(), StoreError> {
+    let mut tx = db.begin().await?;
+    sqlx::query(RESET_PRESENCE).execute(&mut *tx).await?;
+    tx.commit().await?;
+    Ok(())
+}

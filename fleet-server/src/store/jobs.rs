@@ -1,0 +1,279 @@
+//! Jobs: claimed with a lease and an epoch. Whoever holds a claim keeps the lease alive; every later write of theirs names
+//! the epoch, so that one whose lease was taken over can change nothing any more.
+
+use std::str::FromStr;
+
+use flotilla_api_types::{Job, JobState};
+use flotilla_protocol::ids::JobId;
+use sqlx::Row as _;
+
+use crate::clock;
+use crate::store::{Db, StoreError, Tx, parsed, statements};
+
+statements! {
+    ENQUEUE = "INSERT INTO jobs (id, kind, subject, payload, state, progress, message, error, epoch, attempts, lease_until,
+        cancel_requested, created_at, updated_at) VALUES ($1, $2, $3, $4, 'queued', 0, 'waiting', NULL, 0, 0, 0, 0, $5, $5)";
+    GET = "SELECT id, kind, subject, state, progress, message, error, created_at, updated_at FROM jobs WHERE id = $1";
+    CLAIM = "UPDATE jobs SET state = 'running', epoch = epoch + 1, attempts = attempts + 1, lease_until = $2, updated_at = $1
+        WHERE id = (SELECT id FROM jobs WHERE state = 'queued' OR (state = 'running' AND lease_until < $1)
+            ORDER BY created_at, id LIMIT 1)
+        AND (state = 'queued' OR (state = 'running' AND lease_until < $1))
+        RETURNING id, kind, subject, payload, message, epoch, attempts";
+    FENCE = "UPDATE jobs SET lease_until = $3 WHERE id = $1 AND epoch = $2 AND state = 'running'";
+    HEARTBEAT = "UPDATE jobs SET lease_until = $3, progress = $4, message = $5, updated_at = $6
+        WHERE id = $1 AND epoch = $2 AND state = 'running' RETURNING cancel_requested";
+    FINISH = "UPDATE jobs SET state = $3, progress = $4, message = $5, error = $6, updated_at = $7
+        WHERE id = $1 AND epoch = $2 AND state = 'running'";
+    REQUEUE = "UPDATE jobs SET state = 'queued', attempts = attempts - $3, message = $4, updated_at = $5
+        WHERE id = $1 AND epoch = $2 AND state = 'running'";
+    CANCEL_QUEUED = "UPDATE jobs SET state = 'cancelled', message = 'cancelled', updated_at = $2
+        WHERE id = $1 AND state = 'queued'";
+    REQUEST_CANCEL = "UPDATE jobs SET cancel_requested = 1, updated_at = $2 WHERE id = $1 AND state = 'running'";
+}
+
+/// What kinds of long work there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JobKind {
+    /// Subject: a run.
+    Train,
+    /// Subject: a dataset; payload: `FitLabelModel`.
+    LabelModel,
+}
+
+impl JobKind {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Train => "train",
+            Self::LabelModel => "label-model",
+        }
+    }
+}
+
+impl FromStr for JobKind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        [Self::Train, Self::LabelModel]
+            .into_iter()
+            .find(|kind| kind.as_str() == text)
+            .ok_or_else(|| format!("'{text}' is no job kind"))
+    }
+}
+
+const fn state_text(state: JobState) -> &'static str {
+    match state {
+        JobState::Queued => "queued",
+        JobState::Running => "running",
+        JobState::Succeeded => "succeeded",
+        JobState::Failed => "failed",
+        JobState::Cancelled => "cancelled",
+    }
+}
+
+fn state_of(text: &str) -> Result<JobState, StoreError> {
+    [
+        JobState::Queued,
+        JobState::Running,
+        JobState::Succeeded,
+        JobState::Failed,
+        JobState::Cancelled,
+    ]
+    .into_iter()
+    .find(|state| state_text(*state) == text)
+    .ok_or_else(|| StoreError::corrupt("job state", text))
+}
+
+/// A claimed job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    pub id: JobId,
+    pub kind: JobKind,
+    pub subject: String,
+    pub payload: String,
+    /// What was last heard of it.
+    pub message: String,
+    /// What fences this claim's writes.
+    pub epoch: i64,
+    /// This one included.
+    pub attempts: i64,
+}
+
+/// Enqueues a job, in the transaction of what asks for it.
+pub async fn enqueue(
+    tx: &mut Tx,
+    id: JobId,
+    kind: JobKind,
+    subject: &str,
+    payload: &str,
+    now: i64,
+) -> Result<(), StoreError> {
+    sqlx::query(ENQUEUE)
+        .bind(id.to_string())
+        .bind(kind.as_str())
+        .bind(subject)
+        .bind(payload)
+        .bind(now)
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+pub async fn get(db: &Db, id: JobId) -> Result<Job, StoreError> {
+    let row = sqlx::query(GET)
+        .bind(id.to_string())
+        .fetch_optional(db.read())
+        .await?
+        .ok_or_else(|| StoreError::not_found("job", id))?;
+    Ok(Job {
+        id: parsed("job id", row.try_get("id")?)?,
+        kind: row.try_get("kind")?,
+        subject: row.try_get("subject")?,
+        state: state_of(row.try_get("state")?)?,
+        progress: row.try_get("progress")?,
+        message: row.try_get("message")?,
+        error: row.try_get("error")?,
+        created_at: clock::rfc3339(row.try_get("created_at")?),
+        updated_at: clock::rfc3339(row.try_get("updated_at")?),
+    })
+}
+
+/// Takes the oldest job that waits, or whose worker's lease ran out.
+pub async fn claim(db: &Db, now: i64, lease_until: i64) -> Result<Option<Claim>, StoreError> {
+    let mut tx = db.begin().await?;
+    let row = sqlx::query(CLAIM)
+        .bind(now)
+        .bind(lease_until)
+        .fetch_optional(&mut *tx)
+        .await?;
+    let claim = row
+        .map(|row| {
+            Ok::<_, StoreError>(Claim {
+                id: parsed("job id", row.try_get("id")?)?,
+                kind: parsed("job kind", row.try_get("kind")?)?,
+                subject: row.try_get("subject")?,
+                payload: row.try_get("payload")?,
+                message: row.try_get("message")?,
+                epoch: row.try_get("epoch")?,
+                attempts: row.try_get("attempts")?,
+            })
+        })
+        .transpose()?;
+    tx.commit().await?;
+    Ok(claim)
+}
+
+fn lost(claim: &Claim) -> StoreError {
+    StoreError::Conflict(format!("job {} was taken over by another worker", claim.id))
+}
+
+/// Holds the claim for the rest of the transaction: refused when another worker has the job.
+pub async fn fence(tx: &mut Tx, claim: &Claim, lease_until: i64) -> Result<(), StoreError> {
+    let held = sqlx::query(FENCE)
+        .bind(claim.id.to_string())
+        .bind(claim.epoch)
+        .bind(lease_until)
+        .execute(&mut **tx)
+        .await?
+        .rows_affected();
+    if held == 0 { Err(lost(claim)) } else { Ok(()) }
+}
+
+/// How far a job is, in [0, 1], and in words.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Progress {
+    pub share: f64,
+    pub message: String,
+}
+
+/// Keeps the lease alive and says how far the work is. Gives whether somebody asked for it to be cancelled.
+pub async fn heartbeat(
+    db: &Db,
+    claim: &Claim,
+    progress: &Progress,
+    now: i64,
+    lease_until: i64,
+) -> Result<bool, StoreError> {
+    let mut tx = db.begin().await?;
+    let cancel: Option<i64> = sqlx::query_scalar(HEARTBEAT)
+        .bind(claim.id.to_string())
+        .bind(claim.epoch)
+        .bind(lease_until)
+        .bind(progress.share)
+        .bind(&progress.message)
+        .bind(now)
+        .fetch_optional(&mut *tx)
+        .await?;
+    tx.commit().await?;
+    cancel.map(|cancel| cancel != 0).ok_or_else(|| lost(claim))
+}
+
+/// Ends the job, in the transaction of its result.
+pub async fn finish(
+    tx: &mut Tx,
+    claim: &Claim,
+    state: JobState,
+    progress: &Progress,
+    error: Option<&str>,
+    now: i64,
+) -> Result<(), StoreError> {
+    let held = sqlx::query(FINISH)
+        .bind(claim.id.to_string())
+        .bind(claim.epoch)
+        .bind(state_text(state))
+        .bind(progress.share)
+        .bind(&progress.message)
+        .bind(error)
+        .bind(now)
+        .execute(&mut **tx)
+        .await?
+        .rows_affected();
+    if held == 0 { Err(lost(claim)) } else { Ok(()) }
+}
+
+/// Gives the job back to the queue. `forgiven`: the attempt does not count.
+pub async fn requeue(tx: &mut Tx, claim: &Claim, forgiven: bool, why: &str, now: i64) -> Result<(), StoreError> {
+    let held = sqlx::query(REQUEUE)
+        .bind(claim.id.to_string())
+        .bind(claim.epoch)
+        .bind(i64::from(forgiven))
+        .bind(why)
+        .bind(now)
+        .execute(&mut **tx)
+        .await?
+        .rows_affected();
+    if held == 0 { Err(lost(claim)) } else { Ok(()) }
+}
+
+/// What a request to cancel came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cancelled {
+    /// It had not started, and never will.
+    AtOnce,
+    /// Its worker will be told.
+    Requested,
+    /// It had ended.
+    TooLate,
+}
+
+pub async fn cancel(tx: &mut Tx, id: JobId, now: i64) -> Result<Cancelled, StoreError> {
+    let queued = sqlx::query(CANCEL_QUEUED)
+        .bind(id.to_string())
+        .bind(now)
+        .execute(&mut **tx)
+        .await?
+        .rows_affected();
+    if queued > 0 {
+        return Ok(Cancelled::AtOnce);
+    }
+    let running = sqlx::query(REQUEST_CANCEL)
+        .bind(id.to_string())
+        .bind(now)
+        .execute(&mut **tx)
+        .await?
+        .rows_affected();
+    Ok(if running > 0 {
+        Cancelled::Requested
+    } else {
+        Cancelled::TooLate
+    })
+}

@@ -1,0 +1,277 @@
+//! Experiments, runs, their metrics, and evaluations.
+
+use std::collections::BTreeMap;
+
+use flotilla_api_types::datasets::Split;
+use flotilla_api_types::runs::{CreateRun, Evaluation, MetricPoint, Run, RunStatus};
+use flotilla_protocol::ids::{DatasetVersionId, Digest, ExperimentId, JobId, RunId};
+use sqlx::Row as _;
+use sqlx::sqlite::SqliteRow;
+use uuid::Uuid;
+
+use crate::clock;
+use crate::store::{Db, StoreError, Tx, json, parsed, statements, to_i64, to_json, to_u64};
+
+statements! {
+    EXPERIMENT = "SELECT id FROM experiments WHERE project_id = $1 AND name = $2";
+    CREATE_EXPERIMENT = "INSERT INTO experiments (id, project_id, name, created_at) VALUES ($1, $2, $3, $4)";
+    CREATE = "INSERT INTO runs (id, experiment, dataset_version, trainer, seed, cause, status, job, metrics, created_at)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, '{}', $9)";
+    GET = "SELECT r.id, e.name AS experiment, r.dataset_version, r.trainer, r.seed, r.cause, r.status, r.job, r.metrics,
+        r.model, r.golden, r.error, r.created_at, r.finished_at
+        FROM runs r JOIN experiments e ON e.id = r.experiment WHERE r.id = $1 AND e.project_id = $2";
+    LIST = "SELECT r.id, e.name AS experiment, r.dataset_version, r.trainer, r.seed, r.cause, r.status, r.job, r.metrics,
+        r.model, r.golden, r.error, r.created_at, r.finished_at
+        FROM runs r JOIN experiments e ON e.id = r.experiment
+        WHERE e.project_id = $1 AND ($2 = '' OR e.name = $2) AND ($3 = '' OR r.id < $3) ORDER BY r.id DESC LIMIT $4";
+    SET_STATUS = "UPDATE runs SET status = $2 WHERE id = $1";
+    FINISH = "UPDATE runs SET status = $2, metrics = $3, model = $4, golden = $5, finished_at = $6 WHERE id = $1";
+    END = "UPDATE runs SET status = $2, error = $3, finished_at = $4 WHERE id = $1";
+    CLEAR_METRICS = "DELETE FROM run_metrics WHERE run = $1";
+    ADD_METRIC = "INSERT INTO run_metrics (run, name, step, value) VALUES ($1, $2, $3, $4)
+        ON CONFLICT (run, name, step) DO UPDATE SET value = excluded.value";
+    METRICS = "SELECT name, step, value FROM run_metrics WHERE run = $1 ORDER BY name, step LIMIT $2 OFFSET $3";
+    ADD_EVALUATION = "INSERT INTO evaluations (run, dataset_version, split, result, created_at) VALUES ($1, $2, $3, $4, $5)
+        ON CONFLICT (run, dataset_version, split) DO UPDATE SET result = excluded.result";
+    EVALUATION = "SELECT result FROM evaluations WHERE run = $1 AND dataset_version = $2 AND split = $3";
+}
+
+/// A run, and the blob of its golden set.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoredRun {
+    pub run: Run,
+    pub golden: Option<Digest>,
+}
+
+const fn status_text(status: RunStatus) -> &'static str {
+    match status {
+        RunStatus::Scheduled => "SCHEDULED",
+        RunStatus::Running => "RUNNING",
+        RunStatus::Finished => "FINISHED",
+        RunStatus::Failed => "FAILED",
+        RunStatus::Killed => "KILLED",
+    }
+}
+
+fn status_of(text: &str) -> Result<RunStatus, StoreError> {
+    [
+        RunStatus::Scheduled,
+        RunStatus::Running,
+        RunStatus::Finished,
+        RunStatus::Failed,
+        RunStatus::Killed,
+    ]
+    .into_iter()
+    .find(|status| status_text(*status) == text)
+    .ok_or_else(|| StoreError::corrupt("run status", text))
+}
+
+/// Adds a run that waits for its job; makes the experiment where there is none of that name.
+pub async fn create(
+    tx: &mut Tx,
+    project: &str,
+    id: RunId,
+    job: JobId,
+    run: &CreateRun,
+    now: i64,
+) -> Result<(), StoreError> {
+    let experiment = experiment(tx, project, &run.experiment, now).await?;
+    sqlx::query(CREATE)
+        .bind(id.to_string())
+        .bind(experiment)
+        .bind(run.dataset_version.to_string())
+        .bind(to_json("trainer", &run.trainer)?)
+        .bind(run.seed.to_string())
+        .bind(&run.cause)
+        .bind(status_text(RunStatus::Scheduled))
+        .bind(job.to_string())
+        .bind(now)
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+async fn experiment(tx: &mut Tx, project: &str, name: &str, now: i64) -> Result<String, StoreError> {
+    let found: Option<String> = sqlx::query_scalar(EXPERIMENT)
+        .bind(project)
+        .bind(name)
+        .fetch_optional(&mut **tx)
+        .await?;
+    if let Some(id) = found {
+        return Ok(id);
+    }
+    let id = ExperimentId::new(Uuid::now_v7()).to_string();
+    sqlx::query(CREATE_EXPERIMENT)
+        .bind(&id)
+        .bind(project)
+        .bind(name)
+        .bind(now)
+        .execute(&mut **tx)
+        .await?;
+    Ok(id)
+}
+
+pub async fn get(db: &Db, project: &str, id: RunId) -> Result<StoredRun, StoreError> {
+    let row = sqlx::query(GET)
+        .bind(id.to_string())
+        .bind(project)
+        .fetch_optional(db.read())
+        .await?
+        .ok_or_else(|| StoreError::not_found("run", id))?;
+    run_of(&row)
+}
+
+/// Newest first; `experiment` empty: all; `before` empty: from the newest.
+pub async fn list(db: &Db, project: &str, experiment: &str, before: &str, limit: u32) -> Result<Vec<Run>, StoreError> {
+    let rows = sqlx::query(LIST)
+        .bind(project)
+        .bind(experiment)
+        .bind(before)
+        .bind(i64::from(limit))
+        .fetch_all(db.read())
+        .await?;
+    rows.iter().map(|row| Ok(run_of(row)?.run)).collect()
+}
+
+fn run_of(row: &SqliteRow) -> Result<StoredRun, StoreError> {
+    let digest = |column: &str| -> Result<Option<Digest>, StoreError> {
+        let text: Option<&str> = row.try_get(column)?;
+        text.map(|text| parsed("digest", text)).transpose()
+    };
+    let finished_at: Option<i64> = row.try_get("finished_at")?;
+    let run = Run {
+        id: parsed("run id", row.try_get("id")?)?,
+        experiment: row.try_get("experiment")?,
+        dataset_version: parsed("dataset version id", row.try_get("dataset_version")?)?,
+        trainer: json("trainer", row.try_get("trainer")?)?,
+        seed: parsed("seed", row.try_get("seed")?)?,
+        cause: row.try_get("cause")?,
+        status: status_of(row.try_get("status")?)?,
+        job: parsed("job id", row.try_get("job")?)?,
+        metrics: json("metrics", row.try_get("metrics")?)?,
+        model: digest("model")?,
+        error: row.try_get("error")?,
+        created_at: clock::rfc3339(row.try_get("created_at")?),
+        finished_at: finished_at.map(clock::rfc3339),
+    };
+    Ok(StoredRun {
+        run,
+        golden: digest("golden")?,
+    })
+}
+
+/// Starts a run anew: what an earlier attempt measured is forgotten.
+pub async fn start(tx: &mut Tx, id: RunId) -> Result<(), StoreError> {
+    sqlx::query(CLEAR_METRICS)
+        .bind(id.to_string())
+        .execute(&mut **tx)
+        .await?;
+    set_status(tx, id, RunStatus::Running).await
+}
+
+/// For statuses that are not the last.
+pub async fn set_status(tx: &mut Tx, id: RunId, status: RunStatus) -> Result<(), StoreError> {
+    sqlx::query(SET_STATUS)
+        .bind(id.to_string())
+        .bind(status_text(status))
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+/// What a finished run leaves.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Finished {
+    pub metrics: BTreeMap<String, f64>,
+    /// Blobs.
+    pub model: Digest,
+    pub golden: Digest,
+    pub evaluations: Vec<Evaluation>,
+}
+
+pub async fn finish(tx: &mut Tx, id: RunId, finished: &Finished, now: i64) -> Result<(), StoreError> {
+    sqlx::query(FINISH)
+        .bind(id.to_string())
+        .bind(status_text(RunStatus::Finished))
+        .bind(to_json("metrics", &finished.metrics)?)
+        .bind(finished.model.to_string())
+        .bind(finished.golden.to_string())
+        .bind(now)
+        .execute(&mut **tx)
+        .await?;
+    for evaluation in &finished.evaluations {
+        add_evaluation(tx, evaluation, now).await?;
+    }
+    Ok(())
+}
+
+/// Ends a run without a model.
+pub async fn end(tx: &mut Tx, id: RunId, status: RunStatus, error: Option<&str>, now: i64) -> Result<(), StoreError> {
+    sqlx::query(END)
+        .bind(id.to_string())
+        .bind(status_text(status))
+        .bind(error)
+        .bind(now)
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+pub async fn add_metrics(tx: &mut Tx, id: RunId, points: &[MetricPoint]) -> Result<(), StoreError> {
+    for point in points {
+        sqlx::query(ADD_METRIC)
+            .bind(id.to_string())
+            .bind(&point.name)
+            .bind(to_i64(point.step))
+            .bind(point.value)
+            .execute(&mut **tx)
+            .await?;
+    }
+    Ok(())
+}
+
+/// By name, then step; after so many.
+pub async fn metrics(db: &Db, id: RunId, after: u64, limit: u32) -> Result<Vec<MetricPoint>, StoreError> {
+    let rows = sqlx::query(METRICS)
+        .bind(id.to_string())
+        .bind(i64::from(limit))
+        .bind(to_i64(after))
+        .fetch_all(db.read())
+        .await?;
+    rows.iter()
+        .map(|row| {
+            Ok(MetricPoint {
+                name: row.try_get("name")?,
+                step: to_u64(row.try_get("step")?),
+                value: row.try_get("value")?,
+            })
+        })
+        .collect()
+}
+
+pub async fn add_evaluation(tx: &mut Tx, evaluation: &Evaluation, now: i64) -> Result<(), StoreError> {
+    sqlx::query(ADD_EVALUATION)
+        .bind(evaluation.run.to_string())
+        .bind(evaluation.dataset_version.to_string())
+        .bind(evaluation.split.as_str())
+        .bind(to_json("evaluation", evaluation)?)
+        .bind(now)
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+pub async fn evaluation(
+    db: &Db,
+    run: RunId,
+    version: DatasetVersionId,
+    split: Split,
+) -> Result<Option<Evaluation>, StoreError> {
+    let result: Option<String> = sqlx::query_scalar(EVALUATION)
+        .bind(run.to_string())
+        .bind(version.to_string())
+        .bind(split.as_str())
+        .fetch_optional(db.read())
+        .await?;
+    result.map(|text| json("evaluation", &text)).transpose()
+}

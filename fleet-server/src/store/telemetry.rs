@@ -1,0 +1,411 @@
+//! What devices counted and saw: records by name (so that nothing counts twice), totals per package, hourly sketches, and
+//! the last drift judgement of every device and package.
+
+use flotilla_api_types::drift::{DeviceDrift, FeatureSeverity};
+use flotilla_protocol::bundle::ModelTelemetry;
+use flotilla_protocol::codec::{self, MAX_BUNDLE_BYTES, MAX_DOCUMENT_BYTES};
+use flotilla_protocol::ids::{DeviceId, Digest, ModelLine};
+use flotilla_protocol::messages::RecordKey;
+use flotilla_protocol::sketch::{DriftStatus, LatencyHistogram, SketchSet};
+use sqlx::Row as _;
+use sqlx::sqlite::SqliteRow;
+
+use crate::clock;
+use crate::store::{Db, StoreError, Tx, json, parsed, statements, to_i64, to_json, to_u64};
+
+statements! {
+    RECORD = "INSERT INTO device_records (received_at, device, boot_epoch, seq) VALUES ($1, $2, $3, $4)
+        ON CONFLICT (device, boot_epoch, seq) DO NOTHING";
+    RECORDED = "SELECT 1 FROM device_records WHERE device = $1 AND boot_epoch = $2 AND seq = $3";
+    MODEL = "SELECT inferences, failures, bundles, latency FROM device_models WHERE device = $1 AND manifest = $2";
+    SET_MODEL = "INSERT INTO device_models (device, manifest, line, inferences, failures, bundles, latency)
+        VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (device, manifest) DO UPDATE SET inferences = excluded.inferences,
+        failures = excluded.failures, bundles = excluded.bundles, latency = excluded.latency";
+    SKETCH = "SELECT sketch FROM sketches WHERE hour = $1 AND device = $2 AND manifest = $3";
+    SET_SKETCH = "INSERT INTO sketches (hour, device, manifest, sketch) VALUES ($1, $2, $3, $4)
+        ON CONFLICT (hour, device, manifest) DO UPDATE SET sketch = excluded.sketch";
+    SKETCHES_SINCE = "SELECT sketch FROM sketches WHERE device = $1 AND manifest = $2 AND hour >= $3 ORDER BY hour DESC";
+    DRIFT = "SELECT drifted, share, observations, judgements, alarms, nearest_slice, worst, at FROM drift_status
+        WHERE device = $1 AND manifest = $2";
+    SET_DRIFT = "INSERT INTO drift_status (device, manifest, line, drifted, share, observations, judgements, alarms,
+        nearest_slice, worst, at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+        ON CONFLICT (device, manifest) DO UPDATE SET drifted = excluded.drifted, share = excluded.share,
+        observations = excluded.observations, judgements = excluded.judgements, alarms = excluded.alarms,
+        nearest_slice = excluded.nearest_slice, worst = excluded.worst, at = excluded.at";
+    DRIFT_LIST = "SELECT t.device, t.manifest, t.line, t.drifted, t.share, t.observations, t.judgements, t.alarms,
+        t.nearest_slice, t.worst, t.at, COALESCE(v.semver, '') AS semver
+        FROM drift_status t LEFT JOIN model_versions v ON v.manifest = t.manifest
+        WHERE ($1 = '' OR t.line = $1) AND ($2 = '' OR t.device = $2)
+        AND (t.device > $3 OR (t.device = $3 AND t.manifest > $4)) ORDER BY t.device, t.manifest LIMIT $5";
+}
+
+const HOUR_MS: i64 = 3_600_000;
+
+/// Notes that a record arrived. `false`: it was counted before.
+pub async fn record(tx: &mut Tx, device: &DeviceId, key: RecordKey, now: i64) -> Result<bool, StoreError> {
+    let inserted = sqlx::query(RECORD)
+        .bind(now)
+        .bind(device.as_str())
+        .bind(to_i64(key.boot_epoch))
+        .bind(to_i64(key.seq))
+        .execute(&mut **tx)
+        .await?;
+    Ok(inserted.rows_affected() == 1)
+}
+
+/// Was the record counted before?
+pub async fn is_recorded(tx: &mut Tx, device: &DeviceId, key: RecordKey) -> Result<bool, StoreError> {
+    let row = sqlx::query(RECORDED)
+        .bind(device.as_str())
+        .bind(to_i64(key.boot_epoch))
+        .bind(to_i64(key.seq))
+        .fetch_optional(&mut **tx)
+        .await?;
+    Ok(row.is_some())
+}
+
+/// The hour of an interval's end. Devices' clocks may be wrong: never later than now.
+pub fn hour_of(to: i64, now: i64) -> i64 {
+    to.clamp(0, now.max(0)) / HOUR_MS
+}
+
+/// What one interval of a package changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Taken {
+    /// The device changed its mind about drift.
+    pub drift_changed: bool,
+    /// The sketch has other bins than the hour's; it was left out.
+    pub sketch_refused: bool,
+}
+
+/// Adds one interval of one package. The record must be new ([`record`]), or it counts twice.
+pub async fn add_interval(
+    tx: &mut Tx,
+    device: &DeviceId,
+    model: &ModelTelemetry,
+    to: i64,
+    now: i64,
+) -> Result<Taken, StoreError> {
+    add_totals(tx, device, model).await?;
+    let mut taken = Taken::default();
+    if let Some(sketch) = &model.sketches {
+        taken.sketch_refused = !add_sketch(tx, device, &model.manifest, sketch, hour_of(to, now)).await?;
+    }
+    if let Some(status) = &model.drift {
+        taken.drift_changed = set_drift(tx, device, model, status, to.clamp(0, now.max(0))).await?;
+    }
+    Ok(taken)
+}
+
+async fn add_totals(tx: &mut Tx, device: &DeviceId, model: &ModelTelemetry) -> Result<(), StoreError> {
+    let manifest = model.manifest.to_string();
+    let row = sqlx::query(MODEL).bind(device.as_str()).bind(&manifest).fetch_optional(&mut **tx).await?;
+    let (mut inferences, mut failures, mut bundles) = (0u64, 0u64, 0u64);
+    let mut latency = LatencyHistogram::default();
+    if let Some(row) = row {
+        inferences = to_u64(row.try_get("inferences")?);
+        failures = to_u64(row.try_get("failures")?);
+        bundles = to_u64(row.try_get("bundles")?);
+        latency = codec::from_slice(row.try_get("latency")?, MAX_DOCUMENT_BYTES)
+            .map_err(|why| StoreError::corrupt("latency histogram", why))?;
+    }
+    latency.merge(&model.latency);
+    let latency = codec::to_vec(&latency).map_err(|why| StoreError::corrupt("latency histogram", why))?;
+    sqlx::query(SET_MODEL)
+        .bind(device.as_str())
+        .bind(&manifest)
+        .bind(model.line.as_str())
+        .bind(to_i64(inferences.saturating_add(model.inferences)))
+        .bind(to_i64(failures.saturating_add(model.failures)))
+        .bind(to_i64(bundles.saturating_add(1)))
+        .bind(latency)
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+/// Merges a sketch into its hour; `false` when the hour's sketch has other bins.
+async fn add_sketch(
+    tx: &mut Tx,
+    device: &DeviceId,
+    manifest: &Digest,
+    sketch: &SketchSet,
+    hour: i64,
+) -> Result<bool, StoreError> {
+    let manifest = manifest.to_string();
+    let known: Option<Vec<u8>> = sqlx::query_scalar(SKETCH)
+        .bind(hour)
+        .bind(device.as_str())
+        .bind(&manifest)
+        .fetch_optional(&mut **tx)
+        .await?;
+    let merged = match known {
+        None => sketch.clone(),
+        Some(bytes) => {
+            let mut merged = read_sketch(&bytes)?;
+            if merged.merge(sketch).is_err() {
+                return Ok(false);
+            }
+            merged
+        }
+    };
+    sqlx::query(SET_SKETCH)
+        .bind(hour)
+        .bind(device.as_str())
+        .bind(&manifest)
+        .bind(codec::to_vec(&merged).map_err(|why| StoreError::corrupt("sketch", why))?)
+        .execute(&mut **tx)
+        .await?;
+    Ok(true)
+}
+
+fn read_sketch(bytes: &[u8]) -> Result<SketchSet, StoreError> {
+    codec::from_slice(bytes, MAX_BUNDLE_BYTES).map_err(|why| StoreError::corrupt("sketch", why))
+}
+
+/// Keeps a judgement; `true` when it is another than the last one's. A device repeats its last judgement in every bundle
+/// until the next window is full: only one that differs in any figure counts as new.
+async fn set_drift(
+    tx: &mut Tx,
+    device: &DeviceId,
+    model: &ModelTelemetry,
+    status: &DriftStatus,
+    at: i64,
+) -> Result<bool, StoreError> {
+    let manifest = model.manifest.to_string();
+    let worst = to_json("drift", &severities(status))?;
+    let row = sqlx::query(DRIFT).bind(device.as_str()).bind(&manifest).fetch_optional(&mut **tx).await?;
+    let (mut judgements, mut alarms, mut was_drifted) = (0i64, 0i64, false);
+    if let Some(row) = row {
+        was_drifted = row.try_get::<i64, _>("drifted")? != 0;
+        judgements = row.try_get("judgements")?;
+        alarms = row.try_get("alarms")?;
+        let same = was_drifted == status.drifted
+            && row.try_get::<f64, _>("share")?.to_bits() == status.share.to_bits()
+            && row.try_get::<i64, _>("observations")? == to_i64(status.count)
+            && row.try_get::<String, _>("nearest_slice")? == status.nearest_slice
+            && row.try_get::<String, _>("worst")? == worst;
+        // Bundles may come out of order: an older one does not speak for the present.
+        if same || row.try_get::<i64, _>("at")? > at {
+            return Ok(false);
+        }
+    }
+    sqlx::query(SET_DRIFT)
+        .bind(device.as_str())
+        .bind(&manifest)
+        .bind(model.line.as_str())
+        .bind(i64::from(status.drifted))
+        .bind(status.share)
+        .bind(to_i64(status.count))
+        .bind(judgements.saturating_add(1))
+        .bind(alarms.saturating_add(i64::from(status.drifted)))
+        .bind(&status.nearest_slice)
+        .bind(worst)
+        .bind(at)
+        .execute(&mut **tx)
+        .await?;
+    Ok(was_drifted != status.drifted)
+}
+
+fn severities(status: &DriftStatus) -> Vec<FeatureSeverity> {
+    let severity = |feature: &flotilla_protocol::sketch::FeatureDrift| FeatureSeverity {
+        name: feature.name.chars().take(100).collect(),
+        psi: feature.psi,
+        corrected: feature.corrected,
+        drifted: feature.drifted,
+    };
+    status.worst.iter().take(8).map(severity).collect()
+}
+
+/// The last judgement of every device and package, optionally of one line or one device, after (device, manifest).
+pub async fn drift_list(
+    db: &Db,
+    line: Option<&ModelLine>,
+    device: Option<&DeviceId>,
+    after: (&str, &str),
+    limit: u32,
+) -> Result<Vec<DeviceDrift>, StoreError> {
+    let rows = sqlx::query(DRIFT_LIST)
+        .bind(line.map_or("", ModelLine::as_str))
+        .bind(device.map_or("", DeviceId::as_str))
+        .bind(after.0)
+        .bind(after.1)
+        .bind(i64::from(limit))
+        .fetch_all(db.read())
+        .await?;
+    rows.iter().map(drift_of).collect()
+}
+
+fn drift_of(row: &SqliteRow) -> Result<DeviceDrift, StoreError> {
+    Ok(DeviceDrift {
+        device: parsed("device id", row.try_get("device")?)?,
+        line: parsed("model line", row.try_get("line")?)?,
+        semver: row.try_get("semver")?,
+        manifest: parsed("manifest digest", row.try_get("manifest")?)?,
+        drifted: row.try_get::<i64, _>("drifted")? != 0,
+        share: row.try_get("share")?,
+        count: to_u64(row.try_get("observations")?),
+        judgements: to_u64(row.try_get("judgements")?),
+        alarms: to_u64(row.try_get("alarms")?),
+        nearest_slice: row.try_get("nearest_slice")?,
+        at: clock::rfc3339(row.try_get("at")?),
+        worst: json("drift", row.try_get("worst")?)?,
+    })
+}
+
+/// What a device saw with a package since an hour (hours since 1970). Hours with other bins than the newest are left out.
+pub async fn sketch(
+    db: &Db,
+    device: &DeviceId,
+    manifest: &Digest,
+    since_hour: i64,
+) -> Result<Option<SketchSet>, StoreError> {
+    let rows: Vec<Vec<u8>> = sqlx::query_scalar(SKETCHES_SINCE)
+        .bind(device.as_str())
+        .bind(manifest.to_string())
+        .bind(since_hour)
+        .fetch_all(db.read())
+        .await?;
+    let mut merged: Option<SketchSet> = None;
+    for bytes in &rows {
+        let hour = read_sketch(bytes)?;
+        match &mut merged {
+            None => merged = Some(hour),
+            Some(merged) => {
+                if let Err(why) = merged.merge(&hour) {
+                    tracing::warn!(%device, %manifest, %why, "an hour's sketch is left out");
+                }
+            }
+        }
+    }
+    Ok(merged)
+}
+
+#[cfg(test)]
+mod tests {
+    use flotilla_protocol::ids::SlotName;
+    use flotilla_protocol::sketch::FeatureSketch;
+
+    use super::*;
+
+    const NOW: i64 = 10 * HOUR_MS;
+
+    async fn db() -> (tempfile::TempDir, Db) {
+        let dir = tempfile::tempdir().unwrap();
+        let db = Db::open(&dir.path().join("test.db")).await.unwrap();
+        (dir, db)
+    }
+
+    fn device() -> DeviceId {
+        DeviceId::new("press-07").unwrap()
+    }
+
+    fn set(bins: usize) -> SketchSet {
+        SketchSet {
+            reference: Digest::of(b"reference"),
+            count: 3,
+            features: vec![FeatureSketch {
+                counts: vec![1; bins],
+                ..FeatureSketch::default()
+            }],
+            label_counts: vec![3],
+        }
+    }
+
+    fn status(drifted: bool, share: f64) -> DriftStatus {
+        DriftStatus {
+            drifted,
+            count: 96,
+            share,
+            nearest_slice: "import".into(),
+            worst: vec![],
+        }
+    }
+
+    fn interval(drift: Option<DriftStatus>) -> ModelTelemetry {
+        let mut latency = LatencyHistogram::default();
+        latency.record(500);
+        ModelTelemetry {
+            slot: SlotName::main(),
+            line: ModelLine::new("anomaly").unwrap(),
+            manifest: Digest::of(b"manifest"),
+            inferences: 10,
+            failures: 1,
+            latency,
+            sketches: Some(set(3)),
+            drift,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_record_counts_once() {
+        let (_dir, db) = db().await;
+        let mut tx = db.begin().await.unwrap();
+        let key = RecordKey { boot_epoch: 1, seq: 7 };
+        assert!(record(&mut tx, &device(), key, NOW).await.unwrap());
+        assert!(!record(&mut tx, &device(), key, NOW + 1).await.unwrap());
+        let next = RecordKey { boot_epoch: 2, ..key };
+        assert!(record(&mut tx, &device(), next, NOW).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn intervals_add_up_and_hours_merge() {
+        let (_dir, db) = db().await;
+        let mut tx = db.begin().await.unwrap();
+        // One from a clock in the future: it counts now.
+        for to in [NOW - HOUR_MS, NOW, NOW, NOW + 1000 * HOUR_MS] {
+            add_interval(&mut tx, &device(), &interval(None), to, NOW).await.unwrap();
+        }
+        let row = sqlx::query(MODEL)
+            .bind(device().as_str())
+            .bind(Digest::of(b"manifest").to_string())
+            .fetch_one(&mut *tx)
+            .await
+            .unwrap();
+        assert_eq!((row.get::<i64, _>("inferences"), row.get::<i64, _>("bundles")), (40, 4));
+        tx.commit().await.unwrap();
+        let seen = |since| sketch(&db, &DEVICE, &MANIFEST, since);
+        static DEVICE: std::sync::LazyLock<DeviceId> = std::sync::LazyLock::new(device);
+        static MANIFEST: std::sync::LazyLock<Digest> = std::sync::LazyLock::new(|| Digest::of(b"manifest"));
+        assert_eq!(seen(0).await.unwrap().unwrap().count, 12);
+        assert_eq!(seen(10).await.unwrap().unwrap().features[0].counts, [3, 3, 3]);
+        assert!(seen(11).await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_sketch_with_other_bins_is_left_out_and_the_rest_counts() {
+        let (_dir, db) = db().await;
+        let mut tx = db.begin().await.unwrap();
+        add_interval(&mut tx, &device(), &interval(None), NOW, NOW).await.unwrap();
+        let mut other = interval(None);
+        other.sketches = Some(set(4));
+        assert!(add_interval(&mut tx, &device(), &other, NOW, NOW).await.unwrap().sketch_refused);
+        tx.commit().await.unwrap();
+        assert_eq!(sketch(&db, &device(), &Digest::of(b"manifest"), 0).await.unwrap().unwrap().count, 3);
+    }
+
+    #[tokio::test]
+    async fn judgements_are_counted_when_they_differ() {
+        let (_dir, db) = db().await;
+        let mut tx = db.begin().await.unwrap();
+        let mut changed = Vec::new();
+        let told = [status(false, 0.1), status(false, 0.1), status(true, 0.5), status(true, 0.6), status(false, 0.1)];
+        for (step, status) in (1..).zip(told) {
+            let at = NOW - HOUR_MS + step;
+            changed.push(add_interval(&mut tx, &device(), &interval(Some(status)), at, NOW).await.unwrap().drift_changed);
+        }
+        assert_eq!(changed, [false, false, true, false, true]);
+        let late = interval(Some(status(true, 0.9)));
+        assert!(!add_interval(&mut tx, &device(), &late, NOW - 2 * HOUR_MS, NOW).await.unwrap().drift_changed);
+        tx.commit().await.unwrap();
+        let line = ModelLine::new("anomaly").unwrap();
+        let list = drift_list(&db, Some(&line), Some(&device()), ("", ""), 10).await.unwrap();
+        assert_eq!(list.len(), 1);
+        assert_eq!((list[0].judgements, list[0].alarms, list[0].drifted), (4, 2, false));
+        let other = ModelLine::new("x").unwrap();
+        assert!(drift_list(&db, Some(&other), None, ("", ""), 10).await.unwrap().is_empty());
+        let last = list[0].manifest.to_string();
+        assert!(drift_list(&db, None, None, ("press-07", &last), 10).await.unwrap().is_empty());
+        assert_eq!(drift_list(&db, None, None, ("press-07", ""), 10).await.unwrap().len(), 1);
+    }
+}

@@ -1,0 +1,12 @@
+//! The harness of the whole-system tests: a real server, real agents, their files and processes. Nothing is mocked; faults
+//! are injected from outside (signals, files, the server's own database).
+
+pub mod agent;
+pub mod fleet;
+pub mod model;
+pub mod process;
+pub mod server;
+
+pub use agent::Agent;
+pub use fleet::Fleet;
+pub use server::Server;

@@ -1,0 +1,264 @@
+//! What users get wrong: each gets a clear error where they look, an audit event where it is a security matter, and
+//! nothing that was there is lost.
+
+use anyhow::Context as _;
+use flotilla_tests::model::{LINE, csv, dataset, rows};
+use flotilla_tests::process::program;
+use flotilla_tests::{Agent, Fleet, Server};
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+
+async fn server() -> anyhow::Result<(Server, tempfile::TempDir)> {
+    let dir = tempfile::tempdir()?;
+    Ok((Server::start(dir.path()).await?, dir))
+}
+
+fn detail(problem: &Value) -> String {
+    format!("{} {}", problem["detail"], problem["errors"])
+}
+
+#[tokio::test]
+async fn imports_are_whole_or_nothing() -> anyhow::Result<()> {
+    let (server, _dir) = server().await?;
+    let dataset = server.post("/api/v1/datasets", dataset("rows")).await?;
+    let path = format!("/api/v1/datasets/{}/imports", dataset["id"].as_str().context("id")?);
+    let import = async |body: String| {
+        server
+            .raw(
+                server
+                    .request(Method::POST, &path)
+                    .header("content-type", "text/csv")
+                    .body(body),
+            )
+            .await
+    };
+    let good = csv(&rows(40));
+    let refused = [
+        ("NaN", good.replacen("cold", "cold\nNaN,1,2,3,cold", 1), "line 3"),
+        ("a word", good.replacen("cold", "cold\n1,2,three,4,cold", 1), "three"),
+        ("too few columns", good.replacen("cold", "cold\n1,2", 1), "line 3"),
+        ("nothing", String::new(), "empty"),
+        ("a header alone", "a,b,c,d,truth\n".to_owned(), ""),
+    ];
+    for (what, body, named) in refused {
+        let (status, problem) = import(body).await?;
+        assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{what}: {problem}");
+        assert!(
+            detail(&problem).contains(named),
+            "{what} must name '{named}': {problem}"
+        );
+    }
+    let count = async || {
+        server
+            .get(&format!("/api/v1/datasets/{}", dataset["id"].as_str().unwrap()))
+            .await
+    };
+    assert_eq!(count().await?["samples"], 0, "a refused import leaves nothing");
+
+    let (status, report) = import(good.clone()).await?;
+    assert!(status.is_success(), "{report}");
+    assert_eq!(report["samples"], 40);
+    let (status, problem) = import(good.replace("a,b,c,d", "a,b,c,e")).await?;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "other columns: {problem}");
+    assert!(
+        detail(&problem).contains('d') || detail(&problem).contains('e'),
+        "{problem}"
+    );
+    let (_, again) = import(good).await?;
+    assert_eq!(again["duplicates"], 40, "the same file again adds nothing");
+    assert_eq!(count().await?["samples"], 40);
+    Ok(())
+}
+
+#[tokio::test]
+async fn one_class_bad_labels_and_bad_expressions_are_refused() -> anyhow::Result<()> {
+    let (server, _dir) = server().await?;
+    let dataset = server.post("/api/v1/datasets", dataset("rows")).await?;
+    let base = format!("/api/v1/datasets/{}", dataset["id"].as_str().context("id")?);
+    server.post_csv(&format!("{base}/imports"), csv(&rows(40))).await?;
+    let page = server.get(&format!("{base}/samples?limit=1000")).await?;
+    let samples = page["items"].as_array().context("items")?;
+    let all_cold: Vec<Value> = samples
+        .iter()
+        .map(|sample| json!({"sample": sample["digest"], "label": "cold"}))
+        .collect();
+
+    let post = |path: &str, body: Value| server.request(Method::POST, &format!("{base}/{path}")).json(&body);
+    let mut unknown = all_cold.clone();
+    unknown.push(json!({"sample": samples[0]["digest"], "label": "lukewarm"}));
+    let (status, problem) = server.raw(post("annotations", json!({"annotations": unknown}))).await?;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{problem}");
+    assert!(detail(&problem).contains("lukewarm"), "{problem}");
+    assert_eq!(server.get(&base).await?["hand_labels"], 0, "all or none");
+
+    server
+        .post(&format!("{base}/annotations"), json!({"annotations": all_cold}))
+        .await?;
+    let (status, problem) = server.raw(post("versions", json!({}))).await?;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{problem}");
+    assert!(detail(&problem).contains("one class"), "{problem}");
+
+    let long = vec!["true"; 20_000].join(" && ");
+    for (when, named) in [
+        ("f[\"aa\"] > 1.0", "aa"),
+        ("f[\"a\"] >", ""),
+        ("f[\"a\"]", "true or false"),
+        (&long, "at most"),
+    ] {
+        let body = json!({"name": "x", "when": when, "label": "hot"});
+        let (status, problem) = server.raw(post("labeling-functions", body)).await?;
+        assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{when:.40}: {problem}");
+        assert!(detail(&problem).contains(named), "{problem}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn corrupt_models_are_refused() -> anyhow::Result<()> {
+    let (server, _dir) = server().await?;
+    let version = server.labelled_version().await?;
+    let model = server.package(&version, "1.0.0", 1, &[8]).await?;
+    let path = format!("/api/v1/models/{LINE}/imports?semver=2.0.0&dataset_version={version}");
+    for (what, bytes) in [
+        ("noise", vec![0xffu8; 1000]),
+        ("nothing", Vec::new()),
+        ("text", b"not a model".to_vec()),
+    ] {
+        let request = server
+            .request(Method::POST, &path)
+            .header("content-type", "application/octet-stream")
+            .body(bytes);
+        let (status, problem) = server.raw(request).await?;
+        assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{what}: {problem}");
+        assert!(
+            problem["detail"].as_str().is_some_and(|detail| detail.len() > 10),
+            "{problem}"
+        );
+    }
+    let versions = server.get(&format!("/api/v1/models/{LINE}/versions")).await?;
+    assert_eq!(
+        versions["items"].as_array().map(Vec::len),
+        Some(1),
+        "only {} is there",
+        model["semver"]
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn unknown_configuration_keys_are_named() -> anyhow::Result<()> {
+    let dir = tempfile::tempdir()?;
+    let mut server = Server::start(dir.path()).await?;
+    server.stop().await?;
+    let config = server.dir().join("fleet.toml");
+    let text = std::fs::read_to_string(&config)?;
+    std::fs::write(&config, format!("colour = \"red\"\n{text}"))?;
+    let refused = std::process::Command::new(program("fleet-server")?)
+        .arg("serve")
+        .arg("--config")
+        .arg(&config)
+        .output()?;
+    assert!(!refused.status.success());
+    let message = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(
+        message.contains("colour") && message.contains("fleet.toml"),
+        "{message}"
+    );
+
+    let config = dir.path().join("agent.toml");
+    std::fs::write(&config, "data_dir = \"x\"\nflavour = 1\n")?;
+    let refused = std::process::Command::new(program("fleet-agent")?)
+        .arg("run")
+        .arg("--config")
+        .arg(&config)
+        .output()?;
+    assert!(!refused.status.success());
+    let message = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(message.contains("flavour"), "{message}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_fleet_is_never_overwritten() -> anyhow::Result<()> {
+    let (mut server, dir) = server().await?;
+    server.stop().await?;
+    let before = std::fs::read(server.database())?;
+    let again = std::process::Command::new(program("fleet-server")?)
+        .arg("init")
+        .arg("--dir")
+        .arg(server.dir())
+        .arg("--offline-keys")
+        .arg(dir.path().join("other-keys"))
+        .output()?;
+    assert!(!again.status.success());
+    assert!(String::from_utf8_lossy(&again.stderr).contains("exists already"));
+    assert_eq!(std::fs::read(server.database())?, before);
+    assert!(!dir.path().join("other-keys").exists());
+    Ok(())
+}
+
+/// Starts an agent that must not get in; returns what it said.
+async fn refused(agent: &mut Agent) -> anyhow::Result<String> {
+    let outcome = agent.start().await;
+    let error = outcome.err().context("the device must not enrol")?;
+    Ok(format!("{error:#}"))
+}
+
+#[tokio::test]
+async fn wrong_and_used_claim_tokens_are_refused_and_audited() -> anyhow::Result<()> {
+    let fleet = Fleet::start(0).await?;
+    let bundle = fleet.factory_bundle(1).await?;
+    let mut first = Agent::new(fleet.dir(), "first", &bundle)?;
+    first.start().await?;
+    let mut second = Agent::new(fleet.dir(), "second", &bundle)?;
+    let said = refused(&mut second).await?;
+    assert!(said.contains("used"), "{said}");
+
+    let mut wrong = bundle.clone();
+    wrong["claim_token"] = json!("flt_0000000000000000000000000000000000000000000000000000000000000000");
+    let mut third = Agent::new(fleet.dir(), "third", &wrong)?;
+    let said = refused(&mut third).await?;
+    assert!(said.to_lowercase().contains("token"), "{said}");
+
+    let devices = fleet.server.get("/api/v1/devices").await?;
+    assert_eq!(devices["items"].as_array().map(Vec::len), Some(1), "{devices}");
+    let events = fleet.server.get("/api/v1/audit?event=enrolment.refused").await?;
+    assert!(
+        events["items"].as_array().is_some_and(|items| items.len() >= 2),
+        "{events}"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn nothing_is_open_but_the_probes() -> anyhow::Result<()> {
+    let (server, _dir) = server().await?;
+    let http = reqwest::Client::new();
+    let document = server.get("/openapi.json").await?;
+    let paths = document["paths"].as_object().context("paths")?;
+    assert!(paths.len() > 20, "{} paths", paths.len());
+    for (path, item) in paths {
+        for method in item.as_object().context("item")?.keys() {
+            let url = format!("{}{}", server.api, path.replace(['{', '}'], ""));
+            let method: Method = method.to_uppercase().parse()?;
+            let open = matches!(path.as_str(), "/livez" | "/readyz");
+            for token in [None, Some("flt_wrong")] {
+                let mut request = http.request(method.clone(), &url);
+                if let Some(token) = token {
+                    request = request.bearer_auth(token);
+                }
+                let status = request.send().await?.status();
+                let expected = if open { StatusCode::OK } else { StatusCode::UNAUTHORIZED };
+                assert_eq!(status, expected, "{method} {path} with token {token:?}");
+            }
+        }
+    }
+    for path in ["/metrics", "/openapi.json", "/docs", "/api/v1/nothing"] {
+        assert_eq!(
+            http.get(format!("{}{path}", server.api)).send().await?.status(),
+            StatusCode::UNAUTHORIZED,
+            "{path}"
+        );
+    }
+    Ok(())
+}

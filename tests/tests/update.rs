@@ -1,0 +1,117 @@
+//! Updates under SIGKILL: of the agent in every state, of the server in the middle of a rollout. After every restart a
+//! valid model serves, and the update goes on.
+
+use std::collections::BTreeMap;
+
+use anyhow::Context as _;
+use flotilla_tests::agent::PATIENCE;
+use flotilla_tests::model::{LINE, rows};
+use flotilla_tests::process::eventually;
+use flotilla_tests::{Agent, Fleet};
+use serde_json::{Value, json};
+
+/// The states that an update passes through when nothing is wrong.
+const STATES: [&str; 8] =
+    ["waiting", "downloading", "verifying", "installing", "self-testing", "activating", "soaking", "committing"];
+const KILLS_PER_STATE: u64 = 3;
+
+/// The model must answer, and answer sensibly: it was trained to tell these rows apart.
+async fn serves(agent: &Agent) -> anyhow::Result<()> {
+    let rows = rows(40);
+    let values: Vec<Vec<f32>> = rows.iter().map(|(values, _)| values.clone()).collect();
+    let labels = agent.infer(LINE, &values).await.with_context(|| agent.log_tail())?;
+    let right = labels.iter().zip(&rows).filter(|(got, (_, truth))| got == truth).count();
+    anyhow::ensure!(right >= 32, "{right} of 40 rows are right");
+    Ok(())
+}
+
+fn active(status: &Value) -> &Value {
+    &status["slots"]["main"]["active"]["semver"]
+}
+
+#[tokio::test]
+async fn the_agent_survives_sigkill_in_every_state() -> anyhow::Result<()> {
+    let mut fleet = Fleet::start(1).await?;
+    let version = fleet.server.labelled_version().await?;
+    // Large enough for several chunks; two versions that take turns.
+    let models = [
+        fleet.server.release(&version, "1.0.0", 1, &[256, 192]).await?,
+        fleet.server.release(&version, "2.0.0", 2, &[256, 192]).await?,
+    ];
+    let first = fleet.server.roll_out(&models[0], 0.1).await?;
+    fleet.server.rollout_when(&first, &["completed"]).await?;
+    serves(&fleet.agents[0]).await?;
+
+    let mut kills: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut turn = 0;
+    for state in STATES {
+        for _ in 0..KILLS_PER_STATE {
+            turn += 1;
+            let model = &models[turn % 2];
+            let agent = &mut fleet.agents[0];
+            agent.stop().await?;
+            let paused = agent.data_dir().join("paused");
+            if paused.exists() {
+                std::fs::remove_file(&paused)?;
+            }
+            agent.configure(&format!("[debug]\npause_in_state = \"{state}\"\n"));
+            agent.start().await?;
+            let rollout = fleet.server.roll_out(model, 0.1).await?;
+            let agent = &mut fleet.agents[0];
+            let reached = eventually("the update pauses", PATIENCE, async || Ok(paused.exists().then_some(()))).await;
+            reached.with_context(|| format!("{state}: {}", agent.log_tail()))?;
+            serves(agent).await.with_context(|| format!("paused in {state}"))?;
+            agent.kill()?;
+            *kills.entry(state).or_default() += 1;
+
+            agent.configure("");
+            agent.start().await?;
+            serves(agent).await.with_context(|| format!("restarted after SIGKILL in {state}"))?;
+            fleet.server.rollout_when(&rollout, &["completed"]).await.with_context(|| state)?;
+            let agent = &fleet.agents[0];
+            agent.status_when("the new version", |status| active(status) == &model["semver"]).await?;
+            serves(agent).await?;
+        }
+    }
+    println!("SIGKILL of the agent by state of its update:");
+    for state in STATES {
+        println!("  {state:<14} {}", kills[state]);
+        assert_eq!(kills[state], KILLS_PER_STATE);
+    }
+    let audit = fleet.server.get("/api/v1/audit/verify").await?;
+    assert_eq!(audit["ok"], true, "{audit}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_rollout_goes_on_after_sigkill_of_the_server() -> anyhow::Result<()> {
+    let mut fleet = Fleet::start(2).await?;
+    let version = fleet.server.labelled_version().await?;
+    let model = fleet.server.release(&version, "1.0.0", 1, &[64]).await?;
+    let rollout = fleet
+        .server
+        .post("/api/v1/rollouts", json!({"model_version": model["id"], "soak_s": 1.0}))
+        .await?;
+    let id = rollout["id"].as_str().context("id")?.to_owned();
+    fleet.server.post(&format!("/api/v1/rollouts/{id}/start"), json!({})).await?;
+    // The canary has its order: kill the server now, with the rollout half way.
+    let path = format!("/api/v1/rollouts/{id}/deployments");
+    eventually("the canary", PATIENCE, async || {
+        let page = fleet.server.get(&path).await?;
+        Ok(page["items"].as_array().filter(|items| !items.is_empty()).map(|_| ()))
+    })
+    .await?;
+    fleet.server.kill()?;
+    fleet.server.serve().await?;
+    let done = fleet.server.rollout_when(&id, &["completed", "halted"]).await?;
+    assert_eq!(done["state"], "completed", "{done}");
+    for agent in &fleet.agents {
+        agent.status_when("the model", |status| active(status) == "1.0.0").await?;
+        serves(agent).await?;
+    }
+    let page = fleet.server.get(&path).await?;
+    let phases: Vec<_> = page["items"].as_array().context("items")?.iter().map(|d| &d["phase"]).collect();
+    assert_eq!(phases.len(), 2, "each device once: {page}");
+    assert!(phases.contains(&&json!(0)) && phases.contains(&&json!(1)), "a canary first: {page}");
+    Ok(())
+}
