@@ -68,14 +68,14 @@ pub fn open_epoch(txn: &Txn<'_>, at: i64) -> Result<AuditHead, StoreError> {
 }
 
 fn append_record(txn: &Txn<'_>, head: AuditHead, record: &AuditRecord) -> Result<AuditHead, StoreError> {
-    let bytes = encode_entry(record).map_err(|source| unreadable(&head, source))?;
+    let bytes = encode_entry(record).map_err(|source| unreadable(head, source))?;
     txn.table(AUDIT)?.insert((head.epoch, head.count), bytes.as_slice())?;
     let next = head.append(&bytes);
     txn.put(keys::AUDIT_HEAD, &next)?;
     Ok(next)
 }
 
-fn unreadable(head: &AuditHead, source: CodecError) -> StoreError {
+fn unreadable(head: AuditHead, source: CodecError) -> StoreError {
     StoreError::Value {
         key: format!("audit entry {} of epoch {}", head.count, head.epoch),
         source,
@@ -151,7 +151,11 @@ mod tests {
                 .write(|txn| {
                     open_epoch(txn, boot)?;
                     for n in 0..4 {
-                        append(txn, &Entry::new("test.event", format!("n:{n}")).with("text", "x".repeat(2000)), boot)?;
+                        append(
+                            txn,
+                            &Entry::new("test.event", format!("n:{n}")).with("text", "x".repeat(2000)),
+                            boot,
+                        )?;
                     }
                     Ok(())
                 })
@@ -170,6 +174,6 @@ mod tests {
         }
         assert_eq!(seen.len(), 15);
         assert!(!store.read(waiting).unwrap());
-        assert_eq!(store.write(|txn| head(txn)).unwrap(), known);
+        assert_eq!(store.write(head).unwrap(), known);
     }
 }

@@ -289,19 +289,39 @@ impl Config {
             })
         };
         let keep_alive = self.link.keep_alive_s;
-        rule((1..=3600).contains(&keep_alive), "link.keep_alive_s", keep_alive, "1 to 3600")?;
+        rule(
+            (1..=3600).contains(&keep_alive),
+            "link.keep_alive_s",
+            keep_alive,
+            "1 to 3600",
+        )?;
         let cap = self.link.backoff_cap_ms;
         rule(cap >= 10, "link.backoff_cap_ms", cap, "at least 10")?;
         let window = self.update.window_chunks;
-        rule((1..=256).contains(&window), "update.window_chunks", u64::from(window), "1 to 256")?;
+        rule(
+            (1..=256).contains(&window),
+            "update.window_chunks",
+            u64::from(window),
+            "1 to 256",
+        )?;
         let flight = self.spool.max_in_flight;
-        rule((1..=64).contains(&flight), "spool.max_in_flight", flight as u64, "1 to 64")?;
+        rule(
+            (1..=64).contains(&flight),
+            "spool.max_in_flight",
+            flight as u64,
+            "1 to 64",
+        )?;
         let records = self.spool.max_records;
         rule(records >= 16, "spool.max_records", records as u64, "at least 16")?;
         let bytes = self.spool.max_bytes;
         rule(bytes >= 1024 * 1024, "spool.max_bytes", bytes, "at least 1 MiB")?;
         let interval = self.telemetry.bundle_interval_ms;
-        rule(interval >= 100, "telemetry.bundle_interval_ms", interval, "at least 100")?;
+        rule(
+            interval >= 100,
+            "telemetry.bundle_interval_ms",
+            interval,
+            "at least 100",
+        )?;
         for stream in &self.streams {
             stream.check().map_err(ConfigError::Stream)?;
         }
@@ -353,7 +373,10 @@ mod tests {
         let refused = config
             .overridden(|name| (name == "FLOTILLA_AGENT_LISTEN").then(|| "nowhere".to_owned()))
             .unwrap_err();
-        assert!(refused.to_string().starts_with("FLOTILLA_AGENT_LISTEN=nowhere"), "{refused}");
+        assert!(
+            refused.to_string().starts_with("FLOTILLA_AGENT_LISTEN=nowhere"),
+            "{refused}"
+        );
     }
 
     #[test]
@@ -361,6 +384,12 @@ mod tests {
         let text = "data_dir = '/x'\n[debug]\npause_in_state = 'soaking'\n[update]\nwindow_chunks = 0\n";
         let config = parse(text).unwrap();
         assert_eq!(parse(&config.to_toml().unwrap()).unwrap(), config);
-        assert!(config.checked().unwrap_err().to_string().contains("update.window_chunks"));
+        assert!(
+            config
+                .checked()
+                .unwrap_err()
+                .to_string()
+                .contains("update.window_chunks")
+        );
     }
 }

@@ -101,7 +101,10 @@ pub async fn enrol(
     let answer = post(clock, &bundle, &request).await?;
     // The server may only confirm the name: the certificate is what counts, and it must fit the key.
     if answer.device != device {
-        return Err(EnrolError::Answer(format!("it is for device '{}', this is '{device}'", answer.device)));
+        return Err(EnrolError::Answer(format!(
+            "it is for device '{}', this is '{device}'",
+            answer.device
+        )));
     }
     tls::client_config(&[], Some(keys.client_identity(&answer.certificate_pem)?), clock)?;
     let enrolled = Enrolled {
@@ -187,7 +190,9 @@ async fn post(clock: &Clock, bundle: &FactoryBundle, request: &EnrolRequest) -> 
     let mut body = Vec::new();
     while let Some(piece) = response.chunk().await.map_err(unreachable)? {
         if body.len().saturating_add(piece.len()) > MAX_ANSWER_BYTES {
-            return Err(EnrolError::Answer(format!("it is longer than {MAX_ANSWER_BYTES} bytes")));
+            return Err(EnrolError::Answer(format!(
+                "it is longer than {MAX_ANSWER_BYTES} bytes"
+            )));
         }
         body.extend_from_slice(&piece);
     }
@@ -217,3 +222,6 @@ fn with_causes(error: &reqwest::Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests;

@@ -47,7 +47,9 @@ pub struct DeviceKeys {
 
 impl std::fmt::Debug for DeviceKeys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("DeviceKeys").field("signing", &self.signing).finish_non_exhaustive()
+        f.debug_struct("DeviceKeys")
+            .field("signing", &self.signing)
+            .finish_non_exhaustive()
     }
 }
 
@@ -66,7 +68,9 @@ impl DeviceKeys {
             let mut seed = Zeroizing::new([0u8; 32]);
             random::fill(seed.as_mut_slice())?;
             let pair = KeyPair::from_seed(&seed);
-            let pem = pair.to_pkcs8_pem().map_err(|why: TrustError| IdentityError::Make(why.to_string()))?;
+            let pem = pair
+                .to_pkcs8_pem()
+                .map_err(|why: TrustError| IdentityError::Make(why.to_string()))?;
             Ok(Zeroizing::new(pem))
         })?;
         let signing = KeyPair::from_pkcs8_pem(&signing_pem).map_err(unusable(&signing_path))?;
@@ -94,8 +98,13 @@ impl DeviceKeys {
         let pair = rcgen::KeyPair::from_pem(&self.tls_pem).map_err(failed)?;
         let mut params = rcgen::CertificateParams::default();
         params.distinguished_name = rcgen::DistinguishedName::new();
-        params.distinguished_name.push(rcgen::DnType::CommonName, device.as_str());
-        params.serialize_request(&pair).and_then(|request| request.pem()).map_err(failed)
+        params
+            .distinguished_name
+            .push(rcgen::DnType::CommonName, device.as_str());
+        params
+            .serialize_request(&pair)
+            .and_then(|request| request.pem())
+            .map_err(failed)
     }
 
     /// The public half of the wrapping key.

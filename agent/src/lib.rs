@@ -25,6 +25,8 @@ pub mod status;
 pub mod store;
 pub mod tasks;
 pub mod telemetry;
+#[cfg(test)]
+mod test_server;
 pub mod tls;
 pub mod trust_state;
 
@@ -229,7 +231,9 @@ fn broker_source(
     clock: &Clock,
 ) -> Result<BrokerSource, AgentError> {
     // Unusable keys or anchors are told at start, not at the first connection.
-    let identity = device_keys.client_identity(&enrolled.certificate_pem).map_err(IdentityError::from)?;
+    let identity = device_keys
+        .client_identity(&enrolled.certificate_pem)
+        .map_err(IdentityError::from)?;
     let anchors = der(trust.tls_anchors());
     tls::client_config(&anchors, Some(identity.clone_key()), clock).map_err(IdentityError::from)?;
     let (store, clock, known) = (Arc::clone(store), clock.clone(), enrolled.broker.clone());
@@ -313,7 +317,10 @@ impl Parts {
         };
         let sealer = self.sealer(drift);
         tasks.spawn("updates", driver.run(ordered, token.clone()));
-        tasks.spawn("telemetry", Arc::clone(&sealer).run(Arc::clone(&reporter), interval_seen, token.clone()));
+        tasks.spawn(
+            "telemetry",
+            Arc::clone(&sealer).run(Arc::clone(&reporter), interval_seen, token.clone()),
+        );
         tasks.spawn("reports", Arc::clone(&reporter).run(token.clone()));
         let mut outer = Tasks::new();
         outer.spawn("router", router.run(incoming, link_stop.clone()));
@@ -453,7 +460,10 @@ impl Parts {
         };
         policies.apply(&desired);
         if self.clock.now_ms() >= desired.header.expires {
-            warn!(version = desired.header.version, "the last desired state has expired: no new install starts");
+            warn!(
+                version = desired.header.version,
+                "the last desired state has expired: no new install starts"
+            );
             return Ok(());
         }
         if orders.try_send(desired).is_err() {
@@ -470,7 +480,10 @@ impl Parts {
             }
         };
         if tokio::time::timeout(FLUSH, empty).await.is_err() {
-            info!(records = self.spool.depth().records, "left in the spool for the next start");
+            info!(
+                records = self.spool.depth().records,
+                "left in the spool for the next start"
+            );
         }
     }
 }

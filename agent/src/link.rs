@@ -14,7 +14,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use flotilla_protocol::ids::DeviceId;
 use flotilla_protocol::topics::{Down, Filter, Topic, Up};
-use rumqttc::{AsyncClient, ClientError, Event, EventLoop, MqttOptions, Packet, QoS, SubscribeFilter, TlsConfiguration, Transport};
+use rumqttc::{
+    AsyncClient, ClientError, Event, EventLoop, MqttOptions, Packet, QoS, SubscribeFilter, TlsConfiguration, Transport,
+};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -143,7 +145,9 @@ pub struct Link {
 
 impl std::fmt::Debug for Link {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Link").field("device", &self.device).finish_non_exhaustive()
+        f.debug_struct("Link")
+            .field("device", &self.device)
+            .finish_non_exhaustive()
     }
 }
 
@@ -273,7 +277,11 @@ impl Link {
     /// Gives the publish back when the client has no room for it now.
     fn publish(&self, client: &AsyncClient, publish: Publish) -> Option<Publish> {
         let topic = Topic::Up(self.device.clone(), publish.topic).to_string();
-        let qos = if publish.acknowledged { QoS::AtLeastOnce } else { QoS::AtMostOnce };
+        let qos = if publish.acknowledged {
+            QoS::AtLeastOnce
+        } else {
+            QoS::AtMostOnce
+        };
         match client.try_publish(topic, qos, false, publish.payload.clone()) {
             Ok(()) => None,
             Err(ClientError::TryRequest(_) | ClientError::Request(_)) => Some(publish),
@@ -295,9 +303,11 @@ impl Link {
                 self.events.send(LinkEvent::Connected).await.map_err(gone)
             }
             Packet::Publish(publish) => match publish.topic.parse::<Topic>() {
-                Ok(Topic::Down(device, down)) if device == self.device => {
-                    self.events.send(LinkEvent::Down(down, publish.payload)).await.map_err(gone)
-                }
+                Ok(Topic::Down(device, down)) if device == self.device => self
+                    .events
+                    .send(LinkEvent::Down(down, publish.payload))
+                    .await
+                    .map_err(gone),
                 Ok(Topic::Head) => self.events.send(LinkEvent::Head(publish.payload)).await.map_err(gone),
                 _ => {
                     debug!(topic = %publish.topic, "a message on a topic that is not ours is ignored");
@@ -358,15 +368,4 @@ pub(crate) fn wire() -> (LinkHandle, mpsc::Receiver<Publish>, watch::Sender<bool
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn broker_addresses() {
-        assert_eq!(broker_address("mqtts://fleet.example:18883"), Ok(("fleet.example".to_owned(), 18883)));
-        assert_eq!(broker_address("mqtts://10.0.0.7"), Ok(("10.0.0.7".to_owned(), 8883)));
-        for bad in ["mqtt://x:1", "mqtts://", "mqtts://a b:1", "mqtts://x:99999", "x:1", "mqtts://u@x:1"] {
-            assert!(broker_address(bad).is_err(), "{bad}");
-        }
-    }
-}
+mod tests;

@@ -16,7 +16,11 @@ use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 #[derive(Debug, Parser)]
-#[command(name = "fleet-agent", version, about = "Runs, updates and watches models on this device")]
+#[command(
+    name = "fleet-agent",
+    version,
+    about = "Runs, updates and watches models on this device"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -88,9 +92,11 @@ fn start(cli: Cli) -> anyhow::Result<()> {
         } => {
             let config = prepared(&config)?;
             let (store, _lock) = fleet_agent::open_data(&config)?;
-            let enrolled =
-                runtime.block_on(enroll::enrol(&config, &store, &Clock::system(), &bundle, device_id))?;
-            print(&format!("enrolled as '{}' in fleet {}\n", enrolled.device, enrolled.fleet))
+            let enrolled = runtime.block_on(enroll::enrol(&config, &store, &Clock::system(), &bundle, device_id))?;
+            print(&format!(
+                "enrolled as '{}' in fleet {}\n",
+                enrolled.device, enrolled.fleet
+            ))
         }
         Command::Status { config } => runtime.block_on(status(&Config::load(&config)?)),
     }
@@ -100,7 +106,9 @@ fn prepared(path: &Path) -> anyhow::Result<Config> {
     let config = Config::load(path)?;
     let filter = EnvFilter::try_new(&config.log.filter)
         .with_context(|| format!("log.filter = '{}' cannot be read", config.log.filter))?;
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     match config.log.format {
         LogFormat::Text => subscriber.init(),
         LogFormat::Json => subscriber.json().init(),
@@ -130,7 +138,13 @@ async fn status(config: &Config) -> anyhow::Result<()> {
     let url = format!("http://{}{STATUS_PATH}", address.trim());
     fleet_agent::install_crypto();
     let client = reqwest::Client::builder().no_proxy().build()?;
-    let body = client.get(&url).send().await.context("the agent does not answer")?.bytes().await?;
+    let body = client
+        .get(&url)
+        .send()
+        .await
+        .context("the agent does not answer")?
+        .bytes()
+        .await?;
     let status: serde_json::Value = serde_json::from_slice(&body).context("the agent's answer cannot be read")?;
     print(&format!("{}\n", serde_json::to_string_pretty(&status)?))
 }

@@ -8,7 +8,10 @@ pub struct NoRandomness;
 /// Fills `out`.
 pub fn fill(out: &mut [u8]) -> Result<(), NoRandomness> {
     let provider = rustls::crypto::ring::default_provider();
-    provider.secure_random.fill(out).map_err(|_get_random_failed| NoRandomness)
+    provider
+        .secure_random
+        .fill(out)
+        .map_err(|_get_random_failed| NoRandomness)
 }
 
 /// A number for jitter; the middle of the range where there is no randomness.

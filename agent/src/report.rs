@@ -133,7 +133,10 @@ impl Reporter {
             device: self.signer.device.clone(),
             facts: facts(&self.facts.hardware_class, &self.facts.data_dir),
             slots: states.iter().map(|(slot, state)| state.slot_report(slot)).collect(),
-            deployments: states.iter().filter_map(|(slot, state)| state.deployment_report(slot)).collect(),
+            deployments: states
+                .iter()
+                .filter_map(|(slot, state)| state.deployment_report(slot))
+                .collect(),
             documents: self.trust.versions(),
             trusted_time: now,
             attack: self.trust.last_attack()?,
@@ -163,7 +166,10 @@ impl Reporter {
         if known <= ours {
             return Ok(());
         }
-        warn!(ours, known, "the server knows a later report: this device was restored from a copy");
+        warn!(
+            ours,
+            known, "the server knows a later report: this device was restored from a copy"
+        );
         let entry = Entry::new("device.restored", format!("device:{}", self.signer.device))
             .with("report_counter", ours)
             .with("known_to_server", known);
@@ -218,7 +224,12 @@ impl Reporter {
     }
 }
 
-type Summary = Vec<(String, Option<String>, bool, Option<flotilla_protocol::report::DeploymentState>)>;
+type Summary = Vec<(
+    String,
+    Option<String>,
+    bool,
+    Option<flotilla_protocol::report::DeploymentState>,
+)>;
 
 /// What a report says of the slots, but for progress.
 fn summary(states: &States) -> Summary {
@@ -228,7 +239,13 @@ fn summary(states: &States) -> Summary {
             let slot_report = state.slot_report(slot);
             let deployment = state.deployment_report(slot);
             (
-                format!("{slot} {}", deployment.as_ref().map(|d| d.deployment.to_string()).unwrap_or_default()),
+                format!(
+                    "{slot} {}",
+                    deployment
+                        .as_ref()
+                        .map(|d| d.deployment.to_string())
+                        .unwrap_or_default()
+                ),
                 slot_report.active.map(|model| model.manifest.to_string()),
                 slot_report.committed,
                 deployment.map(|deployment| deployment.state),

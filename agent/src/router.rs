@@ -52,9 +52,13 @@ pub struct Policies {
 impl Policies {
     pub fn apply(&self, desired: &DesiredState) {
         let policy = &desired.telemetry;
-        let asked = policy.bundle_interval_ms.max(self.config.min_bundle_interval_ms).max(100);
+        let asked = policy
+            .bundle_interval_ms
+            .max(self.config.min_bundle_interval_ms)
+            .max(100);
         let interval = Duration::from_millis(asked);
-        self.interval.send_if_modified(|known| std::mem::replace(known, interval) != interval);
+        self.interval
+            .send_if_modified(|known| std::mem::replace(known, interval) != interval);
         self.inference.set_harvest_policy(policy.harvest.clone());
     }
 }
@@ -106,7 +110,11 @@ impl Router {
     fn desired(&self, bytes: &Bytes) {
         match on_disk(|| self.trust.accept_desired_state(bytes)) {
             Ok(desired) => {
-                info!(version = desired.header.version, targets = desired.targets.len(), "desired state accepted");
+                info!(
+                    version = desired.header.version,
+                    targets = desired.targets.len(),
+                    "desired state accepted"
+                );
                 if let Err(why) = on_disk(|| self.reporter.reconcile(desired.last_report_counter)) {
                     error!(%why, "the report counter could not be raised");
                 }
@@ -161,16 +169,15 @@ impl Router {
     }
 }
 
-fn read<T: serde::de::DeserializeOwned>(
-    what: &str,
-    bytes: &[u8],
-    cap: usize,
-    schema: impl Fn(&T) -> u16,
-) -> Option<T> {
+fn read<T: serde::de::DeserializeOwned>(what: &str, bytes: &[u8], cap: usize, schema: impl Fn(&T) -> u16) -> Option<T> {
     match codec::from_slice::<T>(bytes, cap) {
         Ok(message) if schema(&message) == SCHEMA => Some(message),
         Ok(message) => {
-            warn!(what, schema = schema(&message), "a message of another layout is ignored");
+            warn!(
+                what,
+                schema = schema(&message),
+                "a message of another layout is ignored"
+            );
             None
         }
         Err(why) => {

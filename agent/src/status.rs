@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use crate::inference::InferenceHandle;
 use crate::link::LinkHandle;
 use crate::ota::driver::States;
+use crate::ota::state::Bank;
 use crate::report::Reporter;
 use crate::serve::stream::StreamStatus;
 use crate::spool::disk::DiskSpool;
@@ -81,7 +82,7 @@ struct Documents {
 
 #[derive(Debug, Serialize)]
 struct Attack {
-    attack: String,
+    name: String,
     detail: String,
     at: i64,
 }
@@ -107,7 +108,11 @@ impl StatusSource {
             device: reporter.signer.device.to_string(),
             agent_version: env!("CARGO_PKG_VERSION"),
             boot_epoch: reporter.signer.boot_epoch,
-            link: if self.link.is_connected() { "connected" } else { "disconnected" },
+            link: if self.link.is_connected() {
+                "connected"
+            } else {
+                "disconnected"
+            },
             slots: self.slots(),
             spool: SpoolStatus {
                 records: depth.records,
@@ -127,7 +132,7 @@ impl StatusSource {
             },
             trusted_time: reporter.clock.now_ms(),
             last_attack: attack.map(|attack| Attack {
-                attack: attack.attack,
+                name: attack.attack,
                 detail: attack.detail,
                 at: attack.at,
             }),
@@ -146,7 +151,7 @@ impl StatusSource {
                 let status = SlotStatus {
                     state: state.phase.name().as_str(),
                     active: report.active,
-                    bank: state.active.map(|bank| bank.as_str()),
+                    bank: state.active.map(Bank::as_str),
                     committed: report.committed,
                     deployment: state.deployment_report(&slot),
                     inferences: health.inferences,

@@ -11,7 +11,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
 
 use flotilla_protocol::codec::{self, CodecError};
-use redb::{Database, ReadTransaction, ReadableDatabase as _, ReadableTable as _, Table, TableDefinition, WriteTransaction};
+use redb::{
+    Database, ReadTransaction, ReadableDatabase as _, ReadableTable as _, Table, TableDefinition, WriteTransaction,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tracing::{info, warn};
@@ -201,7 +203,10 @@ impl Store {
 
     /// Has the reserve on disk if there is space for it.
     pub fn keep_reserve(&self) {
-        let there = self.reserve.metadata().is_ok_and(|meta| meta.len() == self.reserve_bytes);
+        let there = self
+            .reserve
+            .metadata()
+            .is_ok_and(|meta| meta.len() == self.reserve_bytes);
         if there || self.reserve_bytes == 0 {
             return;
         }
@@ -313,6 +318,6 @@ mod tests {
         let refused = Store::open(dir.path(), 0).unwrap_err();
         assert!(matches!(refused, StoreError::Newer { found: 2, .. }), "{refused}");
         let counter = open_database(&dir.path().join("agent.redb")).unwrap();
-        assert_eq!(counter.begin_read().unwrap().open_table(SLOTS).is_ok(), true);
+        assert!(counter.begin_read().unwrap().open_table(SLOTS).is_ok());
     }
 }

@@ -56,7 +56,10 @@ impl Tasks {
         .await
         .is_ok();
         if !drained {
-            warn!(left = self.set.len(), "the deadline for shutdown has passed: aborting what is left");
+            warn!(
+                left = self.set.len(),
+                "the deadline for shutdown has passed: aborting what is left"
+            );
             self.set.shutdown().await;
         }
         drained

@@ -125,7 +125,11 @@ impl Sealer {
     fn drift(&self) -> bool {
         let events = self.inference.take_drift_events();
         for event in &events {
-            let name = if event.status.drifted { "drift.detected" } else { "drift.cleared" };
+            let name = if event.status.drifted {
+                "drift.detected"
+            } else {
+                "drift.cleared"
+            };
             let worst: Vec<&str> = event.status.worst.iter().map(|feature| feature.name.as_str()).collect();
             let entry = Entry::new(name, format!("slot:{}", event.slot))
                 .with("line", &event.line)
@@ -150,7 +154,11 @@ impl Sealer {
         let mut unsealed = self.unsealed.lock().unwrap_or_else(PoisonError::into_inner);
         for model in self.inference.take_telemetry() {
             // Also those with zeros, or an idle model would not be named.
-            if unsealed.models.iter().any(|known| known.slot == model.slot && known.manifest == model.manifest) {
+            if unsealed
+                .models
+                .iter()
+                .any(|known| known.slot == model.slot && known.manifest == model.manifest)
+            {
                 add(&mut unsealed.models, model);
             } else {
                 unsealed.models.push(model);
@@ -253,10 +261,14 @@ impl Sealer {
             let now = self.clock.now_ms();
             let bundle = self.bundle(Vec::new(), now, now);
             let sealed = self.spool.seal(RecordKind::Audit, AUDIT_BYTES as u64, |txn, key| {
-                let Some(taken) = audit::take(txn, AUDIT_BYTES)? else { return Ok(None) };
+                let Some(taken) = audit::take(txn, AUDIT_BYTES)? else {
+                    return Ok(None);
+                };
                 let version = (taken.head.epoch << 32).saturating_add(taken.head.count);
                 let head = SignedAuditHead {
-                    header: self.signer.header(SignedAuditHead::SCHEMA, version, now, AUDIT_HEAD_LIFE_MS),
+                    header: self
+                        .signer
+                        .header(SignedAuditHead::SCHEMA, version, now, AUDIT_HEAD_LIFE_MS),
                     device: self.signer.device.clone(),
                     head: taken.head,
                 };
@@ -350,7 +362,10 @@ pub async fn send(spool: Arc<DiskSpool>, link: LinkHandle, sealed: Arc<Notify>, 
         } else {
             spool.disconnected();
         }
-        let resend = spool.next_resend().unwrap_or(u64::MAX).min(now().saturating_add(60_000));
+        let resend = spool
+            .next_resend()
+            .unwrap_or(u64::MAX)
+            .min(now().saturating_add(60_000));
         tokio::select! {
             () = stop.cancelled() => return,
             () = sealed.notified() => {}

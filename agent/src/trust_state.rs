@@ -96,7 +96,12 @@ impl TrustState {
 
     /// DER certificates that a server of this fleet may be signed by.
     pub fn tls_anchors(&self) -> Vec<Vec<u8>> {
-        self.trust().root().tls_anchors.iter().map(|anchor| anchor.to_vec()).collect()
+        self.trust()
+            .root()
+            .tls_anchors
+            .iter()
+            .map(|anchor| anchor.to_vec())
+            .collect()
     }
 
     pub fn fleet(&self) -> flotilla_protocol::ids::FleetId {
@@ -135,10 +140,11 @@ impl TrustState {
 
     /// `down/desired`. The accepted document is kept, so that an update goes on after a reboot without the server.
     pub fn accept_desired_state(&self, bytes: &[u8]) -> Result<DesiredState, NotAccepted> {
-        let accepted = self.change(|trust, wall_ms| {
-            trust.accept_desired_state(bytes, &self.device, self.thumbprint, wall_ms)
-        });
-        let desired = self.or_refuse(accepted, "desired state", Digest::of(bytes))?.into_inner();
+        let accepted =
+            self.change(|trust, wall_ms| trust.accept_desired_state(bytes, &self.device, self.thumbprint, wall_ms));
+        let desired = self
+            .or_refuse(accepted, "desired state", Digest::of(bytes))?
+            .into_inner();
         if self.stored_desired_state()?.as_ref() != Some(&desired) {
             self.store.put(keys::DESIRED, &desired)?;
         }

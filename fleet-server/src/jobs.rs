@@ -234,74 +234,82 @@ async fn work(app: &App, claim: &Claim, control: &Arc<Control>) -> Result<(), Jo
 async fn supervise(app: &App, claim: &Claim, control: &Control, mut shutdown: Shutdown) -> std::convert::Infallible {
     let mut last = None;
     loop {
-        if shutdown.is_stopping() {
-            control.stop(Stop::Shutdown);
-        }
         let progress = control.progress();
-        match store::heartbeat(&app.db, claim, &progress, clock::now_ms(), lease_until()).await {
-            Ok(true) => control.stop(Stop::Cancelled),
-            Ok(false) => {}
-            Err(StoreError::Conflict(_)) => control.stop(Stop::Lost),
-            Err(error) => tracing::warn!(job = %claim.id, %error, "no heartbeat"),
-        }
+        beat(app, claim, control, &progress).await;
         if last.as_ref() != Some(&progress) {
             app.changes.tell(Change::Job(claim.id));
             last = Some(progress);
         }
-        let pause = tokio::time::sleep(HEARTBEAT);
         if shutdown.is_stopping() {
-            pause.await;
-        } else {
-            tokio::select! {
-                () = pause => {}
-                () = shutdown.wait() => {}
-            }
+            control.stop(Stop::Shutdown);
+            tokio::time::sleep(HEARTBEAT).await;
+            continue;
         }
+        // An elapsed timeout is the next beat.
+        drop(tokio::time::timeout(HEARTBEAT, shutdown.wait()).await);
+    }
+}
+
+/// One heartbeat, and what it brings back.
+async fn beat(app: &App, claim: &Claim, control: &Control, progress: &Progress) {
+    match store::heartbeat(&app.db, claim, progress, clock::now_ms(), lease_until()).await {
+        Ok(true) => control.stop(Stop::Cancelled),
+        Ok(false) => {}
+        Err(StoreError::Conflict(_)) => control.stop(Stop::Lost),
+        Err(error) => tracing::warn!(job = %claim.id, %error, "no heartbeat"),
     }
 }
 
 /// Records a job that did not succeed, and what becomes of its run.
 async fn settle(app: &App, claim: &Claim, stop: Option<Stop>, error: JobError) -> Result<(), StoreError> {
-    let now = clock::now_ms();
     if stop == Some(Stop::Lost) {
         return Ok(());
     }
     let mut tx = app.db.begin().await?;
-    let run = run_of(claim);
-    let progress = |message: &str| Progress {
-        share: 0.0,
-        message: message.to_owned(),
-    };
     match (error, stop) {
         (JobError::Stopped, Some(Stop::Cancelled)) => {
-            store::finish(&mut tx, claim, JobState::Cancelled, &progress("cancelled"), None, now).await?;
-            if let Some(run) = run {
-                runs::end(&mut tx, run, RunStatus::Killed, None, now).await?;
-            }
-            log_end(&mut tx, claim, "cancelled", "").await?;
+            end(&mut tx, claim, (JobState::Cancelled, RunStatus::Killed), None).await?;
         }
         (JobError::Failed(why), _) => {
-            tracing::warn!(job = %claim.id, %why, "job failed");
-            store::finish(&mut tx, claim, JobState::Failed, &progress("failed"), Some(&why), now).await?;
-            if let Some(run) = run {
-                runs::end(&mut tx, run, RunStatus::Failed, Some(&why), now).await?;
-            }
-            log_end(&mut tx, claim, "failed", &why).await?;
+            end(&mut tx, claim, (JobState::Failed, RunStatus::Failed), Some(&why)).await?;
         }
-        (error, stop) => {
-            let forgiven = stop == Some(Stop::Shutdown);
-            let why = if forgiven {
-                "waiting: the server stopped".to_owned()
-            } else {
-                format!("waiting to be tried again: {error}")
-            };
-            store::requeue(&mut tx, claim, forgiven, &why, now).await?;
-            if let Some(run) = run {
-                runs::set_status(&mut tx, run, RunStatus::Scheduled).await?;
-            }
-        }
+        (_, Some(Stop::Shutdown)) => again(&mut tx, claim, true, "waiting: the server stopped").await?,
+        (error, _) => again(&mut tx, claim, false, &format!("waiting to be tried again: {error}")).await?,
     }
     tx.commit().await?;
+    Ok(())
+}
+
+/// Ends a job, and its run, for good.
+async fn end(
+    tx: &mut Tx,
+    claim: &Claim,
+    (state, status): (JobState, RunStatus),
+    why: Option<&str>,
+) -> Result<(), StoreError> {
+    let how = if state == JobState::Cancelled {
+        "cancelled"
+    } else {
+        "failed"
+    };
+    let progress = Progress {
+        share: 0.0,
+        message: how.to_owned(),
+    };
+    let now = clock::now_ms();
+    store::finish(tx, claim, state, &progress, why, now).await?;
+    if let Some(run) = run_of(claim) {
+        runs::end(tx, run, status, why, now).await?;
+    }
+    log_end(tx, claim, how, why.unwrap_or_default()).await
+}
+
+/// Puts a job back into the queue. `forgiven`: the attempt does not count.
+async fn again(tx: &mut Tx, claim: &Claim, forgiven: bool, why: &str) -> Result<(), StoreError> {
+    store::requeue(tx, claim, forgiven, why, clock::now_ms()).await?;
+    if let Some(run) = run_of(claim) {
+        runs::set_status(tx, run, RunStatus::Scheduled).await?;
+    }
     Ok(())
 }
 

@@ -20,7 +20,7 @@ use crate::clock::Clock;
 use crate::files::{self, Access, FileError};
 use crate::ota::machine::{self, Effect, Machine, OtaEvent};
 use crate::ota::policy::RetryLimits;
-use crate::ota::state::{FORMAT, OtaState, Order, Phase, PhaseName};
+use crate::ota::state::{FORMAT, Order, OtaState, Phase, PhaseName};
 use crate::ota::work::{Step, Workshop};
 use crate::store::{self, SLOTS, Store, StoreError, on_disk};
 use crate::tasks::{Child, spawn_child};
@@ -37,7 +37,9 @@ pub enum DriverError {
     Store(#[from] StoreError),
     #[error(transparent)]
     File(#[from] FileError),
-    #[error("slot '{slot}' has state format {found}, this agent knows {FORMAT}: run a newer agent, nothing was changed")]
+    #[error(
+        "slot '{slot}' has state format {found}, this agent knows {FORMAT}: run a newer agent, nothing was changed"
+    )]
     Newer { slot: String, found: u16 },
     #[error("the store names a slot '{0}', which is no slot name")]
     Name(String),
@@ -85,7 +87,9 @@ pub struct Driver {
 
 impl std::fmt::Debug for Driver {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Driver").field("slots", &self.slots.len()).finish_non_exhaustive()
+        f.debug_struct("Driver")
+            .field("slots", &self.slots.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -161,7 +165,9 @@ impl Driver {
 
     /// A step before anything runs: its audit entries and deletions, not its work (which `resume` takes up).
     fn at_boot(&mut self, name: &SlotName, event: OtaEvent) -> Result<(), DriverError> {
-        let Some(slot) = self.slots.get(name) else { return Ok(()) };
+        let Some(slot) = self.slots.get(name) else {
+            return Ok(());
+        };
         let (state, effects) = slot.machine.step(&slot.state, event, self.options.clock.now_ms());
         let old = slot.state.clone();
         self.persist(name, &state, &effects)?;
@@ -212,7 +218,12 @@ impl Driver {
 
     async fn order(&mut self, desired: DesiredState, stop: &CancellationToken) {
         let named: BTreeSet<SlotName> = desired.targets.iter().map(|target| target.slot.clone()).collect();
-        let withdrawn: Vec<SlotName> = self.slots.keys().filter(|name| !named.contains(*name)).cloned().collect();
+        let withdrawn: Vec<SlotName> = self
+            .slots
+            .keys()
+            .filter(|name| !named.contains(*name))
+            .cloned()
+            .collect();
         for name in withdrawn {
             self.apply(&name, OtaEvent::Withdrawn, stop).await;
         }
@@ -233,8 +244,12 @@ impl Driver {
     async fn wake(&mut self, stop: &CancellationToken) {
         let now = self.options.clock.now_ms();
         let due = |slot: &Slot| slot.wake.is_some_and(|at| at <= now);
-        let names: Vec<SlotName> =
-            self.slots.iter().filter(|(_, slot)| due(slot)).map(|(name, _)| name.clone()).collect();
+        let names: Vec<SlotName> = self
+            .slots
+            .iter()
+            .filter(|(_, slot)| due(slot))
+            .map(|(name, _)| name.clone())
+            .collect();
         for name in names {
             if let Some(slot) = self.slots.get_mut(&name) {
                 slot.wake = None;
@@ -245,7 +260,9 @@ impl Driver {
 
     /// One step: decide, write durably, act.
     async fn apply(&mut self, name: &SlotName, event: OtaEvent, stop: &CancellationToken) {
-        let Some(slot) = self.slots.get(name).filter(|slot| !slot.paused) else { return };
+        let Some(slot) = self.slots.get(name).filter(|slot| !slot.paused) else {
+            return;
+        };
         let (state, effects) = slot.machine.step(&slot.state, event, self.options.clock.now_ms());
         let old = slot.state.clone();
         if state == old && effects.is_empty() {
@@ -388,7 +405,11 @@ async fn work_on(workshop: Arc<Workshop>, step: Step, generation: u64, events: m
         }
     };
     while let Ok((received, total)) = progress.try_recv() {
-        if events.send(tagged(OtaEvent::Progress { received, total })).await.is_err() {
+        if events
+            .send(tagged(OtaEvent::Progress { received, total }))
+            .await
+            .is_err()
+        {
             return;
         }
     }

@@ -58,7 +58,11 @@ pub enum FetchError {
     #[error("the order names no source for component {0}")]
     NoSource(Digest),
     #[error("the source {blob} does not decode to component {component}: {why}")]
-    Undecodable { component: Digest, blob: Digest, why: String },
+    Undecodable {
+        component: Digest,
+        blob: Digest,
+        why: String,
+    },
     #[error(transparent)]
     Chunk(#[from] ChunkError),
     #[error("disk full: {0}")]
@@ -75,19 +79,31 @@ pub enum FetchError {
 
 impl From<FileError> for FetchError {
     fn from(error: FileError) -> Self {
-        if error.is_disk_full() { Self::DiskFull(error.to_string()) } else { Self::File(error) }
+        if error.is_disk_full() {
+            Self::DiskFull(error.to_string())
+        } else {
+            Self::File(error)
+        }
     }
 }
 
 impl From<PartError> for FetchError {
     fn from(error: PartError) -> Self {
-        if error.is_disk_full() { Self::DiskFull(error.to_string()) } else { Self::Part(error) }
+        if error.is_disk_full() {
+            Self::DiskFull(error.to_string())
+        } else {
+            Self::Part(error)
+        }
     }
 }
 
 impl From<SlotError> for FetchError {
     fn from(error: SlotError) -> Self {
-        if error.is_disk_full() { Self::DiskFull(error.to_string()) } else { Self::Slot(error) }
+        if error.is_disk_full() {
+            Self::DiskFull(error.to_string())
+        } else {
+            Self::Slot(error)
+        }
     }
 }
 
@@ -233,7 +249,10 @@ impl Fetcher {
 /// Every blob that a target may have had fetched.
 fn blobs_of(target: &Target) -> Vec<BlobRef> {
     let sources = target.components.iter().flat_map(|component| &component.sources);
-    let mut blobs: Vec<BlobRef> = sources.flat_map(|source| [Some(source.blob), source.chunk_list]).flatten().collect();
+    let mut blobs: Vec<BlobRef> = sources
+        .flat_map(|source| [Some(source.blob), source.chunk_list])
+        .flatten()
+        .collect();
     blobs.push(target.manifest_envelope);
     blobs
 }
@@ -254,7 +273,9 @@ impl Transfer<'_> {
         let mut wanted = Vec::new();
         for component in &manifest.components {
             let first = self.sources(component).first();
-            let bytes = first.map_or(0, |source| source.blob.length + source.chunk_list.map_or(0, |list| list.length));
+            let bytes = first.map_or(0, |source| {
+                source.blob.length + source.chunk_list.map_or(0, |list| list.length)
+            });
             let path = staging.join(component.kind.file_name());
             if on_disk(|| slots::has_content(&path, &component.blob))? {
                 // Staged before a restart: it was received for this job.
@@ -269,7 +290,8 @@ impl Transfer<'_> {
             }
         }
         for component in wanted {
-            self.component(component, &staging.join(component.kind.file_name())).await?;
+            self.component(component, &staging.join(component.kind.file_name()))
+                .await?;
         }
         Ok(())
     }
@@ -301,7 +323,7 @@ impl Transfer<'_> {
         let sources = self.sources(component).to_vec();
         let mut last = FetchError::NoSource(component.blob.sha256);
         for source in &sources {
-            match self.from_source(component, source, path).await {
+            match self.try_source(component, source, path).await {
                 Ok(()) => return Ok(()),
                 Err(why @ (FetchError::DiskFull(_) | FetchError::Ending)) => return Err(why),
                 Err(why) => {
@@ -316,7 +338,7 @@ impl Transfer<'_> {
         Err(last)
     }
 
-    async fn from_source(&mut self, component: &Component, source: &Source, path: &Path) -> Result<(), FetchError> {
+    async fn try_source(&mut self, component: &Component, source: &Source, path: &Path) -> Result<(), FetchError> {
         let list = match &source.chunk_list {
             None => None,
             Some(list) => Some(ChunkList::decode(&self.small_blob(list).await?, &source.blob)?),
@@ -325,7 +347,9 @@ impl Transfer<'_> {
         let decoded = on_disk(|| decode(part.path(), source.encoding, &component.blob, path));
         drop(part);
         if let Err(FetchError::Undecodable { why, .. }) = &decoded {
-            self.fetcher.trust.altered_content("component source", why, source.blob.sha256);
+            self.fetcher
+                .trust
+                .altered_content("component source", why, source.blob.sha256);
         }
         if matches!(decoded, Ok(()) | Err(FetchError::Undecodable { .. })) {
             self.forget(&source.blob)?;
@@ -337,7 +361,9 @@ impl Transfer<'_> {
     }
 
     fn forget(&self, blob: &BlobRef) -> Result<(), FetchError> {
-        Ok(on_disk(|| part::remove(&self.fetcher.store, self.fetcher.dirs.parts(), blob))?)
+        Ok(on_disk(|| {
+            part::remove(&self.fetcher.store, self.fetcher.dirs.parts(), blob)
+        })?)
     }
 
     /// A blob that is read whole: a manifest's envelope, a chunk list.
@@ -387,7 +413,7 @@ impl Transfer<'_> {
                 changed = connection.changed() => changed.map_err(|_closed| FetchError::Ending)?,
                 message = messages.recv() => {
                     let Some(message) = message else { return Err(FetchError::Ending) };
-                    self.take(message, checker, part, &mut window, &mut bad)?;
+                    self.take(&message, checker, part, &mut window, &mut bad)?;
                 }
                 () = tokio::time::sleep_until(wake) => {}
             }
@@ -397,7 +423,11 @@ impl Transfer<'_> {
 
     /// When the pace lets more be asked for, if it is what holds us up.
     fn pause(&self) -> u64 {
-        if self.pacer.allowance(self.now()) == 0 { self.pacer.next_allowed() } else { u64::MAX }
+        if self.pacer.allowance(self.now()) == 0 {
+            self.pacer.next_allowed()
+        } else {
+            u64::MAX
+        }
     }
 
     fn want(&mut self, blob: &BlobRef, part: &Part, window: &mut Window) {
@@ -425,7 +455,7 @@ impl Transfer<'_> {
 
     fn take(
         &mut self,
-        message: ChunkMessage,
+        message: &ChunkMessage,
         checker: &Checker,
         part: &mut Part,
         window: &mut Window,

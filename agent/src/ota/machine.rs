@@ -25,7 +25,10 @@ pub enum OtaEvent {
     Withdrawn,
     /// The time asked for has come (or an earlier one).
     Woken,
-    Progress { received: u64, total: u64 },
+    Progress {
+        received: u64,
+        total: u64,
+    },
     Downloaded,
     Verified,
     Installed(InstalledModel),
@@ -35,11 +38,18 @@ pub enum OtaEvent {
     Committed,
     RolledBack,
     /// What was tried did not work; fetching is tried again.
-    Failed { reason: String },
+    Failed {
+        reason: String,
+    },
     /// What was tried will never work for this deployment.
-    Refused { reason: String },
+    Refused {
+        reason: String,
+    },
     /// A bank's files cannot be used.
-    BankLost { bank: Bank, reason: String },
+    BankLost {
+        bank: Bank,
+        reason: String,
+    },
 }
 
 /// What the caller is to do. At most one piece of work (`Fetch` to `Restore`) is under way per slot; a new one replaces it.
@@ -49,17 +59,27 @@ pub enum Effect {
     StopWork,
     Fetch,
     Verify,
-    Install { bank: Bank },
-    SelfTest { bank: Bank },
+    Install {
+        bank: Bank,
+    },
+    SelfTest {
+        bank: Bank,
+    },
     /// Load the bank and let it answer.
-    Activate { bank: Bank },
+    Activate {
+        bank: Bank,
+    },
     Soak,
     /// Remove what was staged for the job.
     Commit,
     /// Let this bank answer again; `None`: nothing answers.
-    Restore { bank: Option<Bank> },
+    Restore {
+        bank: Option<Bank>,
+    },
     /// Delete a bank's files.
-    Discard { bank: Bank },
+    Discard {
+        bank: Bank,
+    },
     /// Delete what was downloaded for the job.
     DiscardDownload,
     WakeAt(i64),
@@ -147,9 +167,17 @@ impl Step<'_> {
             Phase::Activating { job, bank, previous } | Phase::Soaking { job, bank, previous }
                 if job.starts > policy::MAX_STARTS =>
             {
-                return self.roll_back(job, bank, previous, looping("its first use"), DeploymentState::RolledBack);
+                return self.roll_back(
+                    job,
+                    bank,
+                    previous,
+                    looping("its first use"),
+                    DeploymentState::RolledBack,
+                );
             }
-            Phase::RollingBack { job, reason, ending, .. } if job.starts > policy::MAX_STARTS => {
+            Phase::RollingBack {
+                job, reason, ending, ..
+            } if job.starts > policy::MAX_STARTS => {
                 return self.end(job, reason, ending);
             }
             other => self.state.phase = other,
@@ -177,8 +205,12 @@ impl Step<'_> {
                 }
                 self.begin(order);
             }
-            mut under_way @ (Phase::Downloading { .. } | Phase::Verifying { .. } | Phase::Installing { .. }
-            | Phase::SelfTesting { .. } | Phase::Activating { .. } | Phase::Soaking { .. })
+            mut under_way @ (Phase::Downloading { .. }
+            | Phase::Verifying { .. }
+            | Phase::Installing { .. }
+            | Phase::SelfTesting { .. }
+            | Phase::Activating { .. }
+            | Phase::Soaking { .. })
                 if under_way.job().is_some_and(|job| job.order.wants_same(&order)) =>
             {
                 // Another deployment of what is under way: go on under its name.
@@ -230,7 +262,8 @@ impl Step<'_> {
             return false;
         }
         // A success whose package was lost since is carried out again.
-        !last.state.is_success() || order.removes() == self.state.active.is_none() && (order.removes() || self.has(order))
+        !last.state.is_success()
+            || order.removes() == self.state.active.is_none() && (order.removes() || self.has(order))
     }
 
     fn has(&self, order: &Order) -> bool {
@@ -252,7 +285,9 @@ impl Step<'_> {
                 self.forget_bank(bank);
                 self.settle(&job, DeploymentState::NoLongerApplicable, Some(reason()));
             }
-            Phase::Failed { job, retry_at: Some(_), .. } => {
+            Phase::Failed {
+                job, retry_at: Some(_), ..
+            } => {
                 self.effects.push(Effect::DiscardDownload);
                 self.settle(&job, DeploymentState::NoLongerApplicable, Some(reason()));
             }
@@ -267,11 +302,23 @@ impl Step<'_> {
                 self.effects.push(Effect::WakeAt(until));
             }
             Phase::Waiting { job, .. } => self.start(job),
-            Phase::Failed { job, reason, retry_at: Some(at), ending } if self.now < at => {
-                self.state.phase = Phase::Failed { job, reason, retry_at: Some(at), ending };
+            Phase::Failed {
+                job,
+                reason,
+                retry_at: Some(at),
+                ending,
+            } if self.now < at => {
+                self.state.phase = Phase::Failed {
+                    job,
+                    reason,
+                    retry_at: Some(at),
+                    ending,
+                };
                 self.effects.push(Effect::WakeAt(at));
             }
-            Phase::Failed { job, retry_at: Some(_), .. } => self.start(job),
+            Phase::Failed {
+                job, retry_at: Some(_), ..
+            } => self.start(job),
             other => self.state.phase = other,
         }
     }
@@ -328,7 +375,12 @@ impl Step<'_> {
                 self.audit("model.committed", &job, |entry| entry);
                 self.settle(&job, DeploymentState::Success, None);
             }
-            (Phase::RollingBack { job, reason, ending, .. }, OtaEvent::RolledBack) => self.end(job, reason, ending),
+            (
+                Phase::RollingBack {
+                    job, reason, ending, ..
+                },
+                OtaEvent::RolledBack,
+            ) => self.end(job, reason, ending),
             (phase, _) => self.state.phase = phase,
         }
     }
@@ -371,7 +423,12 @@ impl Step<'_> {
             Phase::Activating { job, bank, previous } | Phase::Soaking { job, bank, previous } => {
                 self.roll_back(job, bank, previous, reason, DeploymentState::RolledBack);
             }
-            Phase::RollingBack { job, reason: first, ending, .. } => {
+            Phase::RollingBack {
+                job,
+                reason: first,
+                ending,
+                ..
+            } => {
                 let both = format!("{first}; and the previous package did not start: {reason}");
                 self.end(job, both, ending);
             }
@@ -382,7 +439,9 @@ impl Step<'_> {
     /// A bank's files turned out to be unusable. Found at start, before anything serves; the caller loads what is active
     /// after it.
     fn bank_lost(&mut self, bank: Bank, reason: &str) {
-        let Some(model) = self.state.bank(bank).cloned() else { return };
+        let Some(model) = self.state.bank(bank).cloned() else {
+            return;
+        };
         let entry = Entry::new("model.lost", format!("slot:{}", self.machine.slot))
             .with("bank", bank.as_str())
             .with("manifest", model.manifest)
@@ -401,9 +460,16 @@ impl Step<'_> {
                 self.effects.push(Effect::StopWork);
                 self.download(job);
             }
-            Phase::Activating { job, bank: new, previous } | Phase::Soaking { job, bank: new, previous }
-                if new == bank =>
-            {
+            Phase::Activating {
+                job,
+                bank: new,
+                previous,
+            }
+            | Phase::Soaking {
+                job,
+                bank: new,
+                previous,
+            } if new == bank => {
                 self.effects.push(Effect::StopWork);
                 self.roll_back(job, new, previous, reason, DeploymentState::RolledBack);
             }
@@ -412,10 +478,18 @@ impl Step<'_> {
                 self.roll_back(job, new, Some(new.other()), reason, DeploymentState::RolledBack);
             }
             Phase::Activating { job, bank: new, .. } => {
-                self.state.phase = Phase::Activating { job, bank: new, previous: None };
+                self.state.phase = Phase::Activating {
+                    job,
+                    bank: new,
+                    previous: None,
+                };
             }
             Phase::Soaking { job, bank: new, .. } => {
-                self.state.phase = Phase::Soaking { job, bank: new, previous: None };
+                self.state.phase = Phase::Soaking {
+                    job,
+                    bank: new,
+                    previous: None,
+                };
             }
             other => self.state.phase = other,
         }
@@ -433,7 +507,11 @@ impl Step<'_> {
             return self.settle(&job, DeploymentState::AlreadyInstalled, None);
         }
         let target = &job.order.target;
-        let delay = policy::start_delay_ms(&self.machine.device, target.deployment, job.order.update.start_spread_ms);
+        let delay = policy::start_delay_ms(
+            &self.machine.device,
+            target.deployment,
+            job.order.update.start_spread_ms,
+        );
         if delay > 0 {
             let until = self.now.saturating_add(i64::try_from(delay).unwrap_or(i64::MAX));
             self.effects.push(Effect::WakeAt(until));
@@ -469,7 +547,8 @@ impl Step<'_> {
             self.audit("model.removed", job, |entry| entry);
         }
         self.effects.push(Effect::Restore { bank: None });
-        self.effects.extend([Bank::A, Bank::B].map(|bank| Effect::Discard { bank }));
+        self.effects
+            .extend([Bank::A, Bank::B].map(|bank| Effect::Discard { bank }));
         self.settle(job, DeploymentState::Success, None);
     }
 
@@ -480,7 +559,12 @@ impl Step<'_> {
         self.forget_bank(bank);
         self.audit("model.rolled-back", &job, |entry| entry.with("reason", &reason));
         self.effects.push(Effect::Restore { bank: previous });
-        self.state.phase = Phase::RollingBack { job, bank, reason, ending };
+        self.state.phase = Phase::RollingBack {
+            job,
+            bank,
+            reason,
+            ending,
+        };
     }
 
     /// The deployment ends without success; a waiting order has its turn.
@@ -557,7 +641,10 @@ pub fn resume(state: &OtaState) -> Vec<Effect> {
 }
 
 fn looping(what: &str) -> String {
-    format!("the agent was restarted more than {} times during {what}", policy::MAX_STARTS)
+    format!(
+        "the agent was restarted more than {} times during {what}",
+        policy::MAX_STARTS
+    )
 }
 
 #[cfg(test)]

@@ -62,7 +62,10 @@ pub enum SoakVerdict {
     Wait { ms: u64 },
     /// Also when nothing was inferred: a device without input must not stay in between for ever.
     Pass,
-    Fail { observed_permille: u64, limit_permille: u32 },
+    Fail {
+        observed_permille: u64,
+        limit_permille: u32,
+    },
 }
 
 pub fn judge_soak(update: &UpdatePolicy, soak: Soak) -> SoakVerdict {
@@ -107,10 +110,23 @@ mod tests {
     fn a_soak_fails_early_only_on_evidence() {
         let update = update(1000, 100);
         let judge = |elapsed_ms, inferences, failures| {
-            judge_soak(&update, Soak { elapsed_ms, inferences, failures })
+            judge_soak(
+                &update,
+                Soak {
+                    elapsed_ms,
+                    inferences,
+                    failures,
+                },
+            )
         };
         assert_eq!(judge(10, 3, 3), SoakVerdict::Wait { ms: 500 });
-        assert!(matches!(judge(10, 20, 3), SoakVerdict::Fail { observed_permille: 150, .. }));
+        assert!(matches!(
+            judge(10, 20, 3),
+            SoakVerdict::Fail {
+                observed_permille: 150,
+                ..
+            }
+        ));
         assert_eq!(judge(1000, 20, 2), SoakVerdict::Pass);
         assert!(matches!(judge(1000, 3, 1), SoakVerdict::Fail { .. }));
         assert_eq!(judge(1000, 0, 0), SoakVerdict::Pass);
@@ -118,7 +134,10 @@ mod tests {
 
     #[test]
     fn attempts_end_and_pauses_are_capped() {
-        let limits = RetryLimits { max_attempts: 40, first_pause_ms: 1000 };
+        let limits = RetryLimits {
+            max_attempts: 40,
+            first_pause_ms: 1000,
+        };
         assert_eq!(limits.pause_ms(1), Some(1000));
         assert_eq!(limits.pause_ms(3), Some(4000));
         assert_eq!(limits.pause_ms(39), Some(3_600_000));

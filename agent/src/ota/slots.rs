@@ -114,16 +114,19 @@ impl SlotDirs {
 
     /// A file on this device with just this content, if there is one: what need not be fetched.
     pub fn find(&self, blob: &BlobRef) -> Result<Option<PathBuf>, FileError> {
-        for slot in entries(&self.slots)? {
-            for bank in [Bank::A, Bank::B] {
-                let dir = slot.join(bank.as_str());
-                let names = ComponentKind::ALL.map(ComponentKind::file_name);
-                for name in names.into_iter().chain([MANIFEST_FILE]) {
-                    let path = dir.join(name);
-                    if has_content(&path, blob)? {
-                        return Ok(Some(path));
-                    }
-                }
+        let slots = entries(&self.slots)?;
+        let banks = slots
+            .iter()
+            .flat_map(|slot| [Bank::A, Bank::B].map(|bank| slot.join(bank.as_str())));
+        let names = || {
+            ComponentKind::ALL
+                .map(ComponentKind::file_name)
+                .into_iter()
+                .chain([MANIFEST_FILE])
+        };
+        for path in banks.flat_map(|bank| names().map(move |name| bank.join(name))) {
+            if has_content(&path, blob)? {
+                return Ok(Some(path));
             }
         }
         Ok(None)
@@ -157,7 +160,11 @@ fn name_of(path: &Path) -> Option<String> {
 
 fn entries(dir: &Path) -> Result<Vec<PathBuf>, FileError> {
     let mut paths = fs::read_dir(dir)
-        .and_then(|entries| entries.map(|entry| entry.map(|entry| entry.path())).collect::<io::Result<Vec<_>>>())
+        .and_then(|entries| {
+            entries
+                .map(|entry| entry.map(|entry| entry.path()))
+                .collect::<io::Result<Vec<_>>>()
+        })
         .map_err(at("list", dir))?;
     paths.sort();
     Ok(paths)
@@ -179,7 +186,8 @@ pub fn read_manifest(dir: &Path) -> Result<(Manifest, Digest), SlotError> {
 
 /// The envelope's bytes as they lie in `dir`.
 pub fn read_envelope(dir: &Path) -> Result<Vec<u8>, SlotError> {
-    files::read_capped(&dir.join(MANIFEST_FILE), MAX_ENVELOPE_BYTES)?.ok_or_else(|| SlotError::NoManifest(dir.to_owned()))
+    files::read_capped(&dir.join(MANIFEST_FILE), MAX_ENVELOPE_BYTES)?
+        .ok_or_else(|| SlotError::NoManifest(dir.to_owned()))
 }
 
 pub fn write_envelope(dir: &Path, bytes: &[u8]) -> Result<(), FileError> {
@@ -233,7 +241,10 @@ mod tests {
         files::create_dir(&dirs.bank(&slot, Bank::A)).unwrap();
         fs::write(dirs.bank(&slot, Bank::A).join("model.onnx"), b"old").unwrap();
         dirs.install(&slot, Bank::A).unwrap();
-        assert_eq!(dirs.find(&blob).unwrap(), Some(dirs.bank(&slot, Bank::A).join("model.onnx")));
+        assert_eq!(
+            dirs.find(&blob).unwrap(),
+            Some(dirs.bank(&slot, Bank::A).join("model.onnx"))
+        );
         fs::write(dirs.bank(&slot, Bank::A).join("model.onnx"), b"bytEs").unwrap();
         assert_eq!(dirs.find(&blob).unwrap(), None, "a changed file is not what it was");
         dirs.sweep(&BTreeMap::new()).unwrap();

@@ -88,20 +88,54 @@ impl Job {
 pub enum Phase {
     Idle,
     /// The start is spread over devices.
-    Waiting { job: Job, until: i64 },
-    Downloading { job: Job },
-    Verifying { job: Job },
+    Waiting {
+        job: Job,
+        until: i64,
+    },
+    Downloading {
+        job: Job,
+    },
+    Verifying {
+        job: Job,
+    },
     /// Files move into the inactive bank, which holds nothing valid meanwhile.
-    Installing { job: Job, bank: Bank },
-    SelfTesting { job: Job, bank: Bank },
+    Installing {
+        job: Job,
+        bank: Bank,
+    },
+    SelfTesting {
+        job: Job,
+        bank: Bank,
+    },
     /// `bank` is the active one from here on; `previous` is what to go back to.
-    Activating { job: Job, bank: Bank, previous: Option<Bank> },
-    Soaking { job: Job, bank: Bank, previous: Option<Bank> },
-    Committing { job: Job, bank: Bank },
+    Activating {
+        job: Job,
+        bank: Bank,
+        previous: Option<Bank>,
+    },
+    Soaking {
+        job: Job,
+        bank: Bank,
+        previous: Option<Bank>,
+    },
+    Committing {
+        job: Job,
+        bank: Bank,
+    },
     /// The previous bank is the active one again.
-    RollingBack { job: Job, bank: Bank, reason: String, ending: DeploymentState },
+    RollingBack {
+        job: Job,
+        bank: Bank,
+        reason: String,
+        ending: DeploymentState,
+    },
     /// With `retry_at` it will be tried again; without, the deployment has ended in `ending`.
-    Failed { job: Job, reason: String, retry_at: Option<i64>, ending: DeploymentState },
+    Failed {
+        job: Job,
+        reason: String,
+        retry_at: Option<i64>,
+        ending: DeploymentState,
+    },
 }
 
 /// The phases' names: configuration, tables, audit.
@@ -291,8 +325,17 @@ impl OtaState {
                 (DeploymentState::Soaking, None)
             }
             Phase::RollingBack { reason, .. } => (DeploymentState::Soaking, Some(reason.clone())),
-            Phase::Failed { reason, retry_at: Some(_), .. } => (DeploymentState::Pending, Some(reason.clone())),
-            Phase::Failed { reason, ending, retry_at: None, .. } => (*ending, Some(reason.clone())),
+            Phase::Failed {
+                reason,
+                retry_at: Some(_),
+                ..
+            } => (DeploymentState::Pending, Some(reason.clone())),
+            Phase::Failed {
+                reason,
+                ending,
+                retry_at: None,
+                ..
+            } => (*ending, Some(reason.clone())),
         };
         Some(DeploymentReport {
             deployment: job.order.target.deployment,

@@ -18,7 +18,7 @@ use crate::ota::fetch::{FetchError, Fetcher, Progress};
 use crate::ota::machine::{Effect, OtaEvent};
 use crate::ota::policy::{self, Soak, SoakVerdict};
 use crate::ota::slots;
-use crate::ota::state::{Bank, Job, OtaState, Order};
+use crate::ota::state::{Bank, Job, Order, OtaState};
 use crate::report;
 use crate::store::on_disk;
 
@@ -57,7 +57,9 @@ impl Workshop {
             (Effect::Soak, Some(job)) => self.soak(slot, job).await,
             (Effect::Commit, Some(job)) => match on_disk(|| self.fetcher.discard(&job.order.target)) {
                 Ok(()) => OtaEvent::Committed,
-                Err(why) => OtaEvent::Failed { reason: why.to_string() },
+                Err(why) => OtaEvent::Failed {
+                    reason: why.to_string(),
+                },
             },
             (Effect::Restore { bank: Some(bank) }, _) => match self.activate(slot, bank, &step.state).await {
                 Ok(()) => OtaEvent::RolledBack,
@@ -82,10 +84,16 @@ impl Workshop {
                 if let Err(left) = on_disk(|| self.fetcher.discard(&job.order.target)) {
                     warn!(%left, "what was downloaded stays on a full disk");
                 }
-                OtaEvent::Refused { reason: why.to_string() }
+                OtaEvent::Refused {
+                    reason: why.to_string(),
+                }
             }
-            Err(why) if why.is_worth_retrying() => OtaEvent::Failed { reason: why.to_string() },
-            Err(why) => OtaEvent::Refused { reason: why.to_string() },
+            Err(why) if why.is_worth_retrying() => OtaEvent::Failed {
+                reason: why.to_string(),
+            },
+            Err(why) => OtaEvent::Refused {
+                reason: why.to_string(),
+            },
         }
     }
 
@@ -95,20 +103,34 @@ impl Workshop {
         let staging = self.fetcher.dirs.staging(slot);
         let envelope = match slots::read_envelope(&staging) {
             Ok(envelope) => envelope,
-            Err(why) => return OtaEvent::Failed { reason: why.to_string() },
+            Err(why) => {
+                return OtaEvent::Failed {
+                    reason: why.to_string(),
+                };
+            }
         };
         let manifest = match self.fetcher.trust.accept_manifest(&envelope, &order.target, &facts) {
             Ok(manifest) => manifest,
-            Err(why) => return OtaEvent::Refused { reason: why.to_string() },
+            Err(why) => {
+                return OtaEvent::Refused {
+                    reason: why.to_string(),
+                };
+            }
         };
         match on_disk(|| self.fetcher.check_staged(slot, &manifest)) {
             Ok(None) => OtaEvent::Verified,
             Ok(Some(component)) => {
                 let detail = "a staged file is not what was signed any more";
-                self.fetcher.trust.altered_content("staged component", detail, component);
-                OtaEvent::Failed { reason: format!("{detail}: component {component}") }
+                self.fetcher
+                    .trust
+                    .altered_content("staged component", detail, component);
+                OtaEvent::Failed {
+                    reason: format!("{detail}: component {component}"),
+                }
             }
-            Err(why) => OtaEvent::Failed { reason: why.to_string() },
+            Err(why) => OtaEvent::Failed {
+                reason: why.to_string(),
+            },
         }
     }
 
@@ -128,8 +150,12 @@ impl Workshop {
             Ok((_, digest)) => OtaEvent::Refused {
                 reason: format!("manifest {digest} was staged, {} is wanted", job.order.target.manifest),
             },
-            Err(why) if why.is_disk_full() => OtaEvent::Refused { reason: format!("disk full: {why}") },
-            Err(why) => OtaEvent::Refused { reason: why.to_string() },
+            Err(why) if why.is_disk_full() => OtaEvent::Refused {
+                reason: format!("disk full: {why}"),
+            },
+            Err(why) => OtaEvent::Refused {
+                reason: why.to_string(),
+            },
         }
     }
 
@@ -141,19 +167,30 @@ impl Workshop {
                 return Ok(());
             };
             let report = package.self_test(&golden).map_err(|why| why.to_string())?;
-            info!(cases = report.cases, max_abs_diff = report.max_abs_diff, p95_us = report.p95_us, "self-test passed");
+            info!(
+                cases = report.cases,
+                max_abs_diff = report.max_abs_diff,
+                p95_us = report.p95_us,
+                "self-test passed"
+            );
             Ok(())
         });
         match tested.await {
             Ok(()) => OtaEvent::SelfTestPassed,
-            Err(reason) => OtaEvent::Refused { reason: format!("self-test: {reason}") },
+            Err(reason) => OtaEvent::Refused {
+                reason: format!("self-test: {reason}"),
+            },
         }
     }
 
     /// Loads a bank and lets it answer in its slot.
     pub async fn activate(&self, slot: &SlotName, bank: Bank, state: &OtaState) -> Result<(), String> {
         let package = self.with_package(slot, bank, state, |package, _| Ok(package)).await?;
-        let info = self.inference.activate(slot.clone(), package).await.map_err(|why| why.to_string())?;
+        let info = self
+            .inference
+            .activate(slot.clone(), package)
+            .await
+            .map_err(|why| why.to_string())?;
         info!(%slot, bank = bank.as_str(), line = %info.manifest.name, version = %info.manifest.semver, "active");
         Ok(())
     }
@@ -166,7 +203,9 @@ impl Workshop {
         state: &OtaState,
         then: impl FnOnce(LoadedPackage, PathBuf) -> Result<T, String> + Send + 'static,
     ) -> Result<T, String> {
-        let installed = state.bank(bank).ok_or_else(|| format!("bank {} holds no package", bank.as_str()))?;
+        let installed = state
+            .bank(bank)
+            .ok_or_else(|| format!("bank {} holds no package", bank.as_str()))?;
         let dirs = &self.fetcher.dirs;
         let manifest = on_disk(|| dirs.manifest(slot, bank, installed)).map_err(|why| why.to_string())?;
         let (dir, digest) = (dirs.bank(slot, bank), installed.manifest);
@@ -174,14 +213,17 @@ impl Workshop {
             let package = LoadedPackage::from_dir(&dir, manifest, digest).map_err(|why| why.to_string())?;
             then(package, dir)
         });
-        work.await.unwrap_or_else(|why| Err(format!("loading the package failed: {why}")))
+        work.await
+            .unwrap_or_else(|why| Err(format!("loading the package failed: {why}")))
     }
 
     async fn soak(&self, slot: &SlotName, job: &Job) -> OtaEvent {
         let began = Instant::now();
         loop {
             let Some(health) = self.inference.health(slot) else {
-                return OtaEvent::Refused { reason: "the package does not answer any more".to_owned() };
+                return OtaEvent::Refused {
+                    reason: "the package does not answer any more".to_owned(),
+                };
             };
             let soak = Soak {
                 elapsed_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),

@@ -31,6 +31,9 @@ pub struct Depth {
     pub dropped: Dropped,
 }
 
+/// A record to publish: its key, its kind, its bytes.
+pub type Due = (RecordKey, RecordKind, Vec<u8>);
+
 /// What became of a record that was to be sealed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sealed {
@@ -93,7 +96,9 @@ impl DiskSpool {
                 boot_epoch: self.boot_epoch,
                 seq: txn.next(keys::SPOOL_SEQ)?,
             };
-            let Some(payload) = build(txn, key)? else { return Ok(None) };
+            let Some(payload) = build(txn, key)? else {
+                return Ok(None);
+            };
             let mut table = txn.table(SPOOL)?;
             for victim in &evict {
                 table.remove((victim.boot_epoch, victim.seq))?;
@@ -110,7 +115,7 @@ impl DiskSpool {
     }
 
     /// The records to publish now, with their bytes.
-    pub fn due(&self, now: u64) -> Result<Vec<(RecordKey, RecordKind, Vec<u8>)>, StoreError> {
+    pub fn due(&self, now: u64) -> Result<Vec<Due>, StoreError> {
         let due = self.order().due(now);
         self.store.read(|txn| {
             let table = txn.open_table(SPOOL)?;
@@ -183,7 +188,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = Arc::new(Store::open(dir.path(), 0).unwrap());
         let spool = DiskSpool::open(Arc::clone(&store), 1, LIMITS).unwrap();
-        let Sealed::Stored(first) = seal(&spool, RecordKind::Telemetry, b"one") else { panic!() };
+        let Sealed::Stored(first) = seal(&spool, RecordKind::Telemetry, b"one") else {
+            panic!()
+        };
         seal(&spool, RecordKind::Audit, b"two");
         assert_eq!(spool.due(0).unwrap().len(), 2);
         drop(spool);
@@ -196,7 +203,9 @@ mod tests {
         assert_eq!(spool.due(100).unwrap().len(), 2);
         assert_eq!(spool.receipt(&[first, first]).unwrap(), 1);
         assert_eq!(spool.receipt(&[first]).unwrap(), 0);
-        let Sealed::Stored(third) = seal(&spool, RecordKind::Telemetry, b"three") else { panic!() };
+        let Sealed::Stored(third) = seal(&spool, RecordKind::Telemetry, b"three") else {
+            panic!()
+        };
         assert!(third > due[1].0, "sequence numbers rise over boots");
         assert_eq!(DiskSpool::open(store, 3, LIMITS).unwrap().depth().records, 2);
     }

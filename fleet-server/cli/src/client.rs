@@ -19,7 +19,7 @@ use crate::config::Connection;
 use crate::error::CliError;
 
 /// How long the server may keep a question open; its long polls are shorter.
-const READ_TIMEOUT: Duration = Duration::from_secs(600);
+const READ_TIMEOUT: Duration = Duration::from_mins(10);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Attempts in all, where repeating is safe.
 const ATTEMPTS: u32 = 3;
@@ -172,12 +172,12 @@ pub(crate) struct Call<'a> {
 }
 
 impl Call<'_> {
-    pub(crate) fn query(mut self, name: &str, value: impl ToString) -> Self {
+    pub(crate) fn query(mut self, name: &str, value: impl std::fmt::Display) -> Self {
         self.url.query_pairs_mut().append_pair(name, &value.to_string());
         self
     }
 
-    pub(crate) fn maybe(self, name: &str, value: Option<impl ToString>) -> Self {
+    pub(crate) fn maybe(self, name: &str, value: Option<impl std::fmt::Display>) -> Self {
         match value {
             Some(value) => self.query(name, value),
             None => self,

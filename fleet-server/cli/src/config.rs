@@ -15,7 +15,7 @@ const DEFAULT_SERVER: &str = "http://127.0.0.1:8080";
 /// Flags that every command takes.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct GlobalArgs {
-    /// The fleet server's address [default: the profile's, or http://127.0.0.1:8080]
+    /// The fleet server's address [default: the profile's, or <http://127.0.0.1:8080>]
     #[arg(long, global = true, env = "FLOTILLA_SERVER", value_name = "URL")]
     pub(crate) server: Option<String>,
     /// API token; a file is better: command lines are seen by everyone on the machine

@@ -65,11 +65,6 @@ pub(crate) async fn run(args: DemoArgs, out: &Output) -> Result<(), CliError> {
         ended = Box::pin(play(&spec, &mut fleet, &mut story, &mut report, args.once)) => ended.map(|()| End::Played),
         () = signals.received() => Ok(End::Interrupted),
     };
-    let ended = match ended {
-        // The sensors and every process go on until somebody says stop.
-        Ok(End::Played) | Ok(End::Interrupted) => ended,
-        Err(why) => Err(why),
-    };
     out.note("stopping …");
     for complaint in fleet.stop().await {
         out.note(&complaint);

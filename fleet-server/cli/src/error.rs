@@ -32,10 +32,10 @@ pub(crate) enum CliError {
 }
 
 impl CliError {
-    pub(crate) fn file(path: &Path, why: impl ToString) -> Self {
+    pub(crate) fn file(path: &Path, why: impl std::fmt::Display) -> Self {
         Self::File {
             path: path.to_owned(),
-            why: why.to_string(),
+            why: format!("{why}"),
         }
     }
 

@@ -49,6 +49,9 @@ pub(super) async fn fit(app: &App, claim: &Claim, control: &Arc<Control>) -> Res
     Ok(succeed(app, claim, tx, &message).await?)
 }
 
+/// Samples, and the features of each.
+type Rows<'a> = (Vec<&'a LabelledSample>, Vec<Vec<f32>>);
+
 struct Work {
     dataset: StoredDataset,
     functions: Vec<LabelingFunction>,
@@ -123,7 +126,7 @@ impl Work {
     }
 
     /// The training samples of the slices asked for, and their features.
-    fn rows(&self, raw: RawSamples) -> Result<(Vec<&LabelledSample>, Vec<Vec<f32>>), JobError> {
+    fn rows(&self, raw: RawSamples) -> Result<Rows<'_>, JobError> {
         let wanted = |slice: &String| self.slices.as_ref().is_none_or(|slices| slices.contains(slice));
         let wanted: HashMap<Digest, &LabelledSample> = self
             .samples

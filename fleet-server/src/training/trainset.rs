@@ -120,6 +120,8 @@ pub fn freeze(
         document.samples.push(frozen);
     }
     match (trained.len(), trained.first_key_value()) {
+        // Held-out samples alone are a measure: a version to evaluate on, which no run can be trained on.
+        (0, _) | (_, None) if summary.holdout > 0 => {}
         (0, _) | (_, None) => return Err(FreezeError::NoClass),
         (1, Some((label, count))) => {
             return Err(FreezeError::OneClass {

@@ -108,10 +108,15 @@ impl Server {
         };
         let present = |index: u32| {
             let offset = (index - want.first) as usize;
-            want.present.get(offset / 8).is_some_and(|byte| byte & (1 << (offset % 8)) != 0)
+            want.present
+                .get(offset / 8)
+                .is_some_and(|byte| byte & (1 << (offset % 8)) != 0)
         };
         let count = want.blob.chunk_count().unwrap();
-        let wanted: Vec<u32> = (want.first..count).filter(|i| !present(*i)).take(want.credit as usize).collect();
+        let wanted: Vec<u32> = (want.first..count)
+            .filter(|i| !present(*i))
+            .take(want.credit as usize)
+            .collect();
         let mut messages = Vec::new();
         for index in wanted {
             if self.stop_after.is_some_and(|most| self.sent.len() >= most) {
@@ -334,7 +339,7 @@ impl Running {
 
     async fn until(&mut self, what: impl Fn(&OtaState) -> bool) -> OtaState {
         let found = self.states.wait_for(|states| states.get(&slot()).is_some_and(&what));
-        let states = tokio::time::timeout(Duration::from_secs(60), found).await;
+        let states = tokio::time::timeout(Duration::from_mins(1), found).await;
         states.expect("it takes too long").unwrap()[&slot()].clone()
     }
 
@@ -356,7 +361,11 @@ impl Running {
             let entries: Vec<_> = table.iter()?.map(|item| item.unwrap().1.value().to_vec()).collect();
             Ok(entries)
         });
-        entries.unwrap().iter().map(|entry| codec::from_slice(entry, 1 << 16).unwrap()).collect()
+        entries
+            .unwrap()
+            .iter()
+            .map(|entry| codec::from_slice(entry, 1 << 16).unwrap())
+            .collect()
     }
 
     fn audited_events(&self) -> Vec<String> {
@@ -377,10 +386,17 @@ async fn a_package_is_fetched_proved_committed_and_answers_after_a_restart_witho
     agent.send(&order).await;
     assert_eq!(agent.ended().await, (DeploymentState::Success, None));
     assert_eq!(agent.version().as_deref(), Some("1.0.0"));
-    assert_eq!(agent.audited_events(), ["update.started", "model.activated", "model.committed"]);
+    assert_eq!(
+        agent.audited_events(),
+        ["update.started", "model.activated", "model.committed"]
+    );
     let sent = bench.server.lock().unwrap().sent.clone();
     assert!(sent.len() > 6, "several chunks: {sent:?}");
-    assert_eq!(sent.len(), sent.iter().collect::<BTreeSet<_>>().len(), "nothing was sent twice");
+    assert_eq!(
+        sent.len(),
+        sent.iter().collect::<BTreeSet<_>>().len(),
+        "nothing was sent twice"
+    );
     let report = agent.until(|_| true).await.deployment_report(&slot()).unwrap();
     assert_eq!(report.bytes_received, report.bytes_total);
     agent.stop().await;
@@ -388,7 +404,11 @@ async fn a_package_is_fetched_proved_committed_and_answers_after_a_restart_witho
 
     bench.server.lock().unwrap().blobs.clear();
     let agent = bench.start(None).await;
-    let answer = agent.inference.infer("main", vec![fixture::input(&[[1.0, 0.0]])]).await.unwrap();
+    let answer = agent
+        .inference
+        .infer("main", vec![fixture::input(&[[1.0, 0.0]])])
+        .await
+        .unwrap();
     assert_eq!(answer.model.manifest.semver, "1.0.0");
     agent.stop().await;
 }
@@ -414,7 +434,11 @@ async fn a_download_cut_off_anywhere_resumes_without_fetching_a_chunk_twice() {
     let mut agent = bench.start(None).await;
     assert_eq!(agent.ended().await, (DeploymentState::Success, None));
     let sent = bench.server.lock().unwrap().sent.clone();
-    assert_eq!(sent.len(), sent.iter().collect::<BTreeSet<_>>().len(), "nothing was sent twice");
+    assert_eq!(
+        sent.len(),
+        sent.iter().collect::<BTreeSet<_>>().len(),
+        "nothing was sent twice"
+    );
     agent.stop().await;
 }
 
@@ -424,13 +448,21 @@ async fn a_forged_chunk_is_refused_audited_and_asked_for_again() {
     let order = bench.order(&Package::large("1.0.0", 1));
     {
         let mut server = bench.server.lock().unwrap();
-        let largest = server.blobs.iter().max_by_key(|(_, bytes)| bytes.len()).map(|(digest, _)| *digest);
+        let largest = server
+            .blobs
+            .iter()
+            .max_by_key(|(_, bytes)| bytes.len())
+            .map(|(digest, _)| *digest);
         server.forge.insert((largest.unwrap(), 1));
     }
     let mut agent = bench.start(None).await;
     agent.send(&order).await;
     assert_eq!(agent.ended().await, (DeploymentState::Success, None));
-    let refused = agent.audited().into_iter().find(|record| record.event == "attack.refused").unwrap();
+    let refused = agent
+        .audited()
+        .into_iter()
+        .find(|record| record.event == "attack.refused")
+        .unwrap();
     assert_eq!(refused.detail["attack"], "altered-content");
     assert_eq!(agent.trust.last_attack().unwrap().unwrap().attack, "altered-content");
     agent.stop().await;
@@ -444,11 +476,20 @@ async fn what_cannot_be_trusted_or_does_not_prove_itself_never_touches_what_runs
     agent.send(&good).await;
     assert_eq!(agent.ended().await.0, DeploymentState::Success);
 
-    let wrong_key = Package { signer: 2, ..Package::new("2.0.0", 2) };
-    let wrong_arch = Package { arch: &["vax"], ..Package::new("2.0.0", 2) };
+    let wrong_key = Package {
+        signer: 2,
+        ..Package::new("2.0.0", 2)
+    };
+    let wrong_arch = Package {
+        arch: &["vax"],
+        ..Package::new("2.0.0", 2)
+    };
     let mut golden = fixture::golden();
     golden.cases[0].outputs = golden.cases[1].outputs.clone();
-    let wrong_answers = Package { golden, ..Package::new("2.0.0", 2) };
+    let wrong_answers = Package {
+        golden,
+        ..Package::new("2.0.0", 2)
+    };
     for (package, why) in [
         (wrong_key, "needs 1 valid signature"),
         (wrong_arch, "architecture"),
@@ -458,7 +499,11 @@ async fn what_cannot_be_trusted_or_does_not_prove_itself_never_touches_what_runs
         let deployment = format!("{:032x}", bench.version).parse().unwrap();
         agent.send(&order).await;
         agent
-            .until(|state| state.deployment_report(&slot()).is_some_and(|report| report.deployment == deployment))
+            .until(|state| {
+                state
+                    .deployment_report(&slot())
+                    .is_some_and(|report| report.deployment == deployment)
+            })
             .await;
         let (state, reason) = agent.ended().await;
         assert_eq!(state, DeploymentState::Failure);
@@ -478,7 +523,10 @@ async fn a_soak_with_errors_brings_the_previous_package_back() {
     let mut agent = bench.start(None).await;
     agent.send(&first).await;
     assert_eq!(agent.ended().await.0, DeploymentState::Success);
-    let second = bench.order(&Package { soak_ms: 60_000, ..Package::new("2.0.0", 2) });
+    let second = bench.order(&Package {
+        soak_ms: 60_000,
+        ..Package::new("2.0.0", 2)
+    });
     agent.send(&second).await;
     agent.until(|state| matches!(state.phase, Phase::Soaking { .. })).await;
     assert_eq!(agent.version().as_deref(), Some("2.0.0"));
@@ -501,12 +549,21 @@ async fn a_damaged_package_gives_way_to_the_previous_one_before_there_is_a_netwo
     for (semver, counter) in [("1.0.0", 1), ("2.0.0", 2)] {
         let order = bench.order(&Package::new(semver, counter));
         agent.send(&order).await;
-        let wanted = |state: &OtaState| state.active_model().is_some_and(|model| model.release_counter == counter);
+        let wanted = |state: &OtaState| {
+            state
+                .active_model()
+                .is_some_and(|model| model.release_counter == counter)
+        };
         agent.until(|state| wanted(state) && state.phase == Phase::Idle).await;
     }
     let bank = agent.until(|_| true).await.active.unwrap();
     agent.stop().await;
-    let model = bench.dir.path().join("slots/main").join(bank.as_str()).join("model.onnx");
+    let model = bench
+        .dir
+        .path()
+        .join("slots/main")
+        .join(bank.as_str())
+        .join("model.onnx");
     let mut bytes = std::fs::read(&model).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
     std::fs::write(&model, bytes).unwrap();

@@ -156,7 +156,10 @@ impl Part {
         if matches!(checker, Checker::LengthOnly(_)) {
             return Ok(());
         }
-        let last = (0..self.have.len()).rev().find(|index| self.have.get(*index)).unwrap_or(0);
+        let last = (0..self.have.len())
+            .rev()
+            .find(|index| self.have.get(*index))
+            .unwrap_or(0);
         let end = last.saturating_add(SCAN_BEYOND);
         let missing: Vec<u32> = self.have.missing().take_while(|index| *index <= end).collect();
         for index in missing {
@@ -264,7 +267,7 @@ mod tests {
 
     fn blob(chunks: usize) -> Vec<u8> {
         let length = chunks * CHUNK_BYTES as usize - 100;
-        (0..length).map(|i| (i * 31 % 251) as u8 + 1).collect()
+        (0..length).map(|i| u8::try_from(i * 31 % 251).unwrap() + 1).collect()
     }
 
     proptest! {

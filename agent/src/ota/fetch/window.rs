@@ -119,7 +119,10 @@ pub struct Pacer {
 impl Pacer {
     /// 0 is unlimited.
     pub fn new(bytes_per_s: u64) -> Self {
-        Self { bytes_per_s, free_at: 0 }
+        Self {
+            bytes_per_s,
+            free_at: 0,
+        }
     }
 
     /// Chunks that may be asked for now.
@@ -160,7 +163,9 @@ mod tests {
         (ask.first..count)
             .filter(|index| {
                 let offset = (index - ask.first) as usize;
-                ask.present.get(offset / 8).is_none_or(|byte| byte & (1 << (offset % 8)) == 0)
+                ask.present
+                    .get(offset / 8)
+                    .is_none_or(|byte| byte & (1 << (offset % 8)) == 0)
             })
             .take(ask.credit as usize)
             .collect()
@@ -195,7 +200,7 @@ mod tests {
                 if way.is_empty() {
                     now = window.next_timeout().map_or(now, |at| at.max(now));
                 } else {
-                    let index = way.swap_remove((next() % way.len() as u64) as usize);
+                    let index = way.swap_remove(usize::try_from(next() % way.len() as u64).unwrap());
                     now += next() % 20;
                     window.arrived(index, now);
                     have.set(index);
@@ -211,7 +216,7 @@ mod tests {
             let (mut now, mut bytes) = (0u64, 0u64);
             for _ in 0..steps {
                 now = now.max(pacer.next_allowed());
-                let chunks = pacer.allowance(now).min(16) as u16;
+                let chunks = u16::try_from(pacer.allowance(now).min(16)).unwrap();
                 prop_assert!(chunks > 0);
                 pacer.spend(chunks, now);
                 bytes += u64::from(chunks) * u64::from(CHUNK_BYTES);

@@ -133,7 +133,10 @@ fn events() -> Vec<(&'static str, OtaEvent)> {
             "ordered: the installed package",
             OtaEvent::Ordered(Box::new(order(3, 1, Action::Install))),
         ),
-        ("ordered: remove", OtaEvent::Ordered(Box::new(order(3, 2, Action::Remove)))),
+        (
+            "ordered: remove",
+            OtaEvent::Ordered(Box::new(order(3, 2, Action::Remove))),
+        ),
         ("withdrawn", OtaEvent::Withdrawn),
         ("time has come", OtaEvent::Woken),
         ("downloaded", OtaEvent::Downloaded),
@@ -230,7 +233,10 @@ fn the_table_for_people_is_the_machine() {
         std::fs::write(&path, &made).unwrap();
     }
     let written = std::fs::read_to_string(&path).unwrap();
-    assert!(written == made, "docs/agent-states.md is not what the machine does: run with UPDATE_DOCS=1");
+    assert!(
+        written == made,
+        "docs/agent-states.md is not what the machine does: run with UPDATE_DOCS=1"
+    );
 }
 
 /// What must hold of every state that is ever durable.
@@ -393,7 +399,9 @@ fn a_soak_that_fails_brings_the_previous_package_back() {
     let machine = machine();
     let (state, effects) = machine.step(
         &in_phase(PhaseName::Soaking),
-        OtaEvent::Refused { reason: "errors".into() },
+        OtaEvent::Refused {
+            reason: "errors".into(),
+        },
         1,
     );
     assert_eq!(state.active_model(), Some(&model(1)));
@@ -401,9 +409,16 @@ fn a_soak_that_fails_brings_the_previous_package_back() {
     assert!(effects.contains(&Effect::Restore { bank: Some(Bank::A) }));
     let (state, _) = machine.step(&state, OtaEvent::RolledBack, 2);
     let report = state.deployment_report(&machine.slot).unwrap();
-    assert_eq!((report.state, report.reason.as_deref()), (DeploymentState::RolledBack, Some("errors")));
+    assert_eq!(
+        (report.state, report.reason.as_deref()),
+        (DeploymentState::RolledBack, Some("errors"))
+    );
     let again = OtaEvent::Ordered(Box::new(order(2, 2, Action::Install)));
-    assert_eq!(machine.step(&state, again, 3), (state, vec![]), "a failed deployment stays failed");
+    assert_eq!(
+        machine.step(&state, again, 3),
+        (state, vec![]),
+        "a failed deployment stays failed"
+    );
 }
 
 #[test]

@@ -44,7 +44,7 @@ pub(crate) enum FunctionCommand {
     Add {
         dataset: String,
         name: String,
-        /// CEL over the features: f["accel_y.std"] < 1.5; false = it abstains
+        /// CEL over the features: `f["accel_y.std"] < 1.5`; false = it abstains
         #[arg(long)]
         when: String,
         #[arg(long)]

@@ -51,7 +51,7 @@ pub(crate) struct PackageArgs {
     /// Only for these hardware classes
     #[arg(long = "hardware-class", value_name = "CLASS")]
     hardware_classes: Vec<String>,
-    /// Only for these architectures (x86_64, aarch64, …)
+    /// Only for these architectures (`x86_64`, `aarch64`, …)
     #[arg(long)]
     arch: Vec<String>,
     #[arg(long, default_value_t = 0)]

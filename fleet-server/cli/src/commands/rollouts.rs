@@ -62,7 +62,7 @@ pub(crate) struct CreateArgs {
     model_version: ModelVersionId,
     #[arg(long, default_value = "main")]
     slot: SlotName,
-    /// CEL over `device` (id, tags, arch, hardware_class, agent_version)
+    /// CEL over `device` (`id`, `tags`, `arch`, `hardware_class`, `agent_version`)
     #[arg(long, default_value = "true")]
     target: String,
     /// A phase: how many devices it reaches in all, `3` or `25%`; repeat for more [default: one device, then all]

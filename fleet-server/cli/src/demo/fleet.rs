@@ -20,7 +20,7 @@ use crate::files;
 
 /// Marks a folder as a demo's, which the next demo may remove.
 const MARKER: &str = ".flotilla-demo";
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_mins(1);
 const STOP: Duration = Duration::from_secs(15);
 /// Between two looks at something that cannot be waited for otherwise.
 const LOOK: Duration = Duration::from_millis(100);

@@ -80,9 +80,11 @@ impl Report {
             value,
             "share",
         );
-        let place = match self.accuracies.iter().position(|row| row.who == who) {
-            Some(place) => place,
-            None => {
+        let place = self
+            .accuracies
+            .iter()
+            .position(|row| row.who == who)
+            .unwrap_or_else(|| {
                 self.accuracies.push(Accuracy {
                     who: who.to_owned(),
                     before: None,
@@ -90,8 +92,7 @@ impl Report {
                     after: None,
                 });
                 self.accuracies.len() - 1
-            }
-        };
+            });
         if let Some(row) = self.accuracies.get_mut(place) {
             match moment {
                 Moment::Before => row.before = Some(value),

@@ -140,7 +140,7 @@ impl TestServer {
                 }
             }
         };
-        tokio::time::timeout(Duration::from_secs(120), ended)
+        tokio::time::timeout(Duration::from_mins(2), ended)
             .await
             .expect("the job does not end")
     }
@@ -192,15 +192,13 @@ pub(crate) fn rows(name: &str) -> Value {
 }
 
 /// `count` rows of x, y and the truth, which is whether x is above 0.
-pub(crate) fn rows_csv(count: usize) -> String {
-    let mut csv = String::from("x,y,truth\n");
-    for i in 0..count {
-        let x = (i as f32 * 0.7).sin() + 0.01 * i as f32;
-        csv.push_str(&format!(
-            "{x},{},{}\n",
-            i as f32 * 0.5,
-            if x > 0.0 { "high" } else { "low" }
-        ));
-    }
-    csv
+pub(crate) fn rows_csv(count: u16) -> String {
+    let row = |i: u16| {
+        let i = f32::from(i);
+        let x = (i * 0.7).sin() + 0.01 * i;
+        let truth = if x > 0.0 { "high" } else { "low" };
+        format!("{x},{},{truth}", i * 0.5)
+    };
+    let rows: Vec<String> = (0..count).map(row).collect();
+    format!("x,y,truth\n{}\n", rows.join("\n"))
 }

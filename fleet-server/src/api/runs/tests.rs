@@ -313,7 +313,7 @@ async fn training(server: &TestServer, run: &Run) {
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), trains)
+    tokio::time::timeout(Duration::from_mins(1), trains)
         .await
         .expect("it does not train");
 }

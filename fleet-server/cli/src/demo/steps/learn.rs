@@ -38,6 +38,10 @@ impl Trained {
     }
 }
 
+#[expect(
+    clippy::multiple_inherent_impl,
+    reason = "the steps of one stage stand in a file per theme"
+)]
 impl Stage<'_> {
     /// Imports the data and has it labelled: by functions, by their label model, by hand.
     pub(super) async fn label(&mut self) -> Result<String, CliError> {

@@ -21,6 +21,10 @@ struct Own {
     connected: bool,
 }
 
+#[expect(
+    clippy::multiple_inherent_impl,
+    reason = "the steps of one stage stand in a file per theme"
+)]
 impl Stage<'_> {
     pub(super) async fn offline(&mut self) -> Result<(), CliError> {
         self.story.step(

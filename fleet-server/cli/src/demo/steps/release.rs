@@ -19,6 +19,10 @@ const SOAK_S: f64 = 2.0;
 /// A device that says nothing for so long has failed.
 const DEVICE_TIMEOUT_S: u64 = 180;
 
+#[expect(
+    clippy::multiple_inherent_impl,
+    reason = "the steps of one stage stand in a file per theme"
+)]
 impl Stage<'_> {
     /// Packages the best run and has it signed.
     pub(super) async fn release(&mut self, trained: &Trained, semver: &str) -> Result<ModelVersion, CliError> {
