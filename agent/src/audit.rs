@@ -57,17 +57,17 @@ pub fn head(txn: &Txn<'_>) -> Result<AuditHead, StoreError> {
 
 /// Appends an entry to the chain.
 pub fn append(txn: &Txn<'_>, entry: &Entry, at: i64) -> Result<AuditHead, StoreError> {
-    append_record(txn, head(txn)?, &entry.at(at))
+    append_record(*txn, head(txn)?, &entry.at(at))
 }
 
 /// Opens the next epoch by an entry that commits to the previous one's head. The epoch is the boot's number.
 pub fn open_epoch(txn: &Txn<'_>, at: i64) -> Result<AuditHead, StoreError> {
     let previous = head(txn)?;
     let opening = previous.epoch_opening(at);
-    append_record(txn, AuditHead::start(previous.epoch.saturating_add(1)), &opening)
+    append_record(*txn, AuditHead::start(previous.epoch.saturating_add(1)), &opening)
 }
 
-fn append_record(txn: &Txn<'_>, head: AuditHead, record: &AuditRecord) -> Result<AuditHead, StoreError> {
+fn append_record(txn: Txn<'_>, head: AuditHead, record: &AuditRecord) -> Result<AuditHead, StoreError> {
     let bytes = encode_entry(record).map_err(|source| unreadable(head, source))?;
     txn.table(AUDIT)?.insert((head.epoch, head.count), bytes.as_slice())?;
     let next = head.append(&bytes);

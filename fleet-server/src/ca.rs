@@ -56,7 +56,9 @@ pub struct ServerCertificate {
 
 impl fmt::Debug for ServerCertificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ServerCertificate").field("chain_pem", &self.chain_pem).finish_non_exhaustive()
+        f.debug_struct("ServerCertificate")
+            .field("chain_pem", &self.chain_pem)
+            .finish_non_exhaustive()
     }
 }
 
@@ -88,7 +90,11 @@ impl Ca {
     /// Makes the authority of a new fleet; gives it with its certificate and its key, PEM.
     pub fn create(fleet_name: &str, now: i64) -> Result<(Self, String, String), CaError> {
         let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
-        let mut params = base_params(&format!("{fleet_name} fleet CA"), now - BACKDATE_MS, now + CA_LIFETIME_MS);
+        let mut params = base_params(
+            &format!("{fleet_name} fleet CA"),
+            now - BACKDATE_MS,
+            now + CA_LIFETIME_MS,
+        );
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params.use_authority_key_identifier_extension = false;
@@ -103,7 +109,9 @@ impl Ca {
         let key = KeyPair::from_pem(key_pem).map_err(|why| refused("key")(why.to_string()))?;
         let (_rest, pem) = x509_parser::pem::parse_x509_pem(certificate_pem.as_bytes())
             .map_err(|why| refused("certificate")(why.to_string()))?;
-        let certificate = pem.parse_x509().map_err(|why| refused("certificate")(why.to_string()))?;
+        let certificate = pem
+            .parse_x509()
+            .map_err(|why| refused("certificate")(why.to_string()))?;
         if certificate.public_key().subject_public_key.data.as_ref() != key.public_key_raw() {
             return Err(refused("key")("it is not the certificate's".to_owned()));
         }
@@ -111,7 +119,11 @@ impl Ca {
         let der = pem.contents.clone();
         let issuer = Issuer::from_ca_cert_der(&CertificateDer::from(der.as_slice()), key)
             .map_err(|why| refused("certificate")(why.to_string()))?;
-        Ok(Self { issuer, der, not_before })
+        Ok(Self {
+            issuer,
+            der,
+            not_before,
+        })
     }
 
     /// The authority's own certificate.
@@ -127,7 +139,10 @@ impl Ca {
             self.not_before,
             clock::now_ms() + SERVER_LIFETIME_MS,
         );
-        params.subject_alt_names = names.iter().map(|name| alternative_name(name)).collect::<Result<_, _>>()?;
+        params.subject_alt_names = names
+            .iter()
+            .map(|name| alternative_name(name))
+            .collect::<Result<_, _>>()?;
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
         let certificate = params.signed_by(&key, &self.issuer)?;
@@ -193,7 +208,10 @@ fn read_request(csr_pem: &str) -> Result<CertificateSigningRequestParams, CaErro
     let (_rest, pem) =
         x509_parser::pem::parse_x509_pem(csr_pem.as_bytes()).map_err(|why| CaError::Malformed(why.to_string()))?;
     if pem.label != "CERTIFICATE REQUEST" {
-        return Err(CaError::Malformed(format!("a '{}' where a 'CERTIFICATE REQUEST' is needed", clip(&pem.label))));
+        return Err(CaError::Malformed(format!(
+            "a '{}' where a 'CERTIFICATE REQUEST' is needed",
+            clip(&pem.label)
+        )));
     }
     let (rest, parsed) =
         X509CertificationRequest::from_der(&pem.contents).map_err(|why| CaError::Malformed(why.to_string()))?;
@@ -210,7 +228,11 @@ fn read_request(csr_pem: &str) -> Result<CertificateSigningRequestParams, CaErro
 /// The curve is read from the key itself: rcgen looks only at the signature's algorithm.
 fn check_key(key: &SubjectPublicKeyInfo<'_>) -> Result<(), CaError> {
     let algorithm = &key.algorithm.algorithm;
-    let curve = key.algorithm.parameters.as_ref().and_then(|parameters| parameters.as_oid().ok());
+    let curve = key
+        .algorithm
+        .parameters
+        .as_ref()
+        .and_then(|parameters| parameters.as_oid().ok());
     let length = key.subject_public_key.data.len();
     let p256 = *algorithm == OID_KEY_TYPE_EC_PUBLIC_KEY && curve == Some(OID_EC_P256) && length == 65;
     let ed25519 = *algorithm == OID_SIG_ED25519 && length == 32;
@@ -246,7 +268,9 @@ mod tests {
         let mut params = CertificateParams::new(vec!["evil.example".to_owned()]).unwrap();
         params.distinguished_name.push(DnType::CommonName, "another-device");
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        params.serialize_request(&KeyPair::generate_for(algorithm).unwrap()).unwrap()
+        params
+            .serialize_request(&KeyPair::generate_for(algorithm).unwrap())
+            .unwrap()
     }
 
     fn as_pem(der: &[u8]) -> String {
@@ -266,7 +290,10 @@ mod tests {
             let usage = certificate.extended_key_usage().unwrap().unwrap().value;
             assert!(usage.client_auth && !usage.server_auth && !usage.any);
             assert!(!certificate.is_ca());
-            assert_eq!(certificate.validity().not_after.timestamp() * 1000, NOW + DEVICE_LIFETIME_MS);
+            assert_eq!(
+                certificate.validity().not_after.timestamp() * 1000,
+                NOW + DEVICE_LIFETIME_MS
+            );
             assert_eq!(Digest::of(&pem.contents), made.digest);
         }
     }
@@ -289,7 +316,9 @@ mod tests {
 
     #[test]
     fn other_curves_are_refused() {
-        let error = ca().sign_csr(&csr(&rcgen::PKCS_ECDSA_P384_SHA384).pem().unwrap(), &device(), NOW).unwrap_err();
+        let error = ca()
+            .sign_csr(&csr(&rcgen::PKCS_ECDSA_P384_SHA384).pem().unwrap(), &device(), NOW)
+            .unwrap_err();
         assert!(matches!(error, CaError::Key(_)), "{error}");
     }
 
@@ -299,7 +328,15 @@ mod tests {
         let long = "x".repeat(MAX_CSR_BYTES + 1);
         let mut trailing = csr(&rcgen::PKCS_ED25519).der().to_vec();
         trailing.push(0);
-        for bad in ["", "no PEM", &certificate, &key, &long, &as_pem(b"\x30\x84\xff\xff\xff\xff"), &as_pem(&trailing)] {
+        for bad in [
+            "",
+            "no PEM",
+            &certificate,
+            &key,
+            &long,
+            &as_pem(b"\x30\x84\xff\xff\xff\xff"),
+            &as_pem(&trailing),
+        ] {
             let error = ca().sign_csr(bad, &device(), NOW).unwrap_err();
             assert!(matches!(error, CaError::Malformed(_)), "{error}");
         }
@@ -309,7 +346,10 @@ mod tests {
     fn a_key_of_another_authority_is_refused() {
         let (_, certificate, _) = Ca::create("one", NOW).unwrap();
         let (_, _, key) = Ca::create("two", NOW).unwrap();
-        assert!(matches!(Ca::load(&certificate, &key), Err(CaError::Authority { what: "key", .. })));
+        assert!(matches!(
+            Ca::load(&certificate, &key),
+            Err(CaError::Authority { what: "key", .. })
+        ));
     }
 
     #[test]
@@ -318,8 +358,20 @@ mod tests {
         let made = ca().issue_server(&names).unwrap();
         let (_, pem) = x509_parser::pem::parse_x509_pem(made.chain_pem.as_bytes()).unwrap();
         let certificate = pem.parse_x509().unwrap();
-        assert_eq!(certificate.subject_alternative_name().unwrap().unwrap().value.general_names.len(), 2);
+        assert_eq!(
+            certificate
+                .subject_alternative_name()
+                .unwrap()
+                .unwrap()
+                .value
+                .general_names
+                .len(),
+            2
+        );
         assert_eq!(certificate.validity().not_before.timestamp() * 1000, NOW - BACKDATE_MS);
-        assert!(matches!(ca().issue_server(&["é".to_owned()]), Err(CaError::Name { .. })));
+        assert!(matches!(
+            ca().issue_server(&["é".to_owned()]),
+            Err(CaError::Name { .. })
+        ));
     }
 }

@@ -8,11 +8,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::header;
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
-use axum::Router;
 use axum_server::tls_rustls::RustlsConfig;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -108,6 +108,10 @@ struct Api {
 }
 
 /// Serves on the listener until the server stops, then lets requests under way finish.
+#[expect(
+    clippy::unused_async,
+    reason = "one of the server's start-up steps, all of which are awaited"
+)]
 pub async fn spawn(
     listener: std::net::TcpListener,
     app: App,
@@ -174,7 +178,10 @@ fn tls_config(ca: &Ca, certificate: &ServerCertificate) -> Result<ServerConfig, 
 }
 
 async fn ca_certificate(State(api): State<Api>) -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "application/x-pem-file")], api.app.fleet.ca_pem.clone())
+    (
+        [(header::CONTENT_TYPE, "application/x-pem-file")],
+        api.app.fleet.ca_pem.clone(),
+    )
 }
 
 async fn enrol(State(api): State<Api>, Json(request): Json<EnrolRequest>) -> Result<Json<EnrolResponse>, ApiError> {
@@ -182,7 +189,8 @@ async fn enrol(State(api): State<Api>, Json(request): Json<EnrolRequest>) -> Res
         Ok(response) => Ok(Json(response)),
         Err(error) => {
             if !error.is_internal() {
-                api.refusals.tell("enrolment.refused", "device-api", [("reason", error.to_string())]);
+                api.refusals
+                    .tell("enrolment.refused", "device-api", [("reason", error.to_string())]);
             }
             Err(error.into())
         }
@@ -195,16 +203,13 @@ impl Api {
         let certificate = self.ca.sign_csr(&request.csr_pem, &enrolment.device, now)?;
         let token = tokens::hash_token(&request.claim_token);
         let mut tx = self.app.db.begin().await?;
-        let event = match devices::identity(&mut *tx, &enrolment.device).await? {
-            Some(known) => {
-                check_known(&known, &enrolment)?;
-                devices::renew(&mut tx, &enrolment.device, certificate.digest).await?;
-                "device.certificate-renewed"
-            }
-            None => {
-                insert(&mut tx, &enrolment, &certificate, &token, now).await?;
-                "device.enrolled"
-            }
+        let event = if let Some(known) = devices::identity(&mut *tx, &enrolment.device).await? {
+            check_known(&known, &enrolment)?;
+            devices::renew(&mut tx, &enrolment.device, certificate.digest).await?;
+            "device.certificate-renewed"
+        } else {
+            insert(&mut tx, &enrolment, &certificate, &token, now).await?;
+            "device.enrolled"
         };
         let who = format!("device:{}", enrolment.device);
         let detail = [
@@ -283,7 +288,9 @@ fn read(request: &EnrolRequest, fleet: FleetId) -> Result<Verified<Enrolment>, E
 fn check_facts(facts: &DeviceFacts) -> Result<(), EnrolError> {
     for fact in [&facts.hardware_class, &facts.arch, &facts.agent_version] {
         if fact.chars().count() > MAX_FACT_CHARS || fact.chars().any(char::is_control) {
-            return Err(EnrolError::Malformed(format!("a fact is longer than {MAX_FACT_CHARS} printable characters")));
+            return Err(EnrolError::Malformed(format!(
+                "a fact is longer than {MAX_FACT_CHARS} printable characters"
+            )));
         }
     }
     Ok(())

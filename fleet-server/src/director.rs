@@ -31,7 +31,7 @@ const DESIRED_LIFETIME_MS: i64 = 7 * 24 * HOUR_MS;
 /// After this a desired state is signed anew although nothing changed.
 pub const DESIRED_HALF_LIFE_MS: i64 = DESIRED_LIFETIME_MS / 2;
 /// How often the head's age is looked at.
-const TICK: Duration = Duration::from_secs(600);
+const TICK: Duration = Duration::from_mins(10);
 
 /// Why a document was not signed.
 #[derive(Debug, thiserror::Error)]
@@ -116,7 +116,10 @@ impl Director {
             // Nothing that was said is taken back: floors and revoked keys of earlier heads stay.
             head.revoked_keys.clone_from(&known.revoked_keys);
             head.release_floors.clone_from(&known.release_floors);
-            let unsaid = known.revoked_manifests.iter().filter(|old| !head.revoked_manifests.contains(old));
+            let unsaid = known
+                .revoked_manifests
+                .iter()
+                .filter(|old| !head.revoked_manifests.contains(old));
             head.revoked_manifests = unsaid.copied().chain(head.revoked_manifests.iter().copied()).collect();
             head.revoked_manifests.sort();
             let same = Head {
@@ -157,7 +160,9 @@ impl Director {
         let mut tx = app.db.begin().await?;
         let (mut out, mut envelopes) = (Vec::with_capacity(wanted.len()), Vec::new());
         for id in wanted {
-            let Some(device) = devices::pending(&mut tx, id).await? else { continue };
+            let Some(device) = devices::pending(&mut tx, id).await? else {
+                continue;
+            };
             let targets = devices::desired_targets(&mut *tx, id).await?;
             if let Some(envelope) = self.settle(&mut tx, &device, &targets, now).await? {
                 envelopes.extend(targets.into_iter().map(|target| target.envelope));
@@ -229,7 +234,10 @@ impl Director {
     fn decide(&self, device: &PendingDevice, targets: &[DesiredTarget], now: i64) -> Result<Decision, DirectorError> {
         let version = device.desired_version.saturating_add(1);
         // One policy for all slots: that of the rollout that came last (deployment ids are UUIDv7).
-        let newest = targets.iter().max_by_key(|target| target.deployment).map(|target| &target.spec);
+        let newest = targets
+            .iter()
+            .max_by_key(|target| target.deployment)
+            .map(|target| &target.spec);
         let desired = DesiredState {
             header: self.header(DesiredState::SCHEMA, version, now, DESIRED_LIFETIME_MS),
             device: device.id.clone(),
@@ -265,7 +273,12 @@ impl Director {
 
     /// A document of our own, if this key signed it.
     fn believe<T: flotilla_protocol::trust::Document>(&self, envelope: &[u8]) -> Option<Verified<T>> {
-        verify(envelope, &Authority::single(Role::Director, self.key.public()), self.fleet).ok()
+        verify(
+            envelope,
+            &Authority::single(Role::Director, self.key.public()),
+            self.fleet,
+        )
+        .ok()
     }
 
     fn header(&self, schema: &str, version: u64, now: i64, lifetime_ms: i64) -> Header {
@@ -283,7 +296,12 @@ impl Director {
     async fn keep_envelopes(&self, app: &App, envelopes: Vec<Vec<u8>>) -> Result<(), BlobError> {
         for envelope in envelopes {
             let digest = Digest::of(&envelope);
-            if self.kept.lock().unwrap_or_else(PoisonError::into_inner).contains(&digest) {
+            if self
+                .kept
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .contains(&digest)
+            {
                 continue;
             }
             app.blobs.put(Bytes::from(envelope)).await?;
@@ -296,7 +314,7 @@ impl Director {
 /// Defaults are those of a rollout that says nothing.
 fn update_policy(spec: Option<&CreateRollout>) -> UpdatePolicy {
     let soak = spec.map_or(60.0, |spec| spec.soak_s);
-    let soak = Duration::try_from_secs_f64(soak).unwrap_or(Duration::from_secs(60));
+    let soak = Duration::try_from_secs_f64(soak).unwrap_or(Duration::from_mins(1));
     UpdatePolicy {
         soak_ms: u64::try_from(soak.as_millis()).unwrap_or(u64::MAX),
         max_error_permille: spec.map_or(10, |spec| spec.max_error_permille),
@@ -348,7 +366,10 @@ fn target_of(target: &DesiredTarget) -> Result<Target, DirectorError> {
 /// Every blob that a target names: what its device may ask for.
 pub fn blobs_of(target: &DesiredTarget) -> Result<Vec<BlobRef>, DirectorError> {
     let mut blobs = vec![BlobRef::of(&target.envelope)];
-    for source in components_of(target)?.into_iter().flat_map(|component| component.sources) {
+    for source in components_of(target)?
+        .into_iter()
+        .flat_map(|component| component.sources)
+    {
         blobs.push(source.blob);
         blobs.extend(source.chunk_list);
     }
@@ -401,7 +422,9 @@ mod tests {
     }
 
     fn signed(director: &Director, decision: Decision) -> (u64, Vec<u8>, DesiredState) {
-        let Decision::New { version, envelope, .. } = decision else { panic!("a new one is due") };
+        let Decision::New { version, envelope, .. } = decision else {
+            panic!("a new one is due")
+        };
         let desired = director.believe::<DesiredState>(&envelope).unwrap().into_inner();
         (version, envelope, desired)
     }
@@ -411,14 +434,28 @@ mod tests {
         let director = director();
         let targets = [target("main", 1, 3.0)];
         let (version, envelope, desired) = signed(&director, director.decide(&device(None, 0), &targets, NOW).unwrap());
-        assert_eq!((version, desired.header.version, desired.last_report_counter), (1, 1, 4));
-        assert_eq!((desired.update.soak_ms, desired.telemetry.bundle_interval_ms), (3000, 5000));
+        assert_eq!(
+            (version, desired.header.version, desired.last_report_counter),
+            (1, 1, 4)
+        );
+        assert_eq!(
+            (desired.update.soak_ms, desired.telemetry.bundle_interval_ms),
+            (3000, 5000)
+        );
         let mut again = device(Some(envelope.clone()), 1);
         again.report_counter = 9;
         let half = DESIRED_LIFETIME_MS / 2;
-        assert!(matches!(director.decide(&again, &targets, NOW + half - 1).unwrap(), Decision::Keep(kept) if kept == envelope));
-        assert_eq!(signed(&director, director.decide(&again, &targets, NOW + half).unwrap()).0, 2);
-        assert_eq!(signed(&director, director.decide(&again, &[], NOW).unwrap()).2.targets, []);
+        assert!(
+            matches!(director.decide(&again, &targets, NOW + half - 1).unwrap(), Decision::Keep(kept) if kept == envelope)
+        );
+        assert_eq!(
+            signed(&director, director.decide(&again, &targets, NOW + half).unwrap()).0,
+            2
+        );
+        assert_eq!(
+            signed(&director, director.decide(&again, &[], NOW).unwrap()).2.targets,
+            []
+        );
     }
 
     #[test]
@@ -426,7 +463,10 @@ mod tests {
         let director = director();
         let (_, envelope, _) = signed(&director, director.decide(&device(None, 0), &[], NOW).unwrap());
         let rotated = Director::new(KeyPair::from_seed(&[9; 32]), director.fleet, 5000);
-        assert_eq!(signed(&rotated, rotated.decide(&device(Some(envelope), 7), &[], NOW).unwrap()).0, 8);
+        assert_eq!(
+            signed(&rotated, rotated.decide(&device(Some(envelope), 7), &[], NOW).unwrap()).0,
+            8
+        );
     }
 
     #[test]

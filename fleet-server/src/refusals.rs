@@ -21,7 +21,7 @@ use crate::tasks::{Shutdown, Tasks};
 const QUEUE: usize = 256;
 /// Entries per kind of event and minute.
 const BUDGET: u32 = 20;
-const WINDOW: Duration = Duration::from_secs(60);
+const WINDOW: Duration = Duration::from_mins(1);
 
 /// Takes refusals. Cheap to clone, never waits.
 #[derive(Debug, Clone)]
@@ -86,7 +86,9 @@ async fn run(db: Db, mut waiting: mpsc::Receiver<AuditRecord>, lost: Arc<AtomicU
             },
         };
         let budget = budgets.entry(record.event.clone()).or_default();
-        let Some(left_out) = budget.take(Instant::now()) else { continue };
+        let Some(left_out) = budget.take(Instant::now()) else {
+            continue;
+        };
         let left_out = left_out + lost.swap(0, Ordering::Relaxed);
         if left_out > 0 {
             record.detail.insert("left_out_before".to_owned(), left_out.to_string());

@@ -301,7 +301,6 @@ impl Step<'_> {
                 self.state.phase = Phase::Waiting { job, until };
                 self.effects.push(Effect::WakeAt(until));
             }
-            Phase::Waiting { job, .. } => self.start(job),
             Phase::Failed {
                 job,
                 reason,
@@ -316,7 +315,8 @@ impl Step<'_> {
                 };
                 self.effects.push(Effect::WakeAt(at));
             }
-            Phase::Failed {
+            Phase::Waiting { job, .. }
+            | Phase::Failed {
                 job, retry_at: Some(_), ..
             } => self.start(job),
             other => self.state.phase = other,

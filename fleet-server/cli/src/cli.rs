@@ -1,7 +1,5 @@
 //! The command line as a whole, and where each command is carried out.
 
-use std::io::stdout;
-
 use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 
@@ -96,8 +94,9 @@ pub(crate) async fn run(cli: Cli) -> Result<(), CliError> {
     let out = Output::new(cli.global.json);
     match cli.command {
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "fleetctl", &mut stdout());
-            Ok(())
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "fleetctl", &mut script);
+            out.line(String::from_utf8_lossy(&script).trim_end())
         }
         Command::Tether(args) => tether::run(&args),
         Command::Demo(args) => demo::run(args, &out).await,

@@ -31,7 +31,12 @@ impl ActiveDevices {
 
     /// The key that the device signs with, if it may connect.
     pub(super) fn key(&self, device: &DeviceId) -> Option<PublicKey> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).keys.get(device).copied()
+        self.0
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .keys
+            .get(device)
+            .copied()
     }
 
     pub(super) fn contains(&self, device: &DeviceId) -> bool {

@@ -46,7 +46,9 @@ enum Peer {
 fn identify(connection: &Connection<'_>, secret: Digest) -> Result<Peer, &'static str> {
     match connection.listener {
         LOOPBACK => {
-            let right = connection.password.is_some_and(|password| Digest::of(password) == secret);
+            let right = connection
+                .password
+                .is_some_and(|password| Digest::of(password) == secret);
             if connection.client_id == SERVER_CLIENT && right {
                 Ok(Peer::Server)
             } else {
@@ -54,7 +56,9 @@ fn identify(connection: &Connection<'_>, secret: Digest) -> Result<Peer, &'stati
             }
         }
         DEVICES => {
-            let common_name = connection.common_name.ok_or("no client certificate with a common name")?;
+            let common_name = connection
+                .common_name
+                .ok_or("no client certificate with a common name")?;
             if common_name != connection.client_id {
                 return Err("the client id is not the certificate's common name");
             }
@@ -138,7 +142,10 @@ impl Gate {
         self.refusals.tell(
             "connect.refused",
             format!("device:{who}"),
-            [("client_id", connection.client_id.to_owned()), ("reason", refused.to_owned())],
+            [
+                ("client_id", connection.client_id.to_owned()),
+                ("reason", refused.to_owned()),
+            ],
         );
         AuthResult::NotAuthorized
     }
@@ -178,7 +185,11 @@ impl Gate {
         self.refusals.tell(
             "acl.refused",
             format!("device:{device}"),
-            [("action", action.to_owned()), ("topic", topic.to_owned()), ("reason", why.to_owned())],
+            [
+                ("action", action.to_owned()),
+                ("topic", topic.to_owned()),
+                ("reason", why.to_owned()),
+            ],
         );
     }
 
@@ -186,7 +197,9 @@ impl Gate {
         if session.id.lid != DEVICES {
             return;
         }
-        let Ok(device) = DeviceId::new(&*session.id.client_id) else { return };
+        let Ok(device) = DeviceId::new(&*session.id.client_id) else {
+            return;
+        };
         let name = session.id.to_string();
         if came {
             self.presence.came(&device, name, clock::now_ms());
@@ -198,18 +211,21 @@ impl Gate {
 
 #[async_trait]
 impl Handler for Gate {
-    #[expect(elided_lifetimes_in_paths, reason = "async_trait takes `<'_>` for another signature than the trait's")]
+    #[expect(
+        elided_lifetimes_in_paths,
+        reason = "async_trait takes `<'_>` for another signature than the trait's"
+    )]
     async fn hook(&self, parameter: &Parameter, so_far: Option<HookResult>) -> ReturnType {
         match parameter {
-            Parameter::ClientAuthenticate(info) => {
-                (false, Some(HookResult::AuthResult(self.authenticate(info).await)))
-            }
-            Parameter::MessagePublishCheckAcl(session, publish) => {
-                (false, Some(HookResult::PublishAclResult(self.publish(session, publish))))
-            }
-            Parameter::ClientSubscribeCheckAcl(session, subscribe) => {
-                (false, Some(HookResult::SubscribeAclResult(self.subscribe(session, subscribe))))
-            }
+            Parameter::ClientAuthenticate(info) => (false, Some(HookResult::AuthResult(self.authenticate(info).await))),
+            Parameter::MessagePublishCheckAcl(session, publish) => (
+                false,
+                Some(HookResult::PublishAclResult(self.publish(session, publish))),
+            ),
+            Parameter::ClientSubscribeCheckAcl(session, subscribe) => (
+                false,
+                Some(HookResult::SubscribeAclResult(self.subscribe(session, subscribe))),
+            ),
             Parameter::ClientConnected(session) => {
                 self.presence(session, true);
                 (true, so_far)
@@ -245,7 +261,10 @@ mod tests {
         let refused = [
             Connection { client_id: "b", ..A },
             Connection { common_name: None, ..A },
-            Connection { client_id: SERVER_CLIENT, ..A },
+            Connection {
+                client_id: SERVER_CLIENT,
+                ..A
+            },
             Connection {
                 client_id: SERVER_CLIENT,
                 common_name: Some(SERVER_CLIENT),
@@ -275,10 +294,22 @@ mod tests {
         };
         assert_eq!(identify(&server, secret()), Ok(Peer::Server));
         for refused in [
-            Connection { password: None, ..server },
-            Connection { password: Some(b"other"), ..server },
-            Connection { client_id: "a", ..server },
-            Connection { listener: LOOPBACK, ..A },
+            Connection {
+                password: None,
+                ..server
+            },
+            Connection {
+                password: Some(b"other"),
+                ..server
+            },
+            Connection {
+                client_id: "a",
+                ..server
+            },
+            Connection {
+                listener: LOOPBACK,
+                ..A
+            },
         ] {
             assert!(identify(&refused, secret()).is_err(), "{refused:?}");
         }

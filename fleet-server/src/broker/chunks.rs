@@ -134,16 +134,16 @@ impl Worker {
             {
                 tracing::warn!(%device, %error, "a want cannot be answered");
             }
-            self.end_turn(device);
+            self.end_turn(&device);
         }
     }
 
     /// The device is done with, or queues up again for the want that came meanwhile.
-    fn end_turn(&self, device: DeviceId) {
+    fn end_turn(&self, device: &DeviceId) {
         let mut waiting = lock(&self.waiting);
-        let more = waiting.get(&device).is_some_and(Option::is_some);
+        let more = waiting.get(device).is_some_and(Option::is_some);
         if !more || self.again.try_send(device.clone()).is_err() {
-            waiting.remove(&device);
+            waiting.remove(device);
         }
     }
 
@@ -211,10 +211,15 @@ fn missing_chunks(want: &Want) -> Vec<u32> {
     };
     let present = |index: u32| {
         let bit = index - want.first;
-        want.present.get(bit as usize / 8).is_some_and(|byte| byte & (1 << (bit % 8)) != 0)
+        want.present
+            .get(bit as usize / 8)
+            .is_some_and(|byte| byte & (1 << (bit % 8)) != 0)
     };
     let credit = usize::from(want.credit).min(MAX_CREDIT);
-    (want.first..count).filter(|index| !present(*index)).take(credit).collect()
+    (want.first..count)
+        .filter(|index| !present(*index))
+        .take(credit)
+        .collect()
 }
 
 #[cfg(test)]

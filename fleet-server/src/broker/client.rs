@@ -39,8 +39,16 @@ impl Publisher {
             tracing::error!(%topic, bytes = payload.len(), "a message is too long to be sent");
             return;
         }
-        let qos = if at_least_once { QoS::AtLeastOnce } else { QoS::AtMostOnce };
-        if let Err(error) = self.0.publish_bytes(topic.to_string(), qos, false, Bytes::from(payload)).await {
+        let qos = if at_least_once {
+            QoS::AtLeastOnce
+        } else {
+            QoS::AtMostOnce
+        };
+        if let Err(error) = self
+            .0
+            .publish_bytes(topic.to_string(), qos, false, Bytes::from(payload))
+            .await
+        {
             tracing::warn!(%topic, %error, "a message was not sent");
         }
     }
@@ -142,7 +150,10 @@ async fn poll(mut events: EventLoop, route: Route, ready: oneshot::Sender<()>, m
             }
         }
         if !subscribed {
-            subscribed = route.client.try_subscribe(Filter::AllUp.to_string(), QoS::AtLeastOnce).is_ok();
+            subscribed = route
+                .client
+                .try_subscribe(Filter::AllUp.to_string(), QoS::AtLeastOnce)
+                .is_ok();
         }
     }
 }
@@ -154,14 +165,11 @@ fn report(error: &ConnectionError) {
 
 impl Route {
     fn take(&self, publish: Publish) {
-        let device = match publish.topic.parse() {
-            Ok(Topic::Up(device, Up::Want)) => device,
-            _ => {
-                if self.messages.try_send(publish).is_err() {
-                    counter!("flotilla_inbound_dropped_total").increment(1);
-                }
-                return;
+        let Ok(Topic::Up(device, Up::Want)) = publish.topic.parse() else {
+            if self.messages.try_send(publish).is_err() {
+                counter!("flotilla_inbound_dropped_total").increment(1);
             }
+            return;
         };
         if self.active.contains(&device) {
             self.chunks.ask(device, publish.payload.clone());

@@ -70,12 +70,7 @@ pub(super) struct Refused {
 }
 
 /// Takes a message apart, checks its shape, its size and its signatures. Nothing is believed of a device that may not speak.
-pub(super) fn decode(
-    active: &ActiveDevices,
-    fleet: FleetId,
-    topic: &str,
-    payload: &[u8],
-) -> Result<Message, Refused> {
+pub(super) fn decode(active: &ActiveDevices, fleet: FleetId, topic: &str, payload: &[u8]) -> Result<Message, Refused> {
     let Ok(Topic::Up(device, up)) = topic.parse() else {
         return Err(Refused {
             device: None,
@@ -115,7 +110,11 @@ impl From<'_> {
             Up::Hello => {
                 let hello: Hello = codec::from_slice(payload, MAX_MESSAGE_BYTES).map_err(text)?;
                 self.check(hello.schema, &hello.device)?;
-                let report = if hello.report.is_empty() { None } else { Some(Box::new(self.report(&hello.report)?)) };
+                let report = if hello.report.is_empty() {
+                    None
+                } else {
+                    Some(Box::new(self.report(&hello.report)?))
+                };
                 Ok(Said::Hello {
                     root_version: hello.root_version,
                     report,
@@ -134,7 +133,10 @@ impl From<'_> {
                     codec::from_slice_zstd(payload, MAX_MESSAGE_BYTES, MAX_BUNDLE_BYTES).map_err(text)?;
                 self.check(batch.schema, &batch.device)?;
                 if batch.samples.len() > MAX_SAMPLES {
-                    return Err(format!("{} samples, at most {MAX_SAMPLES} are taken", batch.samples.len()));
+                    return Err(format!(
+                        "{} samples, at most {MAX_SAMPLES} are taken",
+                        batch.samples.len()
+                    ));
                 }
                 Ok(Said::Samples(batch))
             }
@@ -274,7 +276,11 @@ async fn take_report(tx: &mut Tx, report: &Report, now: i64, effects: &mut Effec
 
 async fn record_attack(tx: &mut Tx, device: &DeviceId, attack: DetectedAttack) -> Result<(), StoreError> {
     let who = format!("device:{device}");
-    let detail = [("attack", attack.attack), ("detail", attack.detail), ("at_ms", attack.at.to_string())];
+    let detail = [
+        ("attack", attack.attack),
+        ("detail", attack.detail),
+        ("at_ms", attack.at.to_string()),
+    ];
     let record = audit::record(&who, "attack.reported", who.clone(), detail);
     store::audit::append(tx, &record).await?;
     Ok(())

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use flotilla_protocol::codec::{self, CodecError, MAX_MESSAGE_BYTES};
 use flotilla_protocol::ids::DeviceId;
-use flotilla_protocol::messages::{HeadMessage, Receipt, SCHEMA};
+use flotilla_protocol::messages::{HeadMessage, Receipt, RecordKey, SCHEMA};
 use flotilla_protocol::topics::{Down, Topic};
 use metrics::counter;
 use rumqttc::Publish;
@@ -65,7 +65,11 @@ struct Gaps(BTreeMap<DeviceId, u32>);
 
 impl Gaps {
     fn given_up(&self) -> BTreeSet<DeviceId> {
-        self.0.iter().filter(|(_, met)| **met >= GAP_PATIENCE).map(|(device, _)| device.clone()).collect()
+        self.0
+            .iter()
+            .filter(|(_, met)| **met >= GAP_PATIENCE)
+            .map(|(device, _)| device.clone())
+            .collect()
     }
 
     fn learn(&mut self, effects: &Effects) {
@@ -103,23 +107,13 @@ impl Inbound {
     async fn take(&self, batch: Vec<Publish>, gaps: &mut Gaps) {
         let messages: Vec<Message> = batch.iter().filter_map(|publish| self.decode(publish)).collect();
         let given_up = gaps.given_up();
-        let mut done = Vec::new();
-        match self.commit(&messages, &given_up).await {
-            Ok(effects) => done.push(effects),
+        let done = match self.commit(&messages, &given_up).await {
+            Ok(effects) => vec![effects],
             Err(error) => {
-                // One that cannot be stored must not take the others with it.
                 tracing::warn!(%error, "a batch cannot be stored; trying its messages one by one");
-                for message in &messages {
-                    match self.commit(std::slice::from_ref(message), &given_up).await {
-                        Ok(effects) => done.push(effects),
-                        Err(error) => {
-                            counter!("flotilla_inbound_failed_total").increment(1);
-                            tracing::error!(device = %message.device, %error, "a message cannot be stored; it is not receipted");
-                        }
-                    }
-                }
+                self.commit_each(&messages, &given_up).await
             }
-        }
+        };
         for publish in &batch {
             self.publisher.acknowledge(publish).await;
         }
@@ -127,6 +121,21 @@ impl Inbound {
             gaps.learn(&effects);
             self.carry_out(effects).await;
         }
+    }
+
+    /// One message that cannot be stored must not take the others with it. It is not receipted, so that it comes again.
+    async fn commit_each(&self, messages: &[Message], given_up: &BTreeSet<DeviceId>) -> Vec<Effects> {
+        let mut done = Vec::new();
+        for message in messages {
+            match self.commit(std::slice::from_ref(message), given_up).await {
+                Ok(effects) => done.push(effects),
+                Err(error) => {
+                    counter!("flotilla_inbound_failed_total").increment(1);
+                    tracing::error!(device = %message.device, %error, "a message cannot be stored; it is not receipted");
+                }
+            }
+        }
+        done
     }
 
     fn decode(&self, publish: &Publish) -> Option<Message> {
@@ -137,7 +146,9 @@ impl Inbound {
                 Some(message)
             }
             Err(refused) => {
-                let who = refused.device.map_or_else(|| "broker".to_owned(), |device| format!("device:{device}"));
+                let who = refused
+                    .device
+                    .map_or_else(|| "broker".to_owned(), |device| format!("device:{device}"));
                 self.refusals.tell("message.refused", who, [("reason", refused.why)]);
                 None
             }
@@ -164,11 +175,7 @@ impl Inbound {
     /// Everything is committed: says and tells what follows from it.
     async fn carry_out(&self, effects: Effects) {
         for (device, records) in effects.receipts {
-            let receipt = Receipt { schema: SCHEMA, records };
-            match codec::to_vec(&receipt) {
-                Ok(bytes) => self.publisher.publish(&Topic::Down(device, Down::Receipt), true, bytes).await,
-                Err(error) => tracing::error!(%device, %error, "a receipt cannot be written"),
-            }
+            self.receipt(device, records).await;
         }
         if let Err(error) = self.answer(&effects.answers).await {
             tracing::error!(%error, devices = effects.answers.len(), "devices that said hello cannot be answered");
@@ -178,6 +185,20 @@ impl Inbound {
         }
         for change in effects.changes {
             self.app.changes.tell(change);
+        }
+    }
+
+    async fn receipt(&self, device: DeviceId, records: Vec<RecordKey>) {
+        match codec::to_vec(&Receipt {
+            schema: SCHEMA,
+            records,
+        }) {
+            Ok(bytes) => {
+                self.publisher
+                    .publish(&Topic::Down(device, Down::Receipt), true, bytes)
+                    .await;
+            }
+            Err(error) => tracing::error!(%device, %error, "a receipt cannot be written"),
         }
     }
 
@@ -196,13 +217,17 @@ impl Inbound {
         }
         for (device, root_version) in hellos {
             if let Some(answer) = answers.get(root_version) {
-                self.publisher.publish(&Topic::Down(device.clone(), Down::Head), true, answer.clone()).await;
+                self.publisher
+                    .publish(&Topic::Down(device.clone(), Down::Head), true, answer.clone())
+                    .await;
             }
         }
         let devices: Vec<DeviceId> = hellos.keys().cloned().collect();
         for (device, envelope) in self.director.desired_states(&self.app, &devices).await? {
             counter!("flotilla_desired_states_sent_total").increment(1);
-            self.publisher.publish(&Topic::Down(device, Down::Desired), true, envelope).await;
+            self.publisher
+                .publish(&Topic::Down(device, Down::Desired), true, envelope)
+                .await;
         }
         Ok(())
     }
@@ -213,7 +238,9 @@ fn head_message(roots: Vec<Vec<u8>>, head: &[u8]) -> Result<Vec<u8>, CodecError>
     let mut room = MAX_MESSAGE_BYTES.saturating_sub(head.len()).saturating_sub(1024);
     let mut taken = Vec::new();
     for root in roots {
-        let Some(left) = room.checked_sub(root.len() + 16) else { break };
+        let Some(left) = room.checked_sub(root.len() + 16) else {
+            break;
+        };
         room = left;
         taken.push(ByteBuf::from(root));
     }

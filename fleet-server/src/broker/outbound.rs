@@ -14,12 +14,12 @@ use serde_bytes::ByteBuf;
 use crate::app::{App, Change};
 use crate::broker::client::Publisher;
 use crate::clock;
-use crate::director::{Director, DirectorError, DESIRED_HALF_LIFE_MS};
+use crate::director::{DESIRED_HALF_LIFE_MS, Director, DirectorError};
 use crate::store::{StoreError, devices, documents};
 use crate::tasks::Shutdown;
 
 /// News apart, ageing desired states are looked for this often.
-const TICK: Duration = Duration::from_secs(60);
+const TICK: Duration = Duration::from_mins(1);
 const PAGE: u32 = 256;
 
 #[derive(Debug, thiserror::Error)]
@@ -65,7 +65,9 @@ impl Outbound {
             let (page, last) = self.director.stale_desired_states(&self.app, &after, PAGE).await?;
             for (device, envelope) in page {
                 counter!("flotilla_desired_states_sent_total").increment(1);
-                self.publisher.publish(&Topic::Down(device, Down::Desired), true, envelope).await;
+                self.publisher
+                    .publish(&Topic::Down(device, Down::Desired), true, envelope)
+                    .await;
             }
             match last {
                 Some(last) => after = last.to_string(),
@@ -89,7 +91,9 @@ impl Outbound {
             roots: Vec::new(),
             head: ByteBuf::from(head),
         };
-        self.publisher.publish(&Topic::Head, true, codec::to_vec(&message)?).await;
+        self.publisher
+            .publish(&Topic::Head, true, codec::to_vec(&message)?)
+            .await;
         *told = version;
         Ok(())
     }

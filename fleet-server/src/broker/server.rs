@@ -30,7 +30,7 @@ const SERVER_QUEUE: usize = 10_000;
 /// Unacknowledged messages at the server: several batches.
 pub(super) const SERVER_INFLIGHT: u16 = 1024;
 /// A session outlives its connection only as long as a reconnect takes.
-const SESSION_EXPIRY: Duration = Duration::from_secs(60);
+const SESSION_EXPIRY: Duration = Duration::from_mins(1);
 const STOP: Duration = Duration::from_secs(3);
 const KICK_ATTEMPTS: u32 = 20;
 
@@ -65,9 +65,10 @@ impl Server {
             .enable_all()
             .build()
             .map_err(BrokerError::Runtime)?;
-        let started = runtime.spawn(listen(config, gate)).await.unwrap_or_else(|why| {
-            Err(BrokerError::Runtime(std::io::Error::other(why)))
-        });
+        let started = runtime
+            .spawn(listen(config, gate))
+            .await
+            .unwrap_or_else(|why| Err(BrokerError::Runtime(std::io::Error::other(why))));
         let started = match started {
             Ok(started) => started,
             Err(error) => {
@@ -154,8 +155,10 @@ async fn listen(config: BrokerConfig, gate: Gate) -> Result<Started, BrokerError
             why: why.to_string(),
         })
     };
-    let (local_addr, loopback_addr) =
-        (address(&devices, devices.cfg.laddr)?, address(&loopback, loopback.cfg.laddr)?);
+    let (local_addr, loopback_addr) = (
+        address(&devices, devices.cfg.laddr)?,
+        address(&loopback, loopback.cfg.laddr)?,
+    );
     let server = MqttServer::new(context.clone())
         .listener_by_id(devices, DEVICES)
         .listener_by_id(loopback, LOOPBACK)
@@ -197,7 +200,11 @@ fn device_listener(config: BrokerConfig) -> Result<Listener, BrokerError> {
     let folder = config.work_dir.join("broker-tls");
     remove(&folder)?;
     files::create_private_dir(&folder)?;
-    let (certificate, key, ca) = (folder.join("server.pem"), folder.join("server.key"), folder.join("ca.pem"));
+    let (certificate, key, ca) = (
+        folder.join("server.pem"),
+        folder.join("server.key"),
+        folder.join("ca.pem"),
+    );
     files::create(&certificate, config.certificate.chain_pem.as_bytes(), Access::Public)?;
     files::create(&key, config.certificate.key_pem.as_bytes(), Access::Private)?;
     files::create(&ca, config.ca_pem.as_bytes(), Access::Public)?;
@@ -255,17 +262,19 @@ impl Kicker {
     /// A connection that is just being made holds the lock: asked again until it is through.
     pub(super) async fn kick(&self, device: &DeviceId) {
         for _ in 0..KICK_ATTEMPTS {
-            let id = Id::from(self.0.node.id(), ClientId::from(device.as_str()));
-            let entry = self.0.extends.shared().await.entry(id);
-            match entry.try_lock().await {
-                Ok(mut entry) => match entry.kick(true, true, true).await {
-                    Ok(_) => return,
-                    Err(error) => tracing::warn!(%device, %error, "a device cannot be disconnected; trying again"),
-                },
-                Err(error) => tracing::debug!(%device, %error, "a device is just connecting; trying again"),
+            match self.try_kick(device).await {
+                Ok(()) => return,
+                Err(why) => tracing::debug!(%device, %why, "a device cannot be disconnected yet"),
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         tracing::error!(%device, "a device was not disconnected");
+    }
+
+    async fn try_kick(&self, device: &DeviceId) -> rmqtt::Result<()> {
+        let id = Id::from(self.0.node.id(), ClientId::from(device.as_str()));
+        let entry = self.0.extends.shared().await.entry(id);
+        entry.try_lock().await?.kick(true, true, true).await?;
+        Ok(())
     }
 }

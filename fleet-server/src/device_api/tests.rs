@@ -29,7 +29,9 @@ async fn bench(uses: u32) -> Bench {
         tags: [("site".to_owned(), "oslo".to_owned())].into(),
     };
     let mut tx = db.begin().await.unwrap();
-    tokens::create_claim_token(&mut tx, &tokens::hash_token(TOKEN), &request, clock::now_ms()).await.unwrap();
+    tokens::create_claim_token(&mut tx, &tokens::hash_token(TOKEN), &request, clock::now_ms())
+        .await
+        .unwrap();
     tx.commit().await.unwrap();
     let fleet = FleetInfo {
         id: FleetId::new(Uuid::nil()),
@@ -62,7 +64,11 @@ async fn bench(uses: u32) -> Bench {
 
 fn csr() -> String {
     let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
-    rcgen::CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap()
+    rcgen::CertificateParams::default()
+        .serialize_request(&key)
+        .unwrap()
+        .pem()
+        .unwrap()
 }
 
 fn enrolment(device: &str, seed: u8, csr_pem: &str) -> Enrolment {
@@ -127,9 +133,15 @@ async fn a_token_enrols_once_and_the_same_device_may_come_again() {
     let first = bench.enrol(&request("a", 1)).await.unwrap();
     let again = bench.enrol(&request("a", 1)).await.unwrap();
     assert_ne!(first.certificate_pem, again.certificate_pem);
-    assert_eq!((first.broker.as_str(), bench.tokens_used().await), ("mqtts://localhost:8883", 1));
+    assert_eq!(
+        (first.broker.as_str(), bench.tokens_used().await),
+        ("mqtts://localhost:8883", 1)
+    );
     let refused = bench.enrol(&request("b", 2)).await.unwrap_err();
-    assert!(matches!(refused, EnrolError::Token(ClaimError::UsedUp { uses: 1 })), "{refused}");
+    assert!(
+        matches!(refused, EnrolError::Token(ClaimError::UsedUp { uses: 1 })),
+        "{refused}"
+    );
     let detail = devices::get(&bench.api.app.db, &first.device).await.unwrap();
     assert_eq!(detail.device.tags["site"], "oslo");
     let events = store::audit::list(&bench.api.app.db, None, "", 10).await.unwrap();
@@ -144,9 +156,14 @@ async fn names_and_keys_belong_to_who_came_first() {
     assert!(matches!(bench.enrol(&request("a", 2)).await, Err(EnrolError::Taken(_))));
     assert!(matches!(bench.enrol(&request("b", 1)).await, Err(EnrolError::KeyTaken)));
     let mut tx = bench.api.app.db.begin().await.unwrap();
-    devices::decommission(&mut tx, &DeviceId::new("a").unwrap(), 0).await.unwrap();
+    devices::decommission(&mut tx, &DeviceId::new("a").unwrap(), 0)
+        .await
+        .unwrap();
     tx.commit().await.unwrap();
-    assert!(matches!(bench.enrol(&request("a", 1)).await, Err(EnrolError::Decommissioned(_))));
+    assert!(matches!(
+        bench.enrol(&request("a", 1)).await,
+        Err(EnrolError::Decommissioned(_))
+    ));
     assert_eq!(bench.tokens_used().await, 1, "refusals use nothing up");
 }
 
@@ -156,11 +173,17 @@ async fn possession_and_binding_are_proved() {
     let good = request("a", 1);
     let mut other_request = good.clone();
     other_request.csr_pem = csr();
-    assert!(matches!(bench.enrol(&other_request).await, Err(EnrolError::OtherRequest)));
+    assert!(matches!(
+        bench.enrol(&other_request).await,
+        Err(EnrolError::OtherRequest)
+    ));
     let mut other_signer = good.clone();
     let claimed = enrolment("a", 1, &good.csr_pem);
     other_signer.enrolment = BASE64.encode(sign(&claimed, &KeyPair::from_seed(&[2; 32])).unwrap());
-    assert!(matches!(bench.enrol(&other_signer).await, Err(EnrolError::Signature(_))));
+    assert!(matches!(
+        bench.enrol(&other_signer).await,
+        Err(EnrolError::Signature(_))
+    ));
     let mut other_fleet = good.clone();
     let mut claimed = enrolment("a", 1, &good.csr_pem);
     claimed.header.fleet = FleetId::new(Uuid::max());
@@ -179,7 +202,14 @@ async fn refusals_are_problems() {
     unknown.claim_token = "flt_other".into();
     let (status, problem) = bench.post(serde_json::to_string(&unknown).unwrap()).await;
     assert_eq!((status, problem.status), (StatusCode::FORBIDDEN, 403));
-    assert!(problem.detail.contains("the claim token is not known"), "{}", problem.detail);
+    assert!(
+        problem.detail.contains("the claim token is not known"),
+        "{}",
+        problem.detail
+    );
     assert_eq!(bench.post("{".into()).await.0, StatusCode::BAD_REQUEST);
-    assert_eq!(bench.post("x".repeat(MAX_BODY_BYTES + 1)).await.0, StatusCode::PAYLOAD_TOO_LARGE);
+    assert_eq!(
+        bench.post("x".repeat(MAX_BODY_BYTES + 1)).await.0,
+        StatusCode::PAYLOAD_TOO_LARGE
+    );
 }

@@ -132,7 +132,9 @@ pub async fn insert(tx: &mut Tx, device: &NewDevice<'_>, now: i64) -> Result<(),
         .bind(now)
         .execute(&mut **tx)
         .await
-        .map_err(|error| StoreError::or_exists(error, || format!("a device with the id or the key of '{}'", device.id)))?;
+        .map_err(|error| {
+            StoreError::or_exists(error, || format!("a device with the id or the key of '{}'", device.id))
+        })?;
     Ok(())
 }
 
@@ -147,7 +149,11 @@ pub async fn identity<'e>(
     executor: impl SqliteExecutor<'e>,
     device: &DeviceId,
 ) -> Result<Option<Identity>, StoreError> {
-    let Some(row) = sqlx::query(IDENTITY).bind(device.as_str()).fetch_optional(executor).await? else {
+    let Some(row) = sqlx::query(IDENTITY)
+        .bind(device.as_str())
+        .fetch_optional(executor)
+        .await?
+    else {
         return Ok(None);
     };
     let key: Vec<u8> = row.try_get("signing_key")?;
@@ -171,7 +177,11 @@ pub async fn active(db: &Db) -> Result<Vec<(DeviceId, PublicKey)>, StoreError> {
 
 /// Records the certificate that replaces a device's last one.
 pub async fn renew(tx: &mut Tx, device: &DeviceId, certificate: Digest) -> Result<(), StoreError> {
-    sqlx::query(RENEW).bind(certificate.to_string()).bind(device.as_str()).execute(&mut **tx).await?;
+    sqlx::query(RENEW)
+        .bind(certificate.to_string())
+        .bind(device.as_str())
+        .execute(&mut **tx)
+        .await?;
     Ok(())
 }
 
@@ -189,8 +199,12 @@ pub async fn list(db: &Db, filter: &DeviceFilter) -> Result<Vec<Device>, StoreEr
     let after = filter.after.as_ref().map_or("", |id| id.as_str());
     let text = like(&filter.text);
     let bound = |sql| sqlx::query(sql).bind(after).bind(&text).bind(i64::from(filter.limit));
-    let mut devices =
-        bound(LIST).fetch_all(db.read()).await?.iter().map(device_of).collect::<Result<Vec<Device>, _>>()?;
+    let mut devices = bound(LIST)
+        .fetch_all(db.read())
+        .await?
+        .iter()
+        .map(device_of)
+        .collect::<Result<Vec<Device>, _>>()?;
     let mut models: BTreeMap<String, Vec<DeviceModel>> = BTreeMap::new();
     for row in bound(LIST_SLOTS).fetch_all(db.read()).await? {
         models.entry(row.try_get("device")?).or_default().push(model_of(&row)?);
@@ -268,8 +282,16 @@ pub async fn get(db: &Db, id: &DeviceId) -> Result<DeviceDetail, StoreError> {
         boot_count: to_u64(row.try_get("boot_count")?),
         report_counter: to_u64(row.try_get("report_counter")?),
         desired: rows(TARGETS).await?.iter().map(target_of).collect::<Result<_, _>>()?,
-        deployments: rows(DEPLOYMENTS).await?.iter().map(deployment_of).collect::<Result<_, _>>()?,
-        telemetry: rows(TELEMETRY).await?.iter().map(telemetry_of).collect::<Result<_, _>>()?,
+        deployments: rows(DEPLOYMENTS)
+            .await?
+            .iter()
+            .map(deployment_of)
+            .collect::<Result<_, _>>()?,
+        telemetry: rows(TELEMETRY)
+            .await?
+            .iter()
+            .map(telemetry_of)
+            .collect::<Result<_, _>>()?,
         audit_entries: audit::device_count(db, id).await?,
         last_attack: attack.as_deref().map(attack_of).transpose()?,
         error: row.try_get("error")?,
@@ -322,7 +344,11 @@ fn attack_of(text: &str) -> Result<DeviceAttack, StoreError> {
 
 /// Replaces the tags.
 pub async fn set_tags(tx: &mut Tx, id: &DeviceId, tags: &BTreeMap<String, String>) -> Result<(), StoreError> {
-    let changed = sqlx::query(SET_TAGS).bind(to_json("tags", tags)?).bind(id.as_str()).execute(&mut **tx).await?;
+    let changed = sqlx::query(SET_TAGS)
+        .bind(to_json("tags", tags)?)
+        .bind(id.as_str())
+        .execute(&mut **tx)
+        .await?;
     if changed.rows_affected() == 0 {
         return Err(StoreError::not_found("device", id));
     }
@@ -338,7 +364,11 @@ pub async fn decommission(tx: &mut Tx, id: &DeviceId, now: i64) -> Result<bool, 
             None => Err(StoreError::not_found("device", id)),
         };
     }
-    sqlx::query(END_DEPLOYMENTS).bind(now).bind(id.as_str()).execute(&mut **tx).await?;
+    sqlx::query(END_DEPLOYMENTS)
+        .bind(now)
+        .bind(id.as_str())
+        .execute(&mut **tx)
+        .await?;
     sqlx::query(DROP_TARGETS).bind(id.as_str()).execute(&mut **tx).await?;
     Ok(true)
 }
@@ -358,7 +388,11 @@ pub struct DeviceFactsRow {
 
 /// Active devices in order of id, above `after`.
 pub async fn facts_page(db: &Db, after: &str, limit: u32) -> Result<Vec<DeviceFactsRow>, StoreError> {
-    let rows = sqlx::query(FACTS_PAGE).bind(after).bind(i64::from(limit)).fetch_all(db.read()).await?;
+    let rows = sqlx::query(FACTS_PAGE)
+        .bind(after)
+        .bind(i64::from(limit))
+        .fetch_all(db.read())
+        .await?;
     rows.iter()
         .map(|row| {
             Ok(DeviceFactsRow {

@@ -99,7 +99,11 @@ pub async fn add_interval(
 
 async fn add_totals(tx: &mut Tx, device: &DeviceId, model: &ModelTelemetry) -> Result<(), StoreError> {
     let manifest = model.manifest.to_string();
-    let row = sqlx::query(MODEL).bind(device.as_str()).bind(&manifest).fetch_optional(&mut **tx).await?;
+    let row = sqlx::query(MODEL)
+        .bind(device.as_str())
+        .bind(&manifest)
+        .fetch_optional(&mut **tx)
+        .await?;
     let (mut inferences, mut failures, mut bundles) = (0u64, 0u64, 0u64);
     let mut latency = LatencyHistogram::default();
     if let Some(row) = row {
@@ -174,7 +178,11 @@ async fn set_drift(
 ) -> Result<bool, StoreError> {
     let manifest = model.manifest.to_string();
     let worst = to_json("drift", &severities(status))?;
-    let row = sqlx::query(DRIFT).bind(device.as_str()).bind(&manifest).fetch_optional(&mut **tx).await?;
+    let row = sqlx::query(DRIFT)
+        .bind(device.as_str())
+        .bind(&manifest)
+        .fetch_optional(&mut **tx)
+        .await?;
     let (mut judgements, mut alarms, mut was_drifted) = (0i64, 0i64, false);
     if let Some(row) = row {
         was_drifted = row.try_get::<i64, _>("drifted")? != 0;
@@ -354,7 +362,9 @@ mod tests {
         let mut tx = db.begin().await.unwrap();
         // One from a clock in the future: it counts now.
         for to in [NOW - HOUR_MS, NOW, NOW, NOW + 1000 * HOUR_MS] {
-            add_interval(&mut tx, &device(), &interval(None), to, NOW).await.unwrap();
+            add_interval(&mut tx, &device(), &interval(None), to, NOW)
+                .await
+                .unwrap();
         }
         let row = sqlx::query(MODEL)
             .bind(device().as_str())
@@ -364,9 +374,8 @@ mod tests {
             .unwrap();
         assert_eq!((row.get::<i64, _>("inferences"), row.get::<i64, _>("bundles")), (40, 4));
         tx.commit().await.unwrap();
-        let seen = |since| sketch(&db, &DEVICE, &MANIFEST, since);
-        static DEVICE: std::sync::LazyLock<DeviceId> = std::sync::LazyLock::new(device);
-        static MANIFEST: std::sync::LazyLock<Digest> = std::sync::LazyLock::new(|| Digest::of(b"manifest"));
+        let (device, manifest) = (device(), Digest::of(b"manifest"));
+        let seen = |since| sketch(&db, &device, &manifest, since);
         assert_eq!(seen(0).await.unwrap().unwrap().count, 12);
         assert_eq!(seen(10).await.unwrap().unwrap().features[0].counts, [3, 3, 3]);
         assert!(seen(11).await.unwrap().is_none());
@@ -376,12 +385,26 @@ mod tests {
     async fn a_sketch_with_other_bins_is_left_out_and_the_rest_counts() {
         let (_dir, db) = db().await;
         let mut tx = db.begin().await.unwrap();
-        add_interval(&mut tx, &device(), &interval(None), NOW, NOW).await.unwrap();
+        add_interval(&mut tx, &device(), &interval(None), NOW, NOW)
+            .await
+            .unwrap();
         let mut other = interval(None);
         other.sketches = Some(set(4));
-        assert!(add_interval(&mut tx, &device(), &other, NOW, NOW).await.unwrap().sketch_refused);
+        assert!(
+            add_interval(&mut tx, &device(), &other, NOW, NOW)
+                .await
+                .unwrap()
+                .sketch_refused
+        );
         tx.commit().await.unwrap();
-        assert_eq!(sketch(&db, &device(), &Digest::of(b"manifest"), 0).await.unwrap().unwrap().count, 3);
+        assert_eq!(
+            sketch(&db, &device(), &Digest::of(b"manifest"), 0)
+                .await
+                .unwrap()
+                .unwrap()
+                .count,
+            3
+        );
     }
 
     #[tokio::test]
@@ -389,23 +412,54 @@ mod tests {
         let (_dir, db) = db().await;
         let mut tx = db.begin().await.unwrap();
         let mut changed = Vec::new();
-        let told = [status(false, 0.1), status(false, 0.1), status(true, 0.5), status(true, 0.6), status(false, 0.1)];
+        let told = [
+            status(false, 0.1),
+            status(false, 0.1),
+            status(true, 0.5),
+            status(true, 0.6),
+            status(false, 0.1),
+        ];
         for (step, status) in (1..).zip(told) {
             let at = NOW - HOUR_MS + step;
-            changed.push(add_interval(&mut tx, &device(), &interval(Some(status)), at, NOW).await.unwrap().drift_changed);
+            changed.push(
+                add_interval(&mut tx, &device(), &interval(Some(status)), at, NOW)
+                    .await
+                    .unwrap()
+                    .drift_changed,
+            );
         }
         assert_eq!(changed, [false, false, true, false, true]);
         let late = interval(Some(status(true, 0.9)));
-        assert!(!add_interval(&mut tx, &device(), &late, NOW - 2 * HOUR_MS, NOW).await.unwrap().drift_changed);
+        assert!(
+            !add_interval(&mut tx, &device(), &late, NOW - 2 * HOUR_MS, NOW)
+                .await
+                .unwrap()
+                .drift_changed
+        );
         tx.commit().await.unwrap();
         let line = ModelLine::new("anomaly").unwrap();
-        let list = drift_list(&db, Some(&line), Some(&device()), ("", ""), 10).await.unwrap();
+        let list = drift_list(&db, Some(&line), Some(&device()), ("", ""), 10)
+            .await
+            .unwrap();
         assert_eq!(list.len(), 1);
         assert_eq!((list[0].judgements, list[0].alarms, list[0].drifted), (4, 2, false));
         let other = ModelLine::new("x").unwrap();
-        assert!(drift_list(&db, Some(&other), None, ("", ""), 10).await.unwrap().is_empty());
+        assert!(
+            drift_list(&db, Some(&other), None, ("", ""), 10)
+                .await
+                .unwrap()
+                .is_empty()
+        );
         let last = list[0].manifest.to_string();
-        assert!(drift_list(&db, None, None, ("press-07", &last), 10).await.unwrap().is_empty());
-        assert_eq!(drift_list(&db, None, None, ("press-07", ""), 10).await.unwrap().len(), 1);
+        assert!(
+            drift_list(&db, None, None, ("press-07", &last), 10)
+                .await
+                .unwrap()
+                .is_empty()
+        );
+        assert_eq!(
+            drift_list(&db, None, None, ("press-07", ""), 10).await.unwrap().len(),
+            1
+        );
     }
 }

@@ -57,7 +57,10 @@ pub async fn find_api_token(db: &Db, hash: &str) -> Result<Option<Principal>, St
     let roles: Vec<String> = json("roles", row.try_get("roles")?)?;
     Ok(Some(Principal {
         actor: format!("token:{}", row.try_get::<String, _>("name")?),
-        roles: roles.iter().map(|role| parsed("role", role)).collect::<Result<_, _>>()?,
+        roles: roles
+            .iter()
+            .map(|role| parsed("role", role))
+            .collect::<Result<_, _>>()?,
     }))
 }
 
@@ -98,7 +101,11 @@ pub async fn list_claim_tokens(
 ) -> Result<Vec<ClaimToken>, StoreError> {
     // No UUID is above 'g'.
     let before = before.map_or_else(|| "g".to_owned(), |id| id.to_string());
-    let rows = sqlx::query(LIST_CLAIM).bind(before).bind(i64::from(limit)).fetch_all(db.read()).await?;
+    let rows = sqlx::query(LIST_CLAIM)
+        .bind(before)
+        .bind(i64::from(limit))
+        .fetch_all(db.read())
+        .await?;
     rows.iter().map(claim_token_of).collect()
 }
 
@@ -119,7 +126,11 @@ fn claim_token_of(row: &SqliteRow) -> Result<ClaimToken, StoreError> {
 
 /// Revoking twice is fine.
 pub async fn revoke_claim_token(tx: &mut Tx, id: ClaimTokenId, now: i64) -> Result<(), StoreError> {
-    let changed = sqlx::query(REVOKE_CLAIM).bind(now).bind(id.to_string()).execute(&mut **tx).await?;
+    let changed = sqlx::query(REVOKE_CLAIM)
+        .bind(now)
+        .bind(id.to_string())
+        .execute(&mut **tx)
+        .await?;
     if changed.rows_affected() == 0 {
         return Err(StoreError::not_found("claim token", id));
     }
@@ -150,16 +161,29 @@ pub enum ClaimError {
 
 /// Takes one use of a token, or says why not. The use counts when the transaction commits.
 pub async fn claim(tx: &mut Tx, hash: &str, now: i64) -> Result<ClaimedToken, ClaimError> {
-    let claimed = sqlx::query(CLAIM).bind(hash).bind(now).fetch_optional(&mut **tx).await.map_err(StoreError::from)?;
+    let claimed = sqlx::query(CLAIM)
+        .bind(hash)
+        .bind(now)
+        .fetch_optional(&mut **tx)
+        .await
+        .map_err(StoreError::from)?;
     if let Some(row) = claimed {
         return Ok(claimed_of(&row)?);
     }
-    let state = sqlx::query(CLAIM_STATE).bind(hash).fetch_optional(&mut **tx).await.map_err(StoreError::from)?;
+    let state = sqlx::query(CLAIM_STATE)
+        .bind(hash)
+        .fetch_optional(&mut **tx)
+        .await
+        .map_err(StoreError::from)?;
     let Some(row) = state else {
         return Err(ClaimError::Unknown);
     };
     let number = |column: &str| row.try_get::<i64, _>(column).map_err(StoreError::from);
-    if row.try_get::<Option<i64>, _>("revoked_at").map_err(StoreError::from)?.is_some() {
+    if row
+        .try_get::<Option<i64>, _>("revoked_at")
+        .map_err(StoreError::from)?
+        .is_some()
+    {
         return Err(ClaimError::Revoked);
     }
     let expires_at = number("expires_at")?;
@@ -226,7 +250,10 @@ mod tests {
         assert!(matches!(try_claim(&db, "none", NOW).await, Err(ClaimError::Unknown)));
         let made = token(&db, "h", 2).await;
         assert_eq!(try_claim(&db, "h", NOW).await.unwrap().tags["site"], "oslo");
-        assert!(matches!(try_claim(&db, "h", NOW + 60_000).await, Err(ClaimError::Expired { .. })));
+        assert!(matches!(
+            try_claim(&db, "h", NOW + 60_000).await,
+            Err(ClaimError::Expired { .. })
+        ));
         let mut tx = db.begin().await.unwrap();
         revoke_claim_token(&mut tx, made.id, NOW).await.unwrap();
         let unknown = revoke_claim_token(&mut tx, ClaimTokenId::new(Uuid::nil()), NOW).await;
@@ -250,10 +277,15 @@ mod tests {
         let (_dir, db) = db().await;
         let mut tx = db.begin().await.unwrap();
         let hash = hash_token("flt_secret");
-        create_api_token(&mut tx, "admin", &hash, &[Role::Admin, Role::Viewer], NOW).await.unwrap();
+        create_api_token(&mut tx, "admin", &hash, &[Role::Admin, Role::Viewer], NOW)
+            .await
+            .unwrap();
         tx.commit().await.unwrap();
         let found = find_api_token(&db, &hash).await.unwrap().unwrap();
-        assert_eq!((found.actor.as_str(), found.roles), ("token:admin", vec![Role::Admin, Role::Viewer]));
+        assert_eq!(
+            (found.actor.as_str(), found.roles),
+            ("token:admin", vec![Role::Admin, Role::Viewer])
+        );
         assert!(find_api_token(&db, &hash_token("flt_other")).await.unwrap().is_none());
     }
 
@@ -264,7 +296,9 @@ mod tests {
             token(&db, &format!("h{n}"), 1).await;
         }
         let first = list_claim_tokens(&db, None, 3).await.unwrap();
-        let rest = list_claim_tokens(&db, first.last().map(|token| token.id), 3).await.unwrap();
+        let rest = list_claim_tokens(&db, first.last().map(|token| token.id), 3)
+            .await
+            .unwrap();
         assert_eq!((first.len(), rest.len()), (3, 2));
         assert!(rest.iter().all(|token| first.iter().all(|other| other.id != token.id)));
     }

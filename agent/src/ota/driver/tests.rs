@@ -207,13 +207,10 @@ impl Bench {
         let server = Arc::clone(&self.server);
         tasks.spawn("server", async move {
             while let Some(publish) = publishes.recv().await {
-                if publish.topic == Up::Want {
-                    let want: Want = codec::from_slice(&publish.payload, 1 << 17).unwrap();
-                    let messages = server.lock().unwrap().answer(&want);
-                    for message in messages {
-                        chunks.dispatch(message);
-                    }
-                }
+                assert_eq!(publish.topic, Up::Want);
+                let want: Want = codec::from_slice(&publish.payload, 1 << 17).unwrap();
+                let messages = server.lock().unwrap().answer(&want);
+                messages.into_iter().for_each(|message| chunks.dispatch(message));
             }
             drop(switch);
         });

@@ -155,7 +155,11 @@ pub(crate) async fn run(context: &Context, command: RolloutsCommand) -> Result<(
         }
         RolloutsCommand::Watch { id, timeout_s } => {
             let timeout = Duration::from_secs(timeout_s);
-            let rollout = watch(&context.out, client, &id, timeout).await?;
+            let rollout = watch(&context.out, client, &id, timeout, |line| {
+                context.out.note(line);
+                Ok(())
+            })
+            .await?;
             if context.out.is_json() {
                 return context.out.print_json(&rollout);
             }
@@ -169,8 +173,14 @@ async fn act(context: &Context, id: &str, verb: &str) -> Result<(), CliError> {
     context.out.show(&answer, |rollout: Rollout| describe(&rollout))
 }
 
-/// Follows a rollout until it is complete; every change is a line on stderr.
-pub(crate) async fn watch(out: &Output, client: &Client, id: &str, timeout: Duration) -> Result<Rollout, CliError> {
+/// Follows a rollout until it is complete; every change is told as a line.
+pub(crate) async fn watch(
+    out: &Output,
+    client: &Client,
+    id: &str,
+    timeout: Duration,
+    tell: impl Fn(&str) -> Result<(), CliError>,
+) -> Result<Rollout, CliError> {
     let deadline = Instant::now() + timeout;
     let mut rollout: Rollout = client.get(&["rollouts", id]).send().await?;
     let bar = out.bar(rollout.targeted, "rollout");
@@ -180,7 +190,7 @@ pub(crate) async fn watch(out: &Output, client: &Client, id: &str, timeout: Dura
         bar.set_length(rollout.targeted);
         bar.set_position(finished(&rollout));
         if line != told {
-            bar.suspend(|| out.note(&line));
+            bar.suspend(|| tell(&line))?;
             told = line;
         }
         let ended = match rollout.state {
@@ -223,7 +233,7 @@ fn progress(rollout: &Rollout) -> String {
     let phase = rollout.phase + 1;
     let counts = pairs(&rollout.counts);
     format!(
-        "  phase {phase}, {}: {counts}; {}",
+        "phase {phase}, {}: {counts}; {}",
         rollout.state.as_str(),
         rollout.decision
     )

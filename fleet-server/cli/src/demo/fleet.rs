@@ -1,13 +1,17 @@
 //! The demo's fleet: one server and three devices, as real processes, in one folder.
 
 use std::ffi::OsString;
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write as _;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use flotilla_protocol::enroll::FactoryBundle;
 use flotilla_protocol::ids::DeviceId;
+use futures_util::future::join_all;
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
@@ -45,6 +49,8 @@ pub(crate) struct Fleet {
     server: Option<Process>,
     pub(crate) devices: Vec<Device>,
     pub(crate) api: String,
+    /// Held for as long as the demo lives.
+    _lock: File,
 }
 
 /// What the server says when it is ready.
@@ -101,13 +107,14 @@ impl Fleet {
                     "exists and is no demo's folder: choose another with --dir",
                 ));
             }
+            // A running demo keeps its folder.
+            drop(take(folder)?);
             fs::remove_dir_all(folder).map_err(failed)?;
         }
         fs::create_dir_all(folder.join("logs")).map_err(failed)?;
-        files::write(
-            &folder.join(MARKER),
-            b"Made by fleetctl demo, which may remove this folder.\n",
-        )?;
+        let mut lock = take(folder)?;
+        lock.write_all(b"Made by fleetctl demo, which may remove this folder.\n")
+            .map_err(failed)?;
         // Children run elsewhere: their arguments must not depend on where.
         let absolute = |path: &Path| std::path::absolute(path).map_err(|why| CliError::file(path, why));
         let programs = absolute(programs)?;
@@ -126,6 +133,7 @@ impl Fleet {
             server: None,
             devices: Vec::new(),
             api: String::new(),
+            _lock: lock,
         })
     }
 
@@ -305,15 +313,13 @@ impl Fleet {
 
     /// Ends every process: devices first, so that they say goodbye to a server that is there.
     pub(crate) async fn stop(&mut self) -> Vec<String> {
-        let mut complaints = Vec::new();
-        let devices = self.devices.iter_mut().filter_map(|device| device.process.take());
-        for mut process in devices.chain(self.server.take()) {
-            match process.stop(STOP).await {
-                Ok(true) => {}
-                Ok(false) => complaints.push(format!("{} did not stop cleanly", process.name())),
-                Err(why) => complaints.push(why.to_string()),
-            }
-        }
+        let mut devices: Vec<Process> = self
+            .devices
+            .iter_mut()
+            .filter_map(|device| device.process.take())
+            .collect();
+        let mut complaints = stop_all(&mut devices).await;
+        complaints.extend(stop_all(self.server.take().as_mut_slice()).await);
         complaints
     }
 }
@@ -328,6 +334,35 @@ impl Device {
         let text = fs::read_to_string(self.folder.join("data/rest.addr")).ok()?;
         let address = text.trim();
         (!address.is_empty()).then(|| format!("http://{address}"))
+    }
+}
+
+/// Stops processes at the same time. Returns what was not as it should be.
+async fn stop_all(processes: &mut [Process]) -> Vec<String> {
+    let stopped = join_all(
+        processes
+            .iter_mut()
+            .map(async |process| match process.stop(STOP).await {
+                Ok(true) => None,
+                Ok(false) => Some(format!("{} did not stop cleanly", process.name())),
+                Err(why) => Some(why.to_string()),
+            }),
+    );
+    stopped.await.into_iter().flatten().collect()
+}
+
+/// Takes the demo's folder for this demo alone; the kernel lets go of it with the process.
+fn take(folder: &Path) -> Result<File, CliError> {
+    let path = folder.join(MARKER);
+    let file = File::options().read(true).append(true).create(true).open(&path);
+    let file = file.map_err(|why| CliError::file(&path, why))?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(Errno::WOULDBLOCK) => Err(CliError::file(
+            folder,
+            "a demo is running there: stop it, or name another with --dir",
+        )),
+        Err(why) => Err(CliError::file(&path, why)),
     }
 }
 
@@ -360,8 +395,11 @@ mod tests {
         assert!(folder.join("thesis.txt").exists());
 
         let folder = dir.path().join("demo-run");
-        Fleet::prepare(&folder, &programs).unwrap();
+        let running = Fleet::prepare(&folder, &programs).unwrap();
         std::fs::write(folder.join("old.txt"), "").unwrap();
+        let refused = Fleet::prepare(&folder, &programs).unwrap_err().to_string();
+        assert!(refused.contains("is running there"), "{refused}");
+        drop(running);
         Fleet::prepare(&folder, &programs).unwrap();
         assert!(!folder.join("old.txt").exists() && folder.join("logs").is_dir());
     }

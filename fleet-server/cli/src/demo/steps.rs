@@ -22,7 +22,7 @@ use crate::error::CliError;
 use crate::output::{bytes, pairs, percent};
 
 /// Steps that are told.
-pub(super) const COUNT: usize = 14;
+pub(super) const COUNT: usize = 17;
 /// For what takes moments.
 const SHORT: Duration = Duration::from_mins(1);
 /// For what takes training, data or a rollout.
@@ -154,7 +154,7 @@ impl Stage<'_> {
         let version = self.freeze(&dataset, "before drift").await?;
         let first = self.train("first", &version, "manual").await?;
         self.report
-            .accuracy("mean of seeds", Moment::Before, mean(&first.holdout));
+            .accuracy(&self.mean_of_seeds(), Moment::Before, mean(&first.holdout));
         let released = self.release(&first, "1.0.0").await?;
         self.roll_out("first", &released).await?;
 
@@ -202,6 +202,11 @@ impl Stage<'_> {
         } else {
             self.story.bad(&told)
         }
+    }
+
+    /// What the mean over the seeds is called in figures and tables.
+    fn mean_of_seeds(&self) -> String {
+        format!("mean of {} seeds", self.spec.seeds.len())
     }
 
     /// Compares the means over the seeds with the specification's bars.

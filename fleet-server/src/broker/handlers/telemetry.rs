@@ -22,7 +22,10 @@ const MAX_COUNT: u64 = 1 << 40;
 /// Rules that the encoding does not prove: no absurd counts, no figures that are no numbers.
 pub(super) fn check(bundle: &Bundle) -> Result<(), String> {
     if bundle.models.len() > MAX_MODELS {
-        return Err(format!("{} packages, at most {MAX_MODELS} are taken", bundle.models.len()));
+        return Err(format!(
+            "{} packages, at most {MAX_MODELS} are taken",
+            bundle.models.len()
+        ));
     }
     for model in &bundle.models {
         check_model(model)?;
@@ -36,7 +39,10 @@ fn check_model(model: &ModelTelemetry) -> Result<(), String> {
         return absurd("its counts");
     }
     if let Some(sketches) = &model.sketches {
-        let sums_are_numbers = sketches.features.iter().all(|f| f.sum.is_finite() && f.sum_squares.is_finite());
+        let sums_are_numbers = sketches
+            .features
+            .iter()
+            .all(|f| f.sum.is_finite() && f.sum_squares.is_finite());
         if sketches.count > MAX_COUNT || !sums_are_numbers {
             return absurd("its sketch");
         }

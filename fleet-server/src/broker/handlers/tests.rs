@@ -86,7 +86,9 @@ impl Bench {
     async fn apply(&self, message: &Message, given_up: &BTreeSet<DeviceId>) -> Effects {
         let mut tx = self.db.begin().await.unwrap();
         let mut effects = Effects::default();
-        apply(&mut tx, message, Now { ms: NOW, given_up }, &mut effects).await.unwrap();
+        apply(&mut tx, message, Now { ms: NOW, given_up }, &mut effects)
+            .await
+            .unwrap();
         tx.commit().await.unwrap();
         effects
     }
@@ -117,7 +119,9 @@ impl Chain {
             head: AuditHead::start(0),
             entries: Vec::new(),
         };
-        texts.iter().for_each(|text| chain.push(text));
+        for text in texts {
+            chain.push(text);
+        }
         chain
     }
 
@@ -215,7 +219,10 @@ async fn a_chain_continues_and_resent_entries_are_skipped() {
     assert!(effects.refused.is_empty() && effects.closed.contains(&device()));
     assert_eq!(bench.audit_entries().await, 3);
     let verified = store::audit::verify(&bench.db).await.unwrap();
-    assert!(verified.ok && verified.devices[0].chain.head == chain.head.hash, "{verified:?}");
+    assert!(
+        verified.ok && verified.devices[0].chain.head == chain.head.hash,
+        "{verified:?}"
+    );
 }
 
 #[tokio::test]
@@ -227,7 +234,10 @@ async fn a_gap_waits_and_is_refused_with_its_counts_taken_when_given_up() {
     chain.push("b");
     let ahead = bundle(3, chain.from(2));
     let effects = bench.take(&ahead).await;
-    assert!(effects.receipts.is_empty() && effects.gaps.contains(&device()), "it is to come again");
+    assert!(
+        effects.receipts.is_empty() && effects.gaps.contains(&device()),
+        "it is to come again"
+    );
     assert_eq!(bench.inferences().await, 10);
     let message = bench.decode(Up::Bundle, &codec::to_vec_zstd(&ahead).unwrap()).unwrap();
     let effects = bench.apply(&message, &[device()].into()).await;
@@ -246,7 +256,10 @@ async fn forks_and_foreign_heads_are_refused_with_their_counts_taken() {
     // Another history under the device's own signature.
     let fork = bundle(2, Chain::new(&["x", "y"]).from(0));
     let longer = Chain::new(&["a", "b"]);
-    let foreign = bundle(3, (longer.from(1).0, Some(longer.signed_by(&KeyPair::from_seed(&[9; 32])))));
+    let foreign = bundle(
+        3,
+        (longer.from(1).0, Some(longer.signed_by(&KeyPair::from_seed(&[9; 32])))),
+    );
     let unsigned = bundle(4, (longer.from(1).0, None));
     for told in [fork, foreign, unsigned] {
         let effects = bench.take(&told).await;
@@ -286,9 +299,14 @@ async fn an_attack_is_put_on_record_once() {
         let message = bench.decode(Up::Report, &sign(&told, &key()).unwrap()).unwrap();
         bench.apply(&message, &BTreeSet::new()).await;
     }
-    let recorded = store::audit::list(&bench.db, None, "attack.reported", 10).await.unwrap();
+    let recorded = store::audit::list(&bench.db, None, "attack.reported", 10)
+        .await
+        .unwrap();
     assert_eq!(recorded.len(), 1);
-    assert_eq!((recorded[0].actor.as_str(), recorded[0].detail["attack"].as_str()), ("device:press-07", "rollback"));
+    assert_eq!(
+        (recorded[0].actor.as_str(), recorded[0].detail["attack"].as_str()),
+        ("device:press-07", "rollback")
+    );
 }
 
 #[tokio::test]
@@ -305,11 +323,23 @@ async fn what_is_malformed_foreign_or_absurd_is_refused() {
     let mut failed_more = good.clone();
     failed_more.models[0].failures = 11;
     let bomb = zstd::bulk::compress(&vec![0u8; 16 << 20], 3).unwrap();
-    for bad in [zstd(&foreign), zstd(&layout), zstd(&absurd), zstd(&failed_more), bomb, b"x".to_vec(), vec![]] {
+    for bad in [
+        zstd(&foreign),
+        zstd(&layout),
+        zstd(&absurd),
+        zstd(&failed_more),
+        bomb,
+        b"x".to_vec(),
+        vec![],
+    ] {
         let refused = bench.decode(Up::Bundle, &bad).unwrap_err();
         assert_eq!(refused.device, Some(device()));
     }
-    assert!(bench.decode(Up::Report, &sign(&report(1), &KeyPair::from_seed(&[9; 32])).unwrap()).is_err());
+    assert!(
+        bench
+            .decode(Up::Report, &sign(&report(1), &KeyPair::from_seed(&[9; 32])).unwrap())
+            .is_err()
+    );
     let mut others = report(1);
     others.device = DeviceId::new("other").unwrap();
     assert!(bench.decode(Up::Report, &sign(&others, &key()).unwrap()).is_err());

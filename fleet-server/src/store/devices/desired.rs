@@ -4,8 +4,8 @@ use flotilla_api_types::rollouts::CreateRollout;
 use flotilla_protocol::ids::{DeploymentId, DeviceId, Digest, ModelLine, SlotName};
 use flotilla_protocol::trust::KeyId;
 use sqlx::Row as _;
-use sqlx::sqlite::SqliteRow;
 use sqlx::SqliteExecutor;
+use sqlx::sqlite::SqliteRow;
 
 use super::{
     CLEAR_STALE, DESIRED_TARGETS, DESIRED_TARGETS_OF_STALE, MARK_EXPIRING, PENDING, PENDING_STALE, REVOKED_MANIFESTS,
@@ -67,13 +67,20 @@ fn target_of(row: &SqliteRow) -> Result<DesiredTarget, StoreError> {
 
 /// An active device; `None` for others.
 pub async fn pending(tx: &mut Tx, device: &DeviceId) -> Result<Option<PendingDevice>, StoreError> {
-    let row = sqlx::query(PENDING).bind(device.as_str()).fetch_optional(&mut **tx).await?;
+    let row = sqlx::query(PENDING)
+        .bind(device.as_str())
+        .fetch_optional(&mut **tx)
+        .await?;
     row.as_ref().map(pending_of).transpose()
 }
 
 /// Connected devices whose targets changed, in order of id, above `after`.
 pub async fn pending_stale(tx: &mut Tx, after: &str, limit: u32) -> Result<Vec<PendingDevice>, StoreError> {
-    let rows = sqlx::query(PENDING_STALE).bind(after).bind(i64::from(limit)).fetch_all(&mut **tx).await?;
+    let rows = sqlx::query(PENDING_STALE)
+        .bind(after)
+        .bind(i64::from(limit))
+        .fetch_all(&mut **tx)
+        .await?;
     rows.iter().map(pending_of).collect()
 }
 
@@ -82,14 +89,20 @@ pub async fn desired_targets<'e>(
     executor: impl SqliteExecutor<'e>,
     device: &DeviceId,
 ) -> Result<Vec<DesiredTarget>, StoreError> {
-    let rows = sqlx::query(DESIRED_TARGETS).bind(device.as_str()).fetch_all(executor).await?;
+    let rows = sqlx::query(DESIRED_TARGETS)
+        .bind(device.as_str())
+        .fetch_all(executor)
+        .await?;
     rows.iter().map(target_of).collect()
 }
 
 /// The targets of the devices that [`pending_stale`] gives for the same page, in order of device.
 pub async fn desired_targets_of_stale(tx: &mut Tx, after: &str, limit: u32) -> Result<Vec<DesiredTarget>, StoreError> {
-    let rows =
-        sqlx::query(DESIRED_TARGETS_OF_STALE).bind(after).bind(i64::from(limit)).fetch_all(&mut **tx).await?;
+    let rows = sqlx::query(DESIRED_TARGETS_OF_STALE)
+        .bind(after)
+        .bind(i64::from(limit))
+        .fetch_all(&mut **tx)
+        .await?;
     rows.iter().map(target_of).collect()
 }
 
@@ -109,24 +122,35 @@ pub async fn set_desired(
         .execute(&mut **tx)
         .await?;
     if changed.rows_affected() == 0 {
-        return Err(StoreError::Conflict(format!("device '{device}' has a newer desired state or is decommissioned")));
+        return Err(StoreError::Conflict(format!(
+            "device '{device}' has a newer desired state or is decommissioned"
+        )));
     }
     Ok(())
 }
 
 /// The stored desired state still says what is wanted.
 pub async fn clear_stale(tx: &mut Tx, device: &DeviceId) -> Result<(), StoreError> {
-    sqlx::query(CLEAR_STALE).bind(device.as_str()).execute(&mut **tx).await?;
+    sqlx::query(CLEAR_STALE)
+        .bind(device.as_str())
+        .execute(&mut **tx)
+        .await?;
     Ok(())
 }
 
 /// Marks connected devices whose desired state lapses before then.
 pub async fn mark_expiring_stale(tx: &mut Tx, before: i64) -> Result<u64, StoreError> {
-    Ok(sqlx::query(MARK_EXPIRING).bind(before).execute(&mut **tx).await?.rows_affected())
+    Ok(sqlx::query(MARK_EXPIRING)
+        .bind(before)
+        .execute(&mut **tx)
+        .await?
+        .rows_affected())
 }
 
 /// Manifests that no device may install any more.
 pub async fn revoked_manifests(db: &Db) -> Result<Vec<Digest>, StoreError> {
     let rows: Vec<String> = sqlx::query_scalar(REVOKED_MANIFESTS).fetch_all(db.read()).await?;
-    rows.iter().map(|manifest| parsed("manifest digest", manifest)).collect()
+    rows.iter()
+        .map(|manifest| parsed("manifest digest", manifest))
+        .collect()
 }

@@ -6,9 +6,7 @@ use flotilla_protocol::ids::{DeviceId, RolloutId};
 use flotilla_protocol::report::{DetectedAttack, DeviceReport};
 use sqlx::Row as _;
 
-use super::{
-    APPLY_DEPLOYMENT, APPLY_PRESENCE, APPLY_REPORT, CLEAR_SLOTS, INSERT_SLOT, LAST_ATTACK, RESET_PRESENCE,
-};
+use super::{APPLY_DEPLOYMENT, APPLY_PRESENCE, APPLY_REPORT, CLEAR_SLOTS, INSERT_SLOT, LAST_ATTACK, RESET_PRESENCE};
 use crate::store::{Db, StoreError, Tx, json, parsed, to_i64, to_json};
 
 /// What a report changed.
@@ -35,8 +33,10 @@ pub async fn apply_report(
     now: i64,
 ) -> Result<Reported, StoreError> {
     let device = &report.device;
-    let known: Option<Option<String>> =
-        sqlx::query_scalar(LAST_ATTACK).bind(device.as_str()).fetch_optional(&mut **tx).await?;
+    let known: Option<Option<String>> = sqlx::query_scalar(LAST_ATTACK)
+        .bind(device.as_str())
+        .fetch_optional(&mut **tx)
+        .await?;
     let known: Option<DetectedAttack> = known.flatten().map(|text| json("attack", &text)).transpose()?;
     let attack = report.attack.as_ref().map(|attack| DetectedAttack {
         attack: clip(&attack.attack),
@@ -70,7 +70,10 @@ pub async fn apply_report(
 }
 
 async fn replace_slots(tx: &mut Tx, report: &DeviceReport) -> Result<(), StoreError> {
-    sqlx::query(CLEAR_SLOTS).bind(report.device.as_str()).execute(&mut **tx).await?;
+    sqlx::query(CLEAR_SLOTS)
+        .bind(report.device.as_str())
+        .execute(&mut **tx)
+        .await?;
     for slot in &report.slots {
         let Some(model) = &slot.active else { continue };
         sqlx::query(INSERT_SLOT)

@@ -88,8 +88,15 @@ fn report(name: &str, counter: u64) -> DeviceReport {
 #[tokio::test]
 async fn pages_filter_and_carry_what_runs() {
     let (_dir, db) = db().await;
-    for (seed, name) in (1..).zip(["press-1", "press-2", "lathe-1", "saw_1"]) {
-        enrol(&db, name, seed, if seed == 3 { "oslo" } else { "bergen" }).await.unwrap();
+    for (seed, name) in (1..).zip(["press-1", "press-2", "lathe-1", "saw-1"]) {
+        enrol(
+            &db,
+            name,
+            seed,
+            ["bergen", "bergen", "Oslo", "a_b"][usize::from(seed) - 1],
+        )
+        .await
+        .unwrap();
     }
     let mut tx = db.begin().await.unwrap();
     apply_report(&mut tx, &report("press-2", 3), b"e", NOW).await.unwrap();
@@ -103,11 +110,18 @@ async fn pages_filter_and_carry_what_runs() {
     let first = list(&db, &page(None, 2, "")).await.unwrap();
     assert_eq!(names(&first), ["lathe-1", "press-1"]);
     let rest = list(&db, &page(Some("press-1"), 9, "")).await.unwrap();
-    assert_eq!(names(&rest), ["press-2", "saw_1"]);
+    assert_eq!(names(&rest), ["press-2", "saw-1"]);
     assert_eq!(rest[0].models[0].release_counter, 3);
-    assert_eq!(names(&list(&db, &page(None, 9, "PRESS")).await.unwrap()), ["press-1", "press-2"]);
+    assert_eq!(
+        names(&list(&db, &page(None, 9, "PRESS")).await.unwrap()),
+        ["press-1", "press-2"]
+    );
     assert_eq!(names(&list(&db, &page(None, 9, "oslo")).await.unwrap()), ["lathe-1"]);
-    assert_eq!(names(&list(&db, &page(None, 9, "_")).await.unwrap()), ["saw_1"], "no wildcard of LIKE");
+    assert_eq!(
+        names(&list(&db, &page(None, 9, "_")).await.unwrap()),
+        ["saw-1"],
+        "no wildcard of LIKE"
+    );
 }
 
 #[tokio::test]
@@ -117,7 +131,10 @@ async fn ids_and_keys_are_taken_once() {
     assert!(matches!(enrol(&db, "a", 2, "x").await, Err(StoreError::Exists(_))));
     assert!(matches!(enrol(&db, "b", 1, "x").await, Err(StoreError::Exists(_))));
     let found = identity(db.read(), &id("a")).await.unwrap().unwrap();
-    assert_eq!((found.signing_key, found.decommissioned), (KeyPair::from_seed(&[1; 32]).public(), false));
+    assert_eq!(
+        (found.signing_key, found.decommissioned),
+        (KeyPair::from_seed(&[1; 32]).public(), false)
+    );
     assert!(identity(db.read(), &id("b")).await.unwrap().is_none());
 }
 
@@ -127,7 +144,12 @@ async fn report_counters_only_rise() {
     enrol(&db, "a", 1, "x").await.unwrap();
     let mut tx = db.begin().await.unwrap();
     assert!(apply_report(&mut tx, &report("a", 5), b"5", NOW).await.unwrap().newer);
-    assert!(!apply_report(&mut tx, &report("a", 5), b"again", NOW).await.unwrap().newer);
+    assert!(
+        !apply_report(&mut tx, &report("a", 5), b"again", NOW)
+            .await
+            .unwrap()
+            .newer
+    );
     assert!(!apply_report(&mut tx, &report("a", 4), b"4", NOW).await.unwrap().newer);
     tx.commit().await.unwrap();
     let detail = get(&db, &id("a")).await.unwrap();
@@ -146,12 +168,24 @@ async fn an_attack_is_new_once_and_stays_on_record() {
     };
     let mut told = report("a", 1);
     told.attack = Some(attack.clone());
-    assert_eq!(apply_report(&mut tx, &told, b"e", NOW).await.unwrap().new_attack, Some(attack));
+    assert_eq!(
+        apply_report(&mut tx, &told, b"e", NOW).await.unwrap().new_attack,
+        Some(attack)
+    );
     told.header.version = 2;
     assert_eq!(apply_report(&mut tx, &told, b"e", NOW).await.unwrap().new_attack, None);
-    assert_eq!(apply_report(&mut tx, &report("a", 3), b"e", NOW).await.unwrap().new_attack, None);
+    assert_eq!(
+        apply_report(&mut tx, &report("a", 3), b"e", NOW)
+            .await
+            .unwrap()
+            .new_attack,
+        None
+    );
     tx.commit().await.unwrap();
-    assert_eq!(get(&db, &id("a")).await.unwrap().last_attack.unwrap().attack, "rollback");
+    assert_eq!(
+        get(&db, &id("a")).await.unwrap().last_attack.unwrap().attack,
+        "rollback"
+    );
 }
 
 async fn deployment(db: &Db, device: &str, state: &str) -> (DeploymentId, RolloutId) {
@@ -189,7 +223,10 @@ async fn deployments_follow_reports_of_their_own_device_until_the_server_ends_th
         })
         .into();
     let mut tx = db.begin().await.unwrap();
-    assert_eq!(apply_report(&mut tx, &told, b"e", NOW).await.unwrap().rollouts, [rollout]);
+    assert_eq!(
+        apply_report(&mut tx, &told, b"e", NOW).await.unwrap().rollouts,
+        [rollout]
+    );
     tx.commit().await.unwrap();
     let states = |detail: DeviceDetail| detail.deployments.into_iter().map(|d| d.state).collect::<Vec<_>>();
     let mut of_a = states(get(&db, &id("a")).await.unwrap());
@@ -232,16 +269,29 @@ async fn presence_and_stale_pages() {
         last_seen: NOW + 5,
     };
     let mut tx = db.begin().await.unwrap();
-    apply_presence(&mut tx, &[(id("a"), here), (id("c"), here)].into()).await.unwrap();
+    apply_presence(&mut tx, &[(id("a"), here), (id("c"), here)].into())
+        .await
+        .unwrap();
     apply_presence(&mut tx, &[(id("a"), seen)].into()).await.unwrap();
     let ids = |devices: Vec<PendingDevice>| devices.into_iter().map(|d| d.id.to_string()).collect::<Vec<_>>();
-    assert_eq!(ids(pending_stale(&mut tx, "", 10).await.unwrap()), ["a", "c"], "b is not connected");
+    assert_eq!(
+        ids(pending_stale(&mut tx, "", 10).await.unwrap()),
+        ["a", "c"],
+        "b is not connected"
+    );
     assert_eq!(ids(pending_stale(&mut tx, "a", 10).await.unwrap()), ["c"]);
     set_desired(&mut tx, &id("a"), 1, b"envelope", NOW + 10).await.unwrap();
-    assert!(set_desired(&mut tx, &id("a"), 1, b"other", NOW).await.is_err(), "versions only rise");
+    assert!(
+        set_desired(&mut tx, &id("a"), 1, b"other", NOW).await.is_err(),
+        "versions only rise"
+    );
     clear_stale(&mut tx, &id("c")).await.unwrap();
     assert!(pending_stale(&mut tx, "", 10).await.unwrap().is_empty());
-    assert_eq!(mark_expiring_stale(&mut tx, NOW + 11).await.unwrap(), 2, "a's lapses, c has none");
+    assert_eq!(
+        mark_expiring_stale(&mut tx, NOW + 11).await.unwrap(),
+        2,
+        "a's lapses, c has none"
+    );
     tx.commit().await.unwrap();
     assert_eq!(get(&db, &id("a")).await.unwrap().device.status, DeviceStatus::Online);
     reset_presence(&db).await.unwrap();

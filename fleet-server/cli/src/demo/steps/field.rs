@@ -25,10 +25,6 @@ pub(super) struct Drifted {
     pub(super) accuracies: Vec<f64>,
 }
 
-#[expect(
-    clippy::multiple_inherent_impl,
-    reason = "the steps of one stage stand in a file per theme"
-)]
 impl Stage<'_> {
     /// Sensors as they were: nobody must complain.
     pub(super) async fn serve_undrifted(&mut self, version: &ModelVersion) -> Result<Vec<f64>, CliError> {
@@ -120,7 +116,7 @@ impl Stage<'_> {
         let version = self.drifted_holdout().await?;
         let accuracies = self.evaluate(first, version).await?;
         self.report
-            .accuracy("mean of seeds", Moment::Drifted, mean(&accuracies));
+            .accuracy(&self.mean_of_seeds(), Moment::Drifted, mean(&accuracies));
         let told = format!(
             "on the re-mounted held-out cases the model falls to {}",
             percent(mean(&accuracies))
@@ -209,9 +205,9 @@ impl Stage<'_> {
             "re-mounted held-out cases, none of them ever harvested; and the control, whose sensor never moved",
         )?;
         let after = mean(&self.evaluate(second, drifted.version).await?);
-        self.report.accuracy("mean of seeds", Moment::After, after);
+        self.report.accuracy(&self.mean_of_seeds(), Moment::After, after);
         self.report
-            .figure("accuracy_mean_of_seeds_undrifted_after", mean(&second.holdout), "share");
+            .figure("accuracy_undrifted_after", mean(&second.holdout), "share");
         let floor = self.spec.bars.before;
         for (device, accuracy) in self.score_devices(Moment::After).await? {
             self.report.accuracy(device.as_str(), Moment::After, accuracy);

@@ -142,12 +142,12 @@ impl Stage<'_> {
         let rollout: Rollout = self.client.post(&["rollouts"]).json(&body)?.send().await?;
         let id = rollout.id.to_string();
         let _started: Rollout = self.client.post(&["rollouts", &id, "start"]).send().await?;
-        let rollout = rollouts::watch(self.story.out(), &self.client, &id, LONG)
-            .await
-            .map_err(|why| match why {
-                CliError::Waited(why) => CliError::Failed(why),
-                other => other,
-            })?;
+        let story = &*self.story;
+        let watched = rollouts::watch(story.out(), &self.client, &id, LONG, |line| story.say(line)).await;
+        let rollout = watched.map_err(|why| match why {
+            CliError::Waited(why) => CliError::Failed(why),
+            other => other,
+        })?;
         let deployments: Vec<Deployment> = self.client.get(&["rollouts", &id, "deployments"]).all().await?;
         let moved: u64 = deployments.iter().map(|deployment| deployment.bytes_received).sum();
         self.package_bytes += moved;
