@@ -4,6 +4,16 @@
 //! This file is the wiring: who is made from what, in which order, and how it all ends. What is installed answers before
 //! there is a network; shutdown stops intake, drains, seals, and sends what it can until a deadline.
 
+#![cfg_attr(
+    test,
+    expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "made-up test data"
+    )
+)]
+
 pub mod audit;
 pub mod clock;
 pub mod config;

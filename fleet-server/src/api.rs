@@ -64,7 +64,10 @@ fn resources() -> OpenApiRouter<App> {
 /// The whole API behind authentication.
 pub fn router(app: App, broker: BrokerHandle, metrics: Metrics) -> Router {
     let (routes, document) = documented();
-    let routes = routes.merge(docs::routes(document)).merge(health::metrics_route(metrics)).layer(Extension(broker));
+    let routes = routes
+        .merge(docs::routes(document))
+        .merge(health::metrics_route(metrics))
+        .layer(Extension(broker));
     auth::protect(routes, app.clone()).with_state(app)
 }
 

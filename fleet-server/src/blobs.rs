@@ -72,7 +72,11 @@ impl Blobs {
     pub async fn get_chunk(&self, blob: &BlobRef, index: u32) -> Result<Bytes, BlobError> {
         let length = blob.chunk_length(index).ok_or(ChunkError::NoSuchChunk(index))?;
         let start = u64::from(index) * u64::from(CHUNK_BYTES);
-        match self.0.get_range(&path_of(&blob.sha256), start..start + u64::from(length)).await {
+        match self
+            .0
+            .get_range(&path_of(&blob.sha256), start..start + u64::from(length))
+            .await
+        {
             Ok(bytes) => Ok(bytes),
             Err(object_store::Error::NotFound { .. }) => Err(BlobError::NotFound(blob.sha256)),
             Err(error) => Err(error.into()),
@@ -132,10 +136,17 @@ mod tests {
         let list_blob = plain.chunk_list.unwrap();
         let list = ChunkList::decode(&blobs.get(&list_blob.sha256).await.unwrap(), &plain.blob).unwrap();
         for index in 0..3 {
-            list.check(index, &blobs.get_chunk(&plain.blob, index).await.unwrap()).unwrap();
+            list.check(index, &blobs.get_chunk(&plain.blob, index).await.unwrap())
+                .unwrap();
         }
-        assert!(matches!(blobs.get_chunk(&plain.blob, 3).await, Err(BlobError::Chunks(_))));
-        assert!(matches!(blobs.get(&Digest::of(b"none")).await, Err(BlobError::NotFound(_))));
+        assert!(matches!(
+            blobs.get_chunk(&plain.blob, 3).await,
+            Err(BlobError::Chunks(_))
+        ));
+        assert!(matches!(
+            blobs.get(&Digest::of(b"none")).await,
+            Err(BlobError::NotFound(_))
+        ));
     }
 
     #[tokio::test]
@@ -144,7 +155,8 @@ mod tests {
         let blobs = Blobs::open_folder(dir.path()).unwrap();
         let blob = blobs.put(Bytes::from_static(b"model")).await.unwrap();
         let hex = blob.sha256.hex();
-        std::fs::write(dir.path().join(&hex[..2]).join(&hex[2..]), b"other").unwrap();
+        let (folder, rest) = hex.split_at(2);
+        std::fs::write(dir.path().join(folder).join(rest), b"other").unwrap();
         assert!(matches!(blobs.get(&blob.sha256).await, Err(BlobError::Damaged(_))));
     }
 }

@@ -13,7 +13,10 @@ pub enum ConfigError {
     #[error("cannot read the configuration {path}: {source}. 'fleet-server init' makes one")]
     Read { path: PathBuf, source: std::io::Error },
     #[error("configuration {path}: {source}")]
-    Parse { path: PathBuf, source: Box<toml::de::Error> },
+    Parse {
+        path: PathBuf,
+        source: Box<toml::de::Error>,
+    },
     #[error("cannot write the configuration: {0}")]
     Write(#[from] toml::ser::Error),
     #[error("environment variable {name}: '{value}' is not {expected}")]
@@ -180,14 +183,21 @@ mod tests {
     #[test]
     fn what_is_in_force_reads_back() {
         let config = Config::parse(GOOD, Path::new("fleet.toml")).unwrap();
-        assert_eq!(Config::parse(&config.to_toml().unwrap(), Path::new("x")).unwrap(), config);
+        assert_eq!(
+            Config::parse(&config.to_toml().unwrap(), Path::new("x")).unwrap(),
+            config
+        );
     }
 
     #[test]
     fn plain_http_stays_on_the_machine() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("fleet.toml");
-        std::fs::write(&path, GOOD.replace("api = \"127.0.0.1:0\"\ndevice", "api = \"0.0.0.0:80\"\ndevice")).unwrap();
+        std::fs::write(
+            &path,
+            GOOD.replace("api = \"127.0.0.1:0\"\ndevice", "api = \"0.0.0.0:80\"\ndevice"),
+        )
+        .unwrap();
         let error = Config::load(&path).unwrap_err();
         assert!(error.to_string().contains("loopback"), "{error}");
         std::fs::write(&path, GOOD).unwrap();

@@ -35,8 +35,12 @@ pub fn create(path: &Path, bytes: &[u8], access: Access) -> Result<(), FileError
         Access::Private => 0o600,
         Access::Public => 0o644,
     };
-    let mut file =
-        OpenOptions::new().write(true).create_new(true).mode(mode).open(path).map_err(FileError::at(path))?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(path)
+        .map_err(FileError::at(path))?;
     file.write_all(bytes).map_err(FileError::at(path))?;
     file.sync_all().map_err(FileError::at(path))
 }
@@ -48,5 +52,9 @@ pub fn read_to_string(path: &Path) -> Result<String, FileError> {
 /// Makes a folder that must not exist yet, readable by its owner alone.
 pub fn create_private_dir(path: &Path) -> Result<(), FileError> {
     use std::os::unix::fs::DirBuilderExt as _;
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(FileError::at(path))
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(FileError::at(path))
 }

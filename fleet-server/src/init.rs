@@ -83,8 +83,14 @@ impl fmt::Display for Made {
         let (dir, offline) = (self.dir.display(), self.offline_keys.display());
         writeln!(f, "Made fleet '{}' in {dir}.", self.name)?;
         writeln!(f, "  admin token    {dir}/admin.token")?;
-        writeln!(f, "  offline keys   {offline} (root, release, release-system): move them off this machine,")?;
-        writeln!(f, "                 the server never opens them; 'fleetctl sign' uses them")?;
+        writeln!(
+            f,
+            "  offline keys   {offline} (root, release, release-system): move them off this machine,"
+        )?;
+        writeln!(
+            f,
+            "                 the server never opens them; 'fleetctl sign' uses them"
+        )?;
         write!(f, "Start it:        fleet-server serve --config {dir}/fleet.toml")
     }
 }
@@ -136,10 +142,18 @@ pub async fn init(options: &InitOptions) -> Result<Made, InitError> {
     let root = first_root(fleet, &keys, &director, ca.certificate_der(), now)?;
 
     let token = new_token()?;
-    files::create(&options.dir.join("admin.token"), format!("{token}\n").as_bytes(), Access::Private)?;
+    files::create(
+        &options.dir.join("admin.token"),
+        format!("{token}\n").as_bytes(),
+        Access::Private,
+    )?;
     write_database(&data.join("flotilla.db"), &root, &token, &options.name, now).await?;
     // Last: a folder with this file is a whole fleet.
-    files::create(&options.dir.join("fleet.toml"), config.to_toml()?.as_bytes(), Access::Public)?;
+    files::create(
+        &options.dir.join("fleet.toml"),
+        config.to_toml()?.as_bytes(),
+        Access::Public,
+    )?;
     Ok(Made {
         dir: options.dir.clone(),
         offline_keys: options.offline_keys.clone(),
@@ -173,7 +187,9 @@ fn first_root(
             issued: now,
             expires: now + ROOT_LIFETIME_MS,
         },
-        keys: [&keys.root, director, &keys.release, &keys.release_system].map(KeyPair::public).to_vec(),
+        keys: [&keys.root, director, &keys.release, &keys.release_system]
+            .map(KeyPair::public)
+            .to_vec(),
         roles: [
             ("root", one(&keys.root)),
             ("director", one(director)),

@@ -231,6 +231,7 @@ async fn work(app: &App, claim: &Claim, control: &Arc<Control>) -> Result<(), Jo
 }
 
 /// Keeps the lease alive, passes progress on, and tells the work to stop. Never ends by itself.
+#[expect(clippy::infinite_loop, reason = "it is dropped when the work ends")]
 async fn supervise(app: &App, claim: &Claim, control: &Control, mut shutdown: Shutdown) -> std::convert::Infallible {
     let mut last = None;
     loop {

@@ -3,6 +3,8 @@
 //! Ranks, each using only those below: `api`, `broker`, `device_api`, `reconcile` → `store`, `blobs`, `jobs`, `training`,
 //! `packaging` → `domain` → `flotilla-protocol`. `serve` wires them; `init` makes a fleet.
 
+#![cfg_attr(test, expect(clippy::cast_precision_loss, reason = "made-up test data"))]
+
 pub mod api;
 pub mod app;
 pub mod audit;

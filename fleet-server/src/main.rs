@@ -83,7 +83,9 @@ fn start_logging(format: LogFormat) {
         .with_default_directive(tracing::Level::INFO.into())
         .from_env_lossy()
         .add_directive("rmqtt=warn".parse().unwrap_or_else(|_| tracing::Level::INFO.into()));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     match format {
         LogFormat::Text => builder.init(),
         LogFormat::Json => builder.json().init(),

@@ -118,7 +118,11 @@ async fn start(config: &Config, tasks: &mut Tasks) -> Result<(App, Broker), Serv
         changes: Changes::default(),
         upload_dir: Arc::from(upload_dir(&config.data_dir)?),
     };
-    let director = Arc::new(Director::new(director_key, fleet_id, config.telemetry.bundle_interval_ms));
+    let director = Arc::new(Director::new(
+        director_key,
+        fleet_id,
+        config.telemetry.bundle_interval_ms,
+    ));
     director.ensure_head(&app).await?;
     let server_certificate = ca.issue_server(&server_names(&config.host))?;
     let broker = Broker::start(
@@ -174,13 +178,20 @@ fn upload_dir(data_dir: &Path) -> Result<std::path::PathBuf, ServeError> {
 }
 
 fn server_names(host: &str) -> Vec<String> {
-    let mut names = vec![host.to_owned(), "localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
+    let mut names = vec![
+        host.to_owned(),
+        "localhost".to_owned(),
+        "127.0.0.1".to_owned(),
+        "::1".to_owned(),
+    ];
     names.dedup();
     names
 }
 
 async fn listen(key: &'static str, address: SocketAddr) -> Result<TcpListener, ServeError> {
-    TcpListener::bind(address).await.map_err(|source| ServeError::Listen { key, address, source })
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| ServeError::Listen { key, address, source })
 }
 
 fn std_listener(key: &'static str, address: SocketAddr) -> Result<std::net::TcpListener, ServeError> {

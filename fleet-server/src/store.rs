@@ -58,6 +58,7 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    #[expect(clippy::needless_pass_by_value, reason = "ids are small, and the calls read better")]
     pub fn not_found(kind: &'static str, id: impl ToString) -> Self {
         Self::NotFound {
             kind,
@@ -65,6 +66,7 @@ impl StoreError {
         }
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "errors are handed over by map_err")]
     pub fn corrupt(what: &'static str, why: impl ToString) -> Self {
         Self::Corrupt {
             what,
@@ -100,10 +102,16 @@ impl Db {
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(Duration::from_secs(10))
             .foreign_keys(true);
-        let write = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await?;
+        let write = SqlitePoolOptions::new()
+            .max_connections(1)
+            .connect_with(options.clone())
+            .await?;
         copy_before_migration(&write, path).await?;
         MIGRATIONS.run(&write).await?;
-        let read = SqlitePoolOptions::new().max_connections(8).connect_with(options.read_only(true)).await?;
+        let read = SqlitePoolOptions::new()
+            .max_connections(8)
+            .connect_with(options.read_only(true))
+            .await?;
         Ok(Self { read, write })
     }
 
@@ -153,9 +161,12 @@ async fn copy_before_migration(pool: &SqlitePool, path: &Path) -> Result<(), Sto
 const COUNT_TABLES: &str = "SELECT COUNT(*) FROM sqlite_master WHERE type = 'table'";
 const CHECKPOINT: &str = "PRAGMA wal_checkpoint(TRUNCATE)";
 
+/// An aggregate's statements with their names.
+type Statements = &'static [(&'static str, &'static str)];
+
 /// Every statement of the store, by file and name.
 pub fn all_statements() -> Vec<(String, &'static str)> {
-    let files: [(&str, &[(&str, &'static str)]); 12] = [
+    let files: [(&str, Statements); 12] = [
         ("audit", audit::STATEMENTS),
         ("datasets", datasets::STATEMENTS),
         ("devices", devices::STATEMENTS),
@@ -171,7 +182,11 @@ pub fn all_statements() -> Vec<(String, &'static str)> {
     ];
     files
         .into_iter()
-        .flat_map(|(file, statements)| statements.iter().map(move |(name, sql)| (format!("{file}::{name}"), *sql)))
+        .flat_map(|(file, statements)| {
+            statements
+                .iter()
+                .map(move |(name, sql)| (format!("{file}::{name}"), *sql))
+        })
         .collect()
 }
 

@@ -1,6 +1,15 @@
 //! The pure pipeline on the demo's real data, from CSV to a package that passed its gate, held to reference values that
 //! were computed independently (`test-data/labeling/README.md`) and to the demo's own bars.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::cast_precision_loss,
+    reason = "all of this file is a test: what is missing fails it, and its figures are shown"
+)]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::ops::ControlFlow;

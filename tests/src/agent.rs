@@ -7,10 +7,10 @@ use std::time::Duration;
 use anyhow::Context as _;
 use serde_json::{Value, json};
 
-use crate::process::{Process, eventually, program};
+use crate::process::{Process, eventually, http, program};
 
 /// How long anything that a device does may take on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+pub const PATIENCE: Duration = Duration::from_mins(2);
 
 /// An agent, running or not.
 #[derive(Debug)]
@@ -33,13 +33,13 @@ impl Agent {
             id: id.to_owned(),
             dir,
             extra: String::new(),
-            http: reqwest::Client::new(),
+            http: http(),
         })
     }
 
     /// Further lines of its configuration.
     pub fn configure(&mut self, extra: &str) {
-        self.extra = extra.to_owned();
+        extra.clone_into(&mut self.extra);
     }
 
     pub fn data_dir(&self) -> PathBuf {
@@ -53,9 +53,9 @@ impl Agent {
             "data_dir = {:?}\ndevice_id = {:?}\nlisten = \"127.0.0.1:0\"\n[enrolment]\nbundle = {:?}\n\
              [link]\nbackoff_cap_ms = 200\nkeep_alive_s = 2\n[update]\nretry_ms = 200\n\
              [telemetry]\nmin_bundle_interval_ms = 100\n{}",
-            self.data_dir(),
+            self.data_dir().display().to_string(),
             self.id,
-            self.dir.join("factory.json"),
+            self.dir.join("factory.json").display().to_string(),
             self.extra
         );
         std::fs::write(&config, text)?;

@@ -25,14 +25,12 @@ pub fn rows(rows: usize) -> Vec<(Vec<f32>, &'static str)> {
 }
 
 pub fn csv(rows: &[(Vec<f32>, &str)]) -> String {
-    let mut text = "a,b,c,d,truth\n".to_owned();
-    for (values, label) in rows {
-        text.push_str(&format!(
-            "{},{},{},{},{label}\n",
-            values[0], values[1], values[2], values[3]
-        ));
-    }
-    text
+    let header = "a,b,c,d,truth\n".to_owned();
+    let lines = rows.iter().map(|(values, label)| {
+        let values: Vec<String> = values.iter().map(ToString::to_string).collect();
+        format!("{},{label}\n", values.join(","))
+    });
+    std::iter::once(header).chain(lines).collect::<Vec<_>>().concat()
 }
 
 /// The body that creates the tests' dataset.
@@ -43,6 +41,10 @@ pub fn dataset(name: &str) -> Value {
     })
 }
 
+#[expect(
+    clippy::multiple_inherent_impl,
+    reason = "what makes models stands in a file of its own"
+)]
 impl Server {
     /// A labelled dataset, frozen: returns the version's id.
     pub async fn labelled_version(&self) -> anyhow::Result<String> {
@@ -72,8 +74,8 @@ impl Server {
         Ok(version["id"].as_str().context("version id")?.to_owned())
     }
 
-    /// Trains and packages; returns the model version. `seed` makes versions differ, `hidden` sets their size.
-    pub async fn package(&self, version: &str, semver: &str, seed: u64, hidden: &[u32]) -> anyhow::Result<Value> {
+    /// Trains a network; returns the run. `seed` makes models differ, `hidden` sets their size.
+    async fn train(&self, version: &str, seed: u64, hidden: &[u32]) -> anyhow::Result<Value> {
         let run = self
             .post(
                 "/api/v1/runs",
@@ -85,11 +87,23 @@ impl Server {
             )
             .await?;
         self.job(run["job"].as_str().context("job")?).await?;
-        self.post(
-            &format!("/api/v1/models/{LINE}/versions"),
-            json!({"run": run["id"], "semver": semver}),
-        )
-        .await
+        Ok(run)
+    }
+
+    /// Trains and packages; returns the model version.
+    pub async fn package(&self, version: &str, semver: &str, seed: u64, hidden: &[u32]) -> anyhow::Result<Value> {
+        let run = self.train(version, seed, hidden).await?;
+        let body = json!({"run": run["id"], "semver": semver});
+        self.post(&format!("/api/v1/models/{LINE}/versions"), body).await
+    }
+
+    /// A signed package for these architectures alone.
+    pub async fn release_for(&self, version: &str, semver: &str, arch: &[&str]) -> anyhow::Result<Value> {
+        let run = self.train(version, 9, &[8]).await?;
+        let body = json!({"run": run["id"], "semver": semver, "arch": arch});
+        let model = self.post(&format!("/api/v1/models/{LINE}/versions"), body).await?;
+        self.sign(&model, &self.release_key()?).await?;
+        Ok(model)
     }
 
     /// Signs a model version with a key, as `fleetctl sign` does.
@@ -145,7 +159,10 @@ impl Server {
             if states.iter().any(|state| rollout["state"] == **state) {
                 return Ok(rollout);
             }
-            since = rollout["updated_at"].as_str().unwrap_or_default().to_owned();
+            rollout["updated_at"]
+                .as_str()
+                .unwrap_or_default()
+                .clone_into(&mut since);
             anyhow::ensure!(
                 tokio::time::Instant::now() < end,
                 "rollout {rollout}; {}",

@@ -119,3 +119,10 @@ pub async fn eventually<T>(
         }
     }
 }
+
+/// An HTTP client. Two TLS providers are linked into some tests, so one is named before the first client is made.
+pub fn http() -> reqwest::Client {
+    // An error means that it was named before.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    reqwest::Client::new()
+}

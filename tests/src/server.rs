@@ -9,7 +9,7 @@ use anyhow::{Context as _, bail};
 use reqwest::{Method, Response, StatusCode};
 use serde_json::Value;
 
-use crate::process::{Process, program};
+use crate::process::{Process, http, program};
 
 /// The server and how to reach it. Ports are chosen once, so that devices find it again after a restart.
 #[derive(Debug)]
@@ -46,7 +46,7 @@ impl Server {
             process: None,
             dir: dir.to_owned(),
             token,
-            http: reqwest::Client::new(),
+            http: http(),
             api: String::new(),
             broker: String::new(),
             device_api: String::new(),
@@ -68,7 +68,7 @@ impl Server {
             let mut line = String::new();
             BufReader::new(stdout).read_line(&mut line).map(|_| line)
         });
-        let line = tokio::time::timeout(Duration::from_secs(60), line)
+        let line = tokio::time::timeout(Duration::from_mins(1), line)
             .await
             .context("the server is not ready")???;
         let ready: Value = serde_json::from_str(&line).with_context(|| format!("not ready: {}", process.log_tail()))?;
@@ -119,7 +119,7 @@ impl Server {
         self.http
             .request(method, format!("{}{path}", self.api))
             .bearer_auth(&self.token)
-            .timeout(Duration::from_secs(60))
+            .timeout(Duration::from_mins(1))
     }
 
     pub async fn get(&self, path: &str) -> anyhow::Result<Value> {

@@ -1,9 +1,15 @@
 //! A stolen server against a running agent: the attacker changes the server's blobs and database at will and holds its
 //! director key. The agent refuses, says so in its report and audit chain, and goes on with what it ran.
 
+#![expect(
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a JSON value indexed by a missing key is null; a missing agent fails the test; refusals are shown"
+)]
+
 use anyhow::Context as _;
-use flotilla_protocol::trust::{Document as _, Envelope, KeyPair};
 use flotilla_protocol::manifest::Manifest;
+use flotilla_protocol::trust::{Document as _, Envelope, KeyPair};
 use flotilla_tests::Fleet;
 use flotilla_tests::model::{LINE, rows};
 use serde_json::{Value, json};
@@ -22,18 +28,26 @@ async fn prepared() -> anyhow::Result<(Fleet, Value)> {
 }
 
 async fn database(fleet: &Fleet) -> anyhow::Result<SqliteConnection> {
-    Ok(SqliteConnectOptions::new().filename(fleet.server.database()).connect().await?)
+    Ok(SqliteConnectOptions::new()
+        .filename(fleet.server.database())
+        .connect()
+        .await?)
 }
 
 /// The device must name the attack, the server must hear of it, and 1.0.0 must go on serving.
 async fn refused(fleet: &Fleet, attack: &str) -> anyhow::Result<()> {
     let agent = &fleet.agents[0];
-    let status = agent.status_when(attack, |status| status["last_attack"]["attack"] == attack).await?;
+    let status = agent
+        .status_when(attack, |status| status["last_attack"]["name"] == attack)
+        .await?;
     assert_eq!(status["slots"]["main"]["active"]["semver"], "1.0.0", "{status}");
     let values: Vec<Vec<f32>> = rows(4).into_iter().map(|(values, _)| values).collect();
     agent.infer(LINE, &values).await?;
     let heard = flotilla_tests::process::eventually("the audit event", flotilla_tests::agent::PATIENCE, async || {
-        let events = fleet.server.get("/api/v1/audit?device=device-1&event=attack.refused").await?;
+        let events = fleet
+            .server
+            .get("/api/v1/audit?device=device-1&event=attack.refused")
+            .await?;
         let items = events["items"].as_array().context("items")?.clone();
         Ok(items.into_iter().find(|event| event["detail"]["attack"] == attack))
     });
@@ -47,13 +61,18 @@ async fn refused(fleet: &Fleet, attack: &str) -> anyhow::Result<()> {
 async fn a_tampered_package_is_refused() -> anyhow::Result<()> {
     let (fleet, second) = prepared().await?;
     let mut db = database(&fleet).await?;
-    let row = sqlx::query("SELECT components FROM model_versions WHERE semver = '2.0.0'").fetch_one(&mut db).await?;
+    let row = sqlx::query("SELECT components FROM model_versions WHERE semver = '2.0.0'")
+        .fetch_one(&mut db)
+        .await?;
     let components: Value = serde_json::from_str(row.try_get("components")?)?;
     // One bit of every encoding of every component.
     let mut flipped = 0;
     for component in components.as_array().context("components")? {
         for source in component["sources"].as_array().context("sources")? {
-            let digest = source["blob"]["sha256"].as_str().and_then(|d| d.strip_prefix("sha256:")).context("digest")?;
+            let digest = source["blob"]["sha256"]
+                .as_str()
+                .and_then(|d| d.strip_prefix("sha256:"))
+                .context("digest")?;
             let (folder, rest) = digest.split_at(2);
             let path = fleet.server.dir().join("data/blobs").join(folder).join(rest);
             let mut bytes = std::fs::read(&path)?;
@@ -75,13 +94,20 @@ async fn a_tampered_package_is_refused() -> anyhow::Result<()> {
 async fn a_replayed_desired_state_is_refused() -> anyhow::Result<()> {
     let (mut fleet, second) = prepared().await?;
     let mut db = database(&fleet).await?;
-    let old = sqlx::query("SELECT desired, desired_version FROM devices").fetch_one(&mut db).await?;
+    let old = sqlx::query("SELECT desired, desired_version FROM devices")
+        .fetch_one(&mut db)
+        .await?;
     let (old, old_version): (Vec<u8>, i64) = (old.try_get(0)?, old.try_get(1)?);
     // The fleet goes on to 2.0.0 and back to 1.0.0, which raises the version that the device has seen.
     let rollout = fleet.server.roll_out(&second, 0.1).await?;
     fleet.server.rollout_when(&rollout, &["completed"]).await?;
     let first = fleet.server.get(&format!("/api/v1/models/{LINE}/versions")).await?;
-    let first = first["items"].as_array().context("items")?.iter().find(|v| v["semver"] == "1.0.0").context("1.0.0")?;
+    let first = first["items"]
+        .as_array()
+        .context("items")?
+        .iter()
+        .find(|v| v["semver"] == "1.0.0")
+        .context("1.0.0")?;
     let rollout = fleet.server.roll_out(first, 0.1).await?;
     fleet.server.rollout_when(&rollout, &["completed"]).await?;
 
@@ -117,10 +143,13 @@ async fn a_package_that_no_release_key_signed_is_refused() -> anyhow::Result<()>
     let version = second["dataset_version"].as_str().context("dataset version")?;
     let third = fleet.server.package(version, "3.0.0", 3, &[32]).await?;
     let mut db = database(&fleet).await?;
-    let row = sqlx::query("SELECT payload FROM model_versions WHERE semver = '3.0.0'").fetch_one(&mut db).await?;
+    let row = sqlx::query("SELECT payload FROM model_versions WHERE semver = '3.0.0'")
+        .fetch_one(&mut db)
+        .await?;
     // Everything that stands on the server: its own director key.
-    let director =
-        KeyPair::from_pkcs8_pem(&std::fs::read_to_string(fleet.server.dir().join("data/keys/director.key"))?)?;
+    let director = KeyPair::from_pkcs8_pem(&std::fs::read_to_string(
+        fleet.server.dir().join("data/keys/director.key"),
+    )?)?;
     let mut envelope = Envelope::unsigned(row.try_get("payload")?);
     envelope.add_signature(&director, &format!("release/{LINE}").parse()?, Manifest::SCHEMA)?;
     sqlx::query("UPDATE model_versions SET envelope = $1, signature = 'signed' WHERE semver = '3.0.0'")
@@ -140,12 +169,23 @@ async fn the_server_refuses_signatures_of_other_keys_and_other_bytes() -> anyhow
     let version = fleet.server.labelled_version().await?;
     let model = fleet.server.package(&version, "1.0.0", 1, &[8]).await?;
     let stranger = KeyPair::from_seed(&[7; 32]);
-    let error = fleet.server.sign(&model, &stranger).await.err().context("a stranger's key must be refused")?;
+    let error = fleet
+        .server
+        .sign(&model, &stranger)
+        .await
+        .err()
+        .context("a stranger's key must be refused")?;
     assert!(error.to_string().contains("422"), "{error}");
-    let refused = fleet.server.request(reqwest::Method::POST, "/api/v1/rollouts").json(&json!({"model_version": model["id"]}));
+    let refused = fleet
+        .server
+        .request(reqwest::Method::POST, "/api/v1/rollouts")
+        .json(&json!({"model_version": model["id"]}));
     let (status, problem) = fleet.server.raw(refused).await?;
     assert_eq!(status.as_u16(), 409, "{problem}");
-    assert!(problem["detail"].as_str().is_some_and(|d| d.contains("not signed")), "{problem}");
+    assert!(
+        problem["detail"].as_str().is_some_and(|d| d.contains("not signed")),
+        "{problem}"
+    );
     let events = fleet.server.get("/api/v1/audit?event=signature.refused").await?;
     assert_eq!(events["items"].as_array().map(Vec::len), Some(1), "{events}");
     Ok(())

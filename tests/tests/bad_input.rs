@@ -3,7 +3,7 @@
 
 use anyhow::Context as _;
 use flotilla_tests::model::{LINE, csv, dataset, rows};
-use flotilla_tests::process::program;
+use flotilla_tests::process::{http, program};
 use flotilla_tests::{Agent, Fleet, Server};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -230,35 +230,54 @@ async fn wrong_and_used_claim_tokens_are_refused_and_audited() -> anyhow::Result
     Ok(())
 }
 
+/// Asks without a token and with a wrong one.
+async fn is_closed(http: &reqwest::Client, method: &Method, url: &str, expected: StatusCode) -> anyhow::Result<()> {
+    for token in [None, Some("flt_wrong")] {
+        let request = http.request(method.clone(), url);
+        let request = token.map_or(request.try_clone().context("a bodyless request")?, |token| {
+            request.bearer_auth(token)
+        });
+        let status = request.send().await?.status();
+        anyhow::ensure!(status == expected, "{method} {url} with token {token:?}: {status}");
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn nothing_is_open_but_the_probes() -> anyhow::Result<()> {
     let (server, _dir) = server().await?;
-    let http = reqwest::Client::new();
+    let client = http();
     let document = server.get("/openapi.json").await?;
     let paths = document["paths"].as_object().context("paths")?;
     assert!(paths.len() > 20, "{} paths", paths.len());
     for (path, item) in paths {
+        let open = matches!(path.as_str(), "/livez" | "/readyz");
+        let expected = if open { StatusCode::OK } else { StatusCode::UNAUTHORIZED };
+        let url = format!("{}{}", server.api, path.replace(['{', '}'], ""));
         for method in item.as_object().context("item")?.keys() {
-            let url = format!("{}{}", server.api, path.replace(['{', '}'], ""));
-            let method: Method = method.to_uppercase().parse()?;
-            let open = matches!(path.as_str(), "/livez" | "/readyz");
-            for token in [None, Some("flt_wrong")] {
-                let mut request = http.request(method.clone(), &url);
-                if let Some(token) = token {
-                    request = request.bearer_auth(token);
-                }
-                let status = request.send().await?.status();
-                let expected = if open { StatusCode::OK } else { StatusCode::UNAUTHORIZED };
-                assert_eq!(status, expected, "{method} {path} with token {token:?}");
-            }
+            is_closed(&client, &method.to_uppercase().parse()?, &url, expected).await?;
         }
     }
     for path in ["/metrics", "/openapi.json", "/docs", "/api/v1/nothing"] {
-        assert_eq!(
-            http.get(format!("{}{path}", server.api)).send().await?.status(),
-            StatusCode::UNAUTHORIZED,
-            "{path}"
-        );
+        let url = format!("{}{path}", server.api);
+        is_closed(&client, &Method::GET, &url, StatusCode::UNAUTHORIZED).await?;
     }
+    // A browser cannot send a bearer token: pages, and pages alone, take it as a password too.
+    let with_password = |path: &str, password: &str| {
+        client
+            .get(format!("{}{path}", server.api))
+            .basic_auth("me", Some(password))
+    };
+    let status = with_password("/docs", "flt_wrong").send().await?.status();
+    assert_eq!(status, StatusCode::UNAUTHORIZED);
+    let page = with_password("/docs", server.token())
+        .send()
+        .await?
+        .error_for_status()?
+        .text()
+        .await?;
+    assert!(page.contains("/api/v1/rollouts"), "the page lists the routes");
+    let status = with_password("/api/v1/devices", server.token()).send().await?.status();
+    assert_eq!(status, StatusCode::UNAUTHORIZED, "a password is for pages alone");
     Ok(())
 }

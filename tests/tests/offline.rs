@@ -1,7 +1,7 @@
 //! Server and broker away: devices go on, and everything they counted arrives once afterwards.
 
-use flotilla_tests::agent::PATIENCE;
 use flotilla_tests::Fleet;
+use flotilla_tests::agent::PATIENCE;
 use flotilla_tests::model::{LINE, rows};
 use flotilla_tests::process::eventually;
 
@@ -50,7 +50,9 @@ async fn every_inference_is_counted_once() -> anyhow::Result<()> {
         .await?;
         println!("{}: {counted} inferences made, {counted} counted", agent.id);
         // The spool empties only by receipts; once it is empty nothing can arrive a second time.
-        agent.status_when("an empty spool", |status| status["spool"]["records"] == 0).await?;
+        agent
+            .status_when("an empty spool", |status| status["spool"]["records"] == 0)
+            .await?;
         let device = fleet.server.get(&path).await?;
         assert_eq!(device["inferences"].as_u64(), Some(sent), "counted twice");
     }

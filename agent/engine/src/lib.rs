@@ -5,6 +5,8 @@
 //! No runtime, no files, no network: bytes and tensors in, tensors and typed errors out. Whatever the bytes hold, a call
 //! ends in a value or an [`EngineError`]; panics inside tract are caught at the border.
 
+#![cfg_attr(test, expect(clippy::cast_precision_loss, reason = "made-up test data"))]
+
 mod border;
 mod error;
 mod golden;

@@ -1,3 +1,5 @@
+//! Tests of inference: activation, replacement, telemetry, harvest, over a small real model.
+
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 

@@ -11,9 +11,13 @@ use utoipa::ToSchema;
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum PhaseSize {
-    Count { devices: u32 },
+    Count {
+        devices: u32,
+    },
     /// In (0, 100].
-    Percent { percent: f64 },
+    Percent {
+        percent: f64,
+    },
 }
 
 /// What must hold before the next phase starts. A gate that fails halts the rollout.
@@ -128,9 +132,16 @@ impl RolloutState {
     }
 
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Draft, Self::Running, Self::Paused, Self::Halted, Self::Completed, Self::Aborted]
-            .into_iter()
-            .find(|state| state.as_str() == text)
+        [
+            Self::Draft,
+            Self::Running,
+            Self::Paused,
+            Self::Halted,
+            Self::Completed,
+            Self::Aborted,
+        ]
+        .into_iter()
+        .find(|state| state.as_str() == text)
     }
 
     pub const fn is_final(self) -> bool {

@@ -43,14 +43,13 @@ async fn list(
 ) -> Result<Json<Page<AuditEvent>>, ApiError> {
     require(&caller, Action::ReadAudit)?;
     let limit = page_limit(query.limit);
-    let (items, next) = match &query.device {
-        Some(device) => device_page(&app, &device.parse()?, &query, limit).await?,
-        None => {
-            let before = query.cursor.as_deref().map(number).transpose()?;
-            let items = store::audit::list(&app.db, before, &query.event, limit).await?;
-            let next = items.last().map(|last| last.index.to_string());
-            (items, next)
-        }
+    let (items, next) = if let Some(device) = &query.device {
+        device_page(&app, &device.parse()?, &query, limit).await?
+    } else {
+        let before = query.cursor.as_deref().map(number).transpose()?;
+        let items = store::audit::list(&app.db, before, &query.event, limit).await?;
+        let next = items.last().map(|last| last.index.to_string());
+        (items, next)
     };
     let next_cursor = next.filter(|_| items.len() == limit as usize);
     Ok(Json(Page { items, next_cursor }))

@@ -22,7 +22,10 @@ use crate::store::{self, StoreError};
 use crate::{audit, clock};
 
 pub(super) fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(list)).routes(routes!(show, update)).routes(routes!(decommission))
+    OpenApiRouter::new()
+        .routes(routes!(list))
+        .routes(routes!(show, update))
+        .routes(routes!(decommission))
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -50,18 +53,17 @@ async fn list(
         limit,
     };
     let items = store::devices::list(&app.db, &filter).await?;
-    let next_cursor = items.last().filter(|_| items.len() == limit as usize).map(|last| last.id.to_string());
+    let next_cursor = items
+        .last()
+        .filter(|_| items.len() == limit as usize)
+        .map(|last| last.id.to_string());
     Ok(Json(Page { items, next_cursor }))
 }
 
 /// One device: desired against reported, deployments, telemetry
 #[utoipa::path(get, path = "/devices/{id}", tag = "devices", params(("id" = String, Path)), security(("token" = [])),
     responses((status = 200, body = DeviceDetail), (status = 404, body = Problem)))]
-async fn show(
-    caller: Caller,
-    State(app): State<App>,
-    Path(id): Path<String>,
-) -> Result<Json<DeviceDetail>, ApiError> {
+async fn show(caller: Caller, State(app): State<App>, Path(id): Path<String>) -> Result<Json<DeviceDetail>, ApiError> {
     require(&caller, Action::Read)?;
     Ok(Json(store::devices::get(&app.db, &id.parse()?).await?))
 }
@@ -91,7 +93,12 @@ async fn update(
     let mut tx = app.db.begin().await?;
     store::devices::set_tags(&mut tx, &id, &change.tags).await?;
     let tags = serde_json::to_string(&change.tags).unwrap_or_default();
-    let record = audit::record(&caller.0.actor, "device.tagged", format!("device:{id}"), [("tags", tags)]);
+    let record = audit::record(
+        &caller.0.actor,
+        "device.tagged",
+        format!("device:{id}"),
+        [("tags", tags)],
+    );
     store::audit::append(&mut tx, &record).await?;
     tx.commit().await.map_err(StoreError::from)?;
     app.changes.tell(Change::Device(id.clone()));

@@ -37,8 +37,14 @@ pub(super) fn routes(document: OpenApi) -> Router<App> {
         document: Arc::new(document),
     };
     Router::new()
-        .route("/openapi.json", get(async |Extension(r): Extension<Rendered>| Json(r.document.as_ref().clone())))
-        .route("/docs", get(async |Extension(r): Extension<Rendered>| Html(r.page.to_string())))
+        .route(
+            "/openapi.json",
+            get(async |Extension(r): Extension<Rendered>| Json(r.document.as_ref().clone())),
+        )
+        .route(
+            "/docs",
+            get(async |Extension(r): Extension<Rendered>| Html(r.page.to_string())),
+        )
         .layer(Extension(rendered))
 }
 
@@ -54,7 +60,9 @@ fn page(document: &serde_json::Value) -> String {
     let paths = document.get("paths").and_then(|p| p.as_object()).unwrap_or(&empty);
     for (path, item) in paths {
         for (method, operation) in item.as_object().unwrap_or(&empty) {
-            let Some(operation) = operation.as_object() else { continue };
+            let Some(operation) = operation.as_object() else {
+                continue;
+            };
             let tag = operation
                 .get("tags")
                 .and_then(|tags| tags.get(0))
@@ -77,7 +85,11 @@ fn page(document: &serde_json::Value) -> String {
             debug_assert!(written.is_ok());
         }
     }
-    let body: String = sections.iter().map(|(tag, html)| format!("<h2>{}</h2>{html}", escape(tag))).collect();
+    let body: Vec<String> = sections
+        .iter()
+        .map(|(tag, html)| format!("<h2>{}</h2>{html}", escape(tag)))
+        .collect();
+    let body = body.concat();
     format!(
         "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>\
          <title>Flotilla API</title><style>{STYLE}</style><h1>Flotilla API</h1><p>Every request carries \
@@ -87,11 +99,16 @@ fn page(document: &serde_json::Value) -> String {
 }
 
 fn body(body: Option<&serde_json::Value>) -> String {
-    let Some(content) = body.and_then(|body| body.get("content")).and_then(|content| content.as_object()) else {
+    let Some(content) = body
+        .and_then(|body| body.get("content"))
+        .and_then(|content| content.as_object())
+    else {
         return String::new();
     };
-    let kinds: Vec<String> =
-        content.iter().map(|(kind, media)| format!("{} <code>{}</code>", escape(kind), schema_name(media))).collect();
+    let kinds: Vec<String> = content
+        .iter()
+        .map(|(kind, media)| format!("{} <code>{}</code>", escape(kind), schema_name(media)))
+        .collect();
     format!("<p>Body: {}</p>", kinds.join(", "))
 }
 
@@ -99,7 +116,7 @@ fn responses(responses: Option<&serde_json::Value>) -> String {
     let Some(responses) = responses.and_then(|responses| responses.as_object()) else {
         return String::new();
     };
-    let rows: String = responses
+    let rows: Vec<String> = responses
         .iter()
         .map(|(status, response)| {
             let description = response.get("description").and_then(|d| d.as_str()).unwrap_or_default();
@@ -109,10 +126,14 @@ fn responses(responses: Option<&serde_json::Value>) -> String {
                 .and_then(|content| content.values().next())
                 .map(schema_name)
                 .unwrap_or_default();
-            format!("<li><b>{}</b> {} <code>{schema}</code></li>", escape(status), escape(description))
+            format!(
+                "<li><b>{}</b> {} <code>{schema}</code></li>",
+                escape(status),
+                escape(description)
+            )
         })
         .collect();
-    format!("<ul>{rows}</ul>")
+    format!("<ul>{}</ul>", rows.concat())
 }
 
 fn schema_name(media: &serde_json::Value) -> String {
@@ -125,5 +146,8 @@ fn schema_name(media: &serde_json::Value) -> String {
 }
 
 fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
 }

@@ -60,7 +60,11 @@ async fn list(
         drop(changed);
     }
     let limit = crate::api::page_limit(query.limit);
-    let after = query.cursor.as_deref().and_then(|cursor| cursor.split_once('/')).unwrap_or_default();
+    let after = query
+        .cursor
+        .as_deref()
+        .and_then(|cursor| cursor.split_once('/'))
+        .unwrap_or_default();
     let items = store::telemetry::drift_list(&app.db, line.as_ref(), device.as_ref(), after, limit).await?;
     let next_cursor = items
         .last()

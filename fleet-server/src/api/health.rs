@@ -33,21 +33,26 @@ impl std::fmt::Debug for Metrics {
 impl Metrics {
     /// Makes the process's recorder. Once per process.
     pub fn install() -> Result<Self, String> {
-        PrometheusBuilder::new().install_recorder().map(Self).map_err(|error| error.to_string())
+        PrometheusBuilder::new()
+            .install_recorder()
+            .map(Self)
+            .map_err(|error| error.to_string())
     }
 }
 
 pub(super) fn metrics_route(metrics: Metrics) -> Router<App> {
-    Router::new().route("/metrics", get(show_metrics)).layer(Extension(metrics))
+    Router::new()
+        .route("/metrics", get(show_metrics))
+        .layer(Extension(metrics))
 }
 
-async fn show_metrics(
-    caller: Caller,
-    Extension(metrics): Extension<Metrics>,
-) -> Result<impl IntoResponse, ApiError> {
+async fn show_metrics(caller: Caller, Extension(metrics): Extension<Metrics>) -> Result<impl IntoResponse, ApiError> {
     require(&caller, Action::Read)?;
     metrics.0.run_upkeep();
-    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], metrics.0.render()))
+    Ok((
+        [(header::CONTENT_TYPE, "text/plain; version=0.0.4")],
+        metrics.0.render(),
+    ))
 }
 
 /// Is the process alive?

@@ -24,7 +24,11 @@ const MAX_REQUEST: usize = 1 << 20;
 const MAX_RESPONSE: usize = 1 << 20;
 
 pub(super) async fn replay(State(app): State<App>, request: Request, next: Next) -> Response {
-    let key = request.headers().get(HEADER).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let key = request
+        .headers()
+        .get(HEADER)
+        .and_then(|value| value.to_str().ok())
+        .map(str::to_owned);
     let caller = request.extensions().get::<Caller>().cloned();
     let json = request
         .headers()
@@ -32,7 +36,9 @@ pub(super) async fn replay(State(app): State<App>, request: Request, next: Next)
         .is_some_and(|value| value.as_bytes().starts_with(b"application/json"));
     match (key, caller) {
         (Some(key), Some(caller)) if request.method() == Method::POST && json => {
-            with_key(&app, &caller, &key, request, next).await.unwrap_or_else(|error| error.into_response())
+            with_key(&app, &caller, &key, request, next)
+                .await
+                .unwrap_or_else(ApiError::into_response)
         }
         _ => next.run(request).await,
     }
@@ -63,7 +69,9 @@ async fn with_key(app: &App, caller: &Caller, key: &str, request: Request, next:
         return Ok(response);
     }
     let (parts, body) = response.into_parts();
-    let body = to_bytes(body, MAX_RESPONSE).await.map_err(|why| ApiError::Internal(why.to_string()))?;
+    let body = to_bytes(body, MAX_RESPONSE)
+        .await
+        .map_err(|why| ApiError::Internal(why.to_string()))?;
     let stored = StoredResponse {
         request: fingerprint,
         status: parts.status.as_u16(),
@@ -78,7 +86,11 @@ async fn with_key(app: &App, caller: &Caller, key: &str, request: Request, next:
 fn answer(stored: StoredResponse) -> Response {
     let status = StatusCode::from_u16(stored.status).unwrap_or(StatusCode::OK);
     let mut response = (status, Bytes::from(stored.body)).into_response();
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response.headers_mut().insert("idempotency-replayed", HeaderValue::from_static("true"));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+        .headers_mut()
+        .insert("idempotency-replayed", HeaderValue::from_static("true"));
     response
 }

@@ -92,7 +92,10 @@ async fn list(
     let limit = page_limit(query.limit);
     let before = query.cursor.as_deref().map(str::parse).transpose()?;
     let items = store::rollouts::list(&app.db, before, limit).await?;
-    let next_cursor = items.last().filter(|_| items.len() == limit as usize).map(|last| last.id.to_string());
+    let next_cursor = items
+        .last()
+        .filter(|_| items.len() == limit as usize)
+        .map(|last| last.id.to_string());
     Ok(Json(Page { items, next_cursor }))
 }
 
@@ -143,7 +146,10 @@ async fn deployments(
     store::rollouts::get(&app.db, id).await?;
     let limit = page_limit(query.limit);
     let items = store::rollouts::deployments(&app.db, id, query.cursor.as_deref().unwrap_or_default(), limit).await?;
-    let next_cursor = items.last().filter(|_| items.len() == limit as usize).map(|last| last.device.to_string());
+    let next_cursor = items
+        .last()
+        .filter(|_| items.len() == limit as usize)
+        .map(|last| last.device.to_string());
     Ok(Json(Page { items, next_cursor }))
 }
 
@@ -152,7 +158,17 @@ async fn deployments(
     security(("token" = [])), responses((status = 200, body = Rollout), (status = 409, body = Problem)))]
 async fn start(caller: Caller, State(app): State<App>, Path(id): Path<String>) -> Result<Json<Rollout>, ApiError> {
     let allowed = [RolloutState::Draft];
-    order(&caller, &app, &id, Order { verb: "started", to: RolloutState::Running, allowed: &allowed }).await
+    order(
+        &caller,
+        &app,
+        &id,
+        Order {
+            verb: "started",
+            to: RolloutState::Running,
+            allowed: &allowed,
+        },
+    )
+    .await
 }
 
 /// Deploy to no further device until it is resumed
@@ -160,7 +176,17 @@ async fn start(caller: Caller, State(app): State<App>, Path(id): Path<String>) -
     security(("token" = [])), responses((status = 200, body = Rollout), (status = 409, body = Problem)))]
 async fn pause(caller: Caller, State(app): State<App>, Path(id): Path<String>) -> Result<Json<Rollout>, ApiError> {
     let allowed = [RolloutState::Running];
-    order(&caller, &app, &id, Order { verb: "paused", to: RolloutState::Paused, allowed: &allowed }).await
+    order(
+        &caller,
+        &app,
+        &id,
+        Order {
+            verb: "paused",
+            to: RolloutState::Paused,
+            allowed: &allowed,
+        },
+    )
+    .await
 }
 
 /// Go on after a pause or a failed gate
@@ -168,7 +194,17 @@ async fn pause(caller: Caller, State(app): State<App>, Path(id): Path<String>) -
     security(("token" = [])), responses((status = 200, body = Rollout), (status = 409, body = Problem)))]
 async fn resume(caller: Caller, State(app): State<App>, Path(id): Path<String>) -> Result<Json<Rollout>, ApiError> {
     let allowed = [RolloutState::Paused, RolloutState::Halted];
-    order(&caller, &app, &id, Order { verb: "resumed", to: RolloutState::Running, allowed: &allowed }).await
+    order(
+        &caller,
+        &app,
+        &id,
+        Order {
+            verb: "resumed",
+            to: RolloutState::Running,
+            allowed: &allowed,
+        },
+    )
+    .await
 }
 
 /// End it: devices that have not finished keep what they run
@@ -183,7 +219,17 @@ async fn abort(caller: Caller, State(app): State<App>, Path(id): Path<String>) -
         RolloutState::Halted,
         RolloutState::Aborted,
     ];
-    order(&caller, &app, &id, Order { verb: "aborted", to: RolloutState::Aborted, allowed: &allowed }).await
+    order(
+        &caller,
+        &app,
+        &id,
+        Order {
+            verb: "aborted",
+            to: RolloutState::Aborted,
+            allowed: &allowed,
+        },
+    )
+    .await
 }
 
 struct Order<'a> {
@@ -224,7 +270,9 @@ async fn carry_out(tx: &mut Tx, caller: &Caller, rollout: &Rollout, order: &Orde
         decision: &decision,
     };
     if !store::rollouts::set_state(tx, rollout.id, &change, now).await? {
-        return Err(ApiError::Conflict("the rollout changed meanwhile; look again".to_owned()));
+        return Err(ApiError::Conflict(
+            "the rollout changed meanwhile; look again".to_owned(),
+        ));
     }
     if order.to == RolloutState::Aborted {
         store::rollouts::withdraw(tx, rollout.id, now).await?;

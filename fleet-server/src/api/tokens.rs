@@ -23,7 +23,9 @@ use crate::store::{StoreError, documents, tokens};
 use crate::{audit, clock, init, store};
 
 pub(super) fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(create, list)).routes(routes!(revoke))
+    OpenApiRouter::new()
+        .routes(routes!(create, list))
+        .routes(routes!(revoke))
 }
 
 /// A year: a token that lives longer belongs into a factory's own process.
@@ -45,11 +47,19 @@ async fn create(
     }
     let (_, root) = documents::latest(&app.db, documents::ROOT).await?;
     let secret = init::new_token().map_err(|why| ApiError::Internal(why.to_string()))?;
-    let detail = [("uses", wanted.uses.to_string()), ("lifetime_s", wanted.lifetime_s.to_string())];
+    let detail = [
+        ("uses", wanted.uses.to_string()),
+        ("lifetime_s", wanted.lifetime_s.to_string()),
+    ];
     let mut tx = app.db.begin().await?;
     let hash = tokens::hash_token(&secret);
     let token = tokens::create_claim_token(&mut tx, &hash, &wanted, clock::now_ms()).await?;
-    let record = audit::record(&caller.0.actor, "claim-token.created", format!("claim-token:{}", token.id), detail);
+    let record = audit::record(
+        &caller.0.actor,
+        "claim-token.created",
+        format!("claim-token:{}", token.id),
+        detail,
+    );
     store::audit::append(&mut tx, &record).await?;
     tx.commit().await.map_err(StoreError::from)?;
     let factory_bundle = FactoryBundle {
@@ -81,18 +91,17 @@ async fn list(
     let limit = page_limit(query.limit);
     let before = query.cursor.as_deref().map(str::parse).transpose()?;
     let items = tokens::list_claim_tokens(&app.db, before, limit).await?;
-    let next_cursor = items.last().filter(|_| items.len() == limit as usize).map(|last| last.id.to_string());
+    let next_cursor = items
+        .last()
+        .filter(|_| items.len() == limit as usize)
+        .map(|last| last.id.to_string());
     Ok(Json(Page { items, next_cursor }))
 }
 
 /// Revoke a claim token; devices that enrolled with it stay
 #[utoipa::path(delete, path = "/claim-tokens/{id}", tag = "devices", params(("id" = String, Path)),
     security(("token" = [])), responses((status = 204), (status = 404, body = Problem)))]
-async fn revoke(
-    caller: Caller,
-    State(app): State<App>,
-    Path(id): Path<String>,
-) -> Result<StatusCode, ApiError> {
+async fn revoke(caller: Caller, State(app): State<App>, Path(id): Path<String>) -> Result<StatusCode, ApiError> {
     require(&caller, Action::Operate)?;
     let id: ClaimTokenId = id.parse()?;
     let mut tx = app.db.begin().await?;

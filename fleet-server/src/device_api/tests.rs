@@ -1,3 +1,5 @@
+//! Tests of enrolment: who gets in, who does not, and what is written down.
+
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use flotilla_api_types::Problem;

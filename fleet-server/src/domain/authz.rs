@@ -15,8 +15,14 @@ pub enum Role {
 }
 
 impl Role {
-    pub const ALL: [Self; 6] =
-        [Self::Viewer, Self::Labeler, Self::Operator, Self::ReleaseSigner, Self::Auditor, Self::Admin];
+    pub const ALL: [Self; 6] = [
+        Self::Viewer,
+        Self::Labeler,
+        Self::Operator,
+        Self::ReleaseSigner,
+        Self::Auditor,
+        Self::Admin,
+    ];
 
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -32,7 +38,7 @@ impl Role {
 
 impl fmt::Display for Role {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+        f.pad(self.as_str())
     }
 }
 
@@ -78,7 +84,14 @@ pub enum Action {
 }
 
 impl Action {
-    pub const ALL: [Self; 6] = [Self::Read, Self::ReadAudit, Self::Label, Self::Build, Self::Sign, Self::Operate];
+    pub const ALL: [Self; 6] = [
+        Self::Read,
+        Self::ReadAudit,
+        Self::Label,
+        Self::Build,
+        Self::Sign,
+        Self::Operate,
+    ];
 
     /// Completes "may not …".
     pub const fn describe(self) -> &'static str {
@@ -111,19 +124,18 @@ mod tests {
 
     #[test]
     fn the_matrix() {
-        let mut table = String::from("role            ");
-        for action in Action::ALL {
-            table.push_str(&format!(" {action:?}"));
-        }
+        let heads: Vec<_> = Action::ALL.iter().map(|action| format!("{action:?}")).collect();
+        let mut table = vec![format!("{:<16} {}", "role", heads.join(" "))];
         for role in Role::ALL {
             let principal = Principal {
                 actor: "t".into(),
                 roles: vec![role],
             };
-            let row: Vec<_> =
-                Action::ALL.iter().map(|action| if authorize(&principal, *action) { "yes" } else { "-" }).collect();
-            table.push_str(&format!("\n{role:<16} {}", row.join(" ")));
+            let may = |action: &Action| if authorize(&principal, *action) { "yes" } else { "-" };
+            let row: Vec<_> = Action::ALL.iter().map(may).collect();
+            table.push(format!("{role:<16} {}", row.join(" ")));
         }
+        let table = table.join("\n");
         insta::assert_snapshot!(table, @r"
         role             Read ReadAudit Label Build Sign Operate
         viewer           yes - - - - -

@@ -914,7 +914,7 @@ mod tests {
     fn hops_shorter_and_longer_than_the_window() {
         let text = format!(
             "{HEADER}{}",
-            (0..7).map(|t| format!("a,0,{t},{t},0,\n")).collect::<String>()
+            (0..7).map(|t| format!("a,0,{t},{t},0,\n")).collect::<Vec<_>>().concat()
         );
         let starts = |hop: u32| {
             let mut import = series();

@@ -34,11 +34,30 @@ pub struct RolloutFacts {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Decision {
     /// Give the package to this many more devices.
-    Deploy { devices: u64, phase: u32, goal: u64 },
-    Hold { phase: u32, waiting: u64, goal: u64 },
-    NextPhase { phase: u32, success: f64, limit: f64 },
-    Halt { phase: u32, success: f64, limit: f64, failed: u64 },
-    Complete { succeeded: u64 },
+    Deploy {
+        devices: u64,
+        phase: u32,
+        goal: u64,
+    },
+    Hold {
+        phase: u32,
+        waiting: u64,
+        goal: u64,
+    },
+    NextPhase {
+        phase: u32,
+        success: f64,
+        limit: f64,
+    },
+    Halt {
+        phase: u32,
+        success: f64,
+        limit: f64,
+        failed: u64,
+    },
+    Complete {
+        succeeded: u64,
+    },
     NothingTargeted,
 }
 
@@ -47,7 +66,11 @@ impl fmt::Display for Decision {
         let percent = |share: &f64| format!("{:.1} %", share * 100.0);
         match self {
             Self::Deploy { devices, phase, goal } => {
-                write!(f, "phase {}: deploying to {devices} more of {goal} device(s)", phase + 1)
+                write!(
+                    f,
+                    "phase {}: deploying to {devices} more of {goal} device(s)",
+                    phase + 1
+                )
             }
             Self::Hold { phase, waiting, goal } => {
                 write!(f, "phase {}: waiting for {waiting} of {goal} device(s)", phase + 1)
@@ -59,7 +82,12 @@ impl fmt::Display for Decision {
                 percent(success),
                 percent(limit)
             ),
-            Self::Halt { phase, success, limit, failed } => write!(
+            Self::Halt {
+                phase,
+                success,
+                limit,
+                failed,
+            } => write!(
                 f,
                 "phase {} failed its gate: {failed} device(s) failed, at most {} can succeed, {} needed",
                 phase + 1,
@@ -139,7 +167,9 @@ pub fn check(phases: &[PhaseSize], gates: &Gates, soak_s: f64) -> Result<(), Rol
 pub fn goal(size: &PhaseSize, targeted: u64) -> u64 {
     match size {
         PhaseSize::Count { devices } => u64::from(*devices).min(targeted),
-        PhaseSize::Percent { percent } => ((targeted as f64 * percent / 100.0).ceil() as u64).clamp(1, targeted.max(1)).min(targeted),
+        PhaseSize::Percent { percent } => ((targeted as f64 * percent / 100.0).ceil() as u64)
+            .clamp(1, targeted.max(1))
+            .min(targeted),
     }
 }
 
@@ -232,7 +262,11 @@ impl TargetExpression {
     /// Does the expression select the device? One that lacks a tag which the expression names is not selected.
     pub fn selects(&self, facts: &TargetFacts<'_>) -> bool {
         let text = |value: &str| Fact::Text(value.to_owned());
-        let tags = facts.tags.iter().map(|(key, value)| (key.clone(), text(value))).collect();
+        let tags = facts
+            .tags
+            .iter()
+            .map(|(key, value)| (key.clone(), text(value)))
+            .collect();
         let device = [
             ("id".to_owned(), text(facts.id)),
             ("tags".to_owned(), Fact::Map(Facts(tags))),
@@ -264,13 +298,46 @@ mod tests {
     #[test]
     fn a_canary_goes_first_and_its_failure_halts() {
         let start = facts(0, 10, Progress::default());
-        assert_eq!(decide(&start), Decision::Deploy { devices: 1, phase: 0, goal: 1 });
-        let waiting = Progress { deployed: 1, pending: 1, ..Progress::default() };
-        assert_eq!(decide(&facts(0, 10, waiting)), Decision::Hold { phase: 0, waiting: 1, goal: 1 });
-        let good = Progress { deployed: 1, succeeded: 1, ..Progress::default() };
+        assert_eq!(
+            decide(&start),
+            Decision::Deploy {
+                devices: 1,
+                phase: 0,
+                goal: 1
+            }
+        );
+        let waiting = Progress {
+            deployed: 1,
+            pending: 1,
+            ..Progress::default()
+        };
+        assert_eq!(
+            decide(&facts(0, 10, waiting)),
+            Decision::Hold {
+                phase: 0,
+                waiting: 1,
+                goal: 1
+            }
+        );
+        let good = Progress {
+            deployed: 1,
+            succeeded: 1,
+            ..Progress::default()
+        };
         assert!(matches!(decide(&facts(0, 10, good)), Decision::NextPhase { .. }));
-        assert_eq!(decide(&facts(1, 10, good)), Decision::Deploy { devices: 9, phase: 1, goal: 10 });
-        let bad = Progress { deployed: 1, failed: 1, ..Progress::default() };
+        assert_eq!(
+            decide(&facts(1, 10, good)),
+            Decision::Deploy {
+                devices: 9,
+                phase: 1,
+                goal: 10
+            }
+        );
+        let bad = Progress {
+            deployed: 1,
+            failed: 1,
+            ..Progress::default()
+        };
         let halt = decide(&facts(0, 10, bad));
         assert_eq!(
             halt.to_string(),
@@ -280,7 +347,16 @@ mod tests {
 
     #[test]
     fn a_gate_that_can_no_longer_hold_halts_at_once() {
-        let mut facts = facts(1, 10, Progress { deployed: 10, failed: 2, pending: 8, succeeded: 0 });
+        let mut facts = facts(
+            1,
+            10,
+            Progress {
+                deployed: 10,
+                failed: 2,
+                pending: 8,
+                succeeded: 0,
+            },
+        );
         facts.gates.min_success = 0.9;
         assert!(matches!(decide(&facts), Decision::Halt { failed: 2, .. }));
         facts.gates.min_success = 0.8;
@@ -290,11 +366,20 @@ mod tests {
     #[test]
     fn targets_are_cel_over_device_facts() {
         let tags = [("site".to_owned(), "oslo".to_owned())].into();
-        let facts = TargetFacts { id: "d-1", tags: &tags, arch: "aarch64", hardware_class: "pi", agent_version: "0.1.0" };
+        let facts = TargetFacts {
+            id: "d-1",
+            tags: &tags,
+            arch: "aarch64",
+            hardware_class: "pi",
+            agent_version: "0.1.0",
+        };
         let selects = |source: &str| TargetExpression::compile(source).unwrap().selects(&facts);
         assert!(selects("true"));
         assert!(selects("device.tags.site == 'oslo' && device.arch == 'aarch64'"));
-        assert!(!selects("device.tags.line == 'x'"), "a tag that is not there selects nothing");
+        assert!(
+            !selects("device.tags.line == 'x'"),
+            "a tag that is not there selects nothing"
+        );
         assert!(TargetExpression::compile("device.colour == 'red'").is_err());
         assert!(TargetExpression::compile("device.id").is_err());
     }
@@ -304,8 +389,14 @@ mod tests {
         let gates = Gates::default();
         let count = |devices| PhaseSize::Count { devices };
         let percent = |percent| PhaseSize::Percent { percent };
-        assert_eq!(check(&[count(0), percent(100.0)], &gates, 1.0), Err(RolloutError::EmptyPhase(1)));
-        assert_eq!(check(&[percent(f64::NAN), percent(100.0)], &gates, 1.0), Err(RolloutError::EmptyPhase(1)));
+        assert_eq!(
+            check(&[count(0), percent(100.0)], &gates, 1.0),
+            Err(RolloutError::EmptyPhase(1))
+        );
+        assert_eq!(
+            check(&[percent(f64::NAN), percent(100.0)], &gates, 1.0),
+            Err(RolloutError::EmptyPhase(1))
+        );
         assert_eq!(check(&[percent(10.0)], &gates, 1.0), Err(RolloutError::LastPhase));
         assert_eq!(check(&[], &gates, 1.0), Err(RolloutError::Phases(0)));
         assert!(check(&phases_or_default(&[]), &gates, f64::NAN).is_err());

@@ -102,7 +102,10 @@ async fn carry_out(
                 // Devices went away between counting and choosing: the next wake-up counts again.
                 return Ok(false);
             }
-            let detail = [("devices", chosen.len().to_string()), ("phase", rollout.phase.to_string())];
+            let detail = [
+                ("devices", chosen.len().to_string()),
+                ("phase", rollout.phase.to_string()),
+            ];
             let mut tx = app.db.begin().await?;
             let now = clock::now_ms();
             store::rollouts::set_state(&mut tx, rollout.id, &stay, now).await?;
@@ -158,7 +161,10 @@ async fn change(
         return Ok(false);
     }
     if let Some(event) = event {
-        let detail = [("reason", change.decision.to_owned()), ("phase", rollout.phase.to_string())];
+        let detail = [
+            ("reason", change.decision.to_owned()),
+            ("phase", rollout.phase.to_string()),
+        ];
         let record = audit::record(ACTOR, event, format!("rollout:{}", rollout.id), detail);
         store::audit::append(&mut tx, &record).await?;
     }
@@ -192,7 +198,10 @@ async fn select(
         let given: BTreeSet<String> = if wanted == 0 {
             BTreeSet::new()
         } else {
-            store::rollouts::deployed_between(&app.db, rollout.id, &after, &last).await?.into_iter().collect()
+            store::rollouts::deployed_between(&app.db, rollout.id, &after, &last)
+                .await?
+                .into_iter()
+                .collect()
         };
         for row in page {
             let facts = TargetFacts {

@@ -113,7 +113,11 @@ fn event_of(index: u64, entry: &[u8], device: Option<DeviceId>) -> Result<AuditE
 
 /// The last head that was accepted from a device.
 pub async fn device_head(tx: &mut Tx, device: &DeviceId) -> Result<AuditHead, StoreError> {
-    let Some(row) = sqlx::query(DEVICE_HEAD).bind(device.as_str()).fetch_optional(&mut **tx).await? else {
+    let Some(row) = sqlx::query(DEVICE_HEAD)
+        .bind(device.as_str())
+        .fetch_optional(&mut **tx)
+        .await?
+    else {
         return Ok(AuditHead::start(0));
     };
     Ok(AuditHead {
@@ -163,7 +167,10 @@ pub struct DeviceEntry {
 }
 
 pub async fn device_count(db: &Db, device: &DeviceId) -> Result<u64, StoreError> {
-    let count: i64 = sqlx::query_scalar(DEVICE_COUNT).bind(device.as_str()).fetch_one(db.read()).await?;
+    let count: i64 = sqlx::query_scalar(DEVICE_COUNT)
+        .bind(device.as_str())
+        .fetch_one(db.read())
+        .await?;
     Ok(to_u64(count))
 }
 
@@ -237,7 +244,10 @@ async fn verify_device(db: &Db, device: DeviceId, expected: AuditHead) -> Result
         entries += 1;
     }
     if problem.is_none() && head != expected {
-        problem = Some(format!("the chain ends at {} where the device signed {}", head.hash, expected.hash));
+        problem = Some(format!(
+            "the chain ends at {} where the device signed {}",
+            head.hash, expected.hash
+        ));
     }
     Ok(DeviceChainVerification {
         device,

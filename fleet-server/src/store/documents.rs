@@ -43,17 +43,30 @@ pub async fn latest(db: &Db, kind: &'static str) -> Result<(u64, Vec<u8>), Store
 
 /// Documents after a version, in order; at most 64 at a time.
 pub async fn after(db: &Db, kind: &str, version: u64) -> Result<Vec<Vec<u8>>, StoreError> {
-    Ok(sqlx::query_scalar(AFTER).bind(kind).bind(to_i64(version)).fetch_all(db.read()).await?)
+    Ok(sqlx::query_scalar(AFTER)
+        .bind(kind)
+        .bind(to_i64(version))
+        .fetch_all(db.read())
+        .await?)
 }
 
 /// Forgets what a newer document replaces (heads; roots are kept for ever).
 pub async fn prune(tx: &mut Tx, kind: &str, below: u64) -> Result<(), StoreError> {
-    sqlx::query(PRUNE).bind(kind).bind(to_i64(below)).execute(&mut **tx).await?;
+    sqlx::query(PRUNE)
+        .bind(kind)
+        .bind(to_i64(below))
+        .execute(&mut **tx)
+        .await?;
     Ok(())
 }
 
 pub async fn create_project(tx: &mut Tx, id: &str, name: &str, now: i64) -> Result<(), StoreError> {
-    sqlx::query(CREATE_PROJECT).bind(id).bind(name).bind(now).execute(&mut **tx).await?;
+    sqlx::query(CREATE_PROJECT)
+        .bind(id)
+        .bind(name)
+        .bind(now)
+        .execute(&mut **tx)
+        .await?;
     Ok(())
 }
 
@@ -74,7 +87,13 @@ pub async fn name(db: &Db) -> Result<String, StoreError> {
 }
 
 pub async fn set_name(tx: &mut Tx, name: &str) -> Result<(), StoreError> {
-    if sqlx::query(SET_NAME).bind(name).execute(&mut **tx).await?.rows_affected() == 0 {
+    if sqlx::query(SET_NAME)
+        .bind(name)
+        .execute(&mut **tx)
+        .await?
+        .rows_affected()
+        == 0
+    {
         sqlx::query(INSERT_NAME).bind(name).execute(&mut **tx).await?;
     }
     Ok(())

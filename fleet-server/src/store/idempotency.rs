@@ -25,7 +25,12 @@ pub struct StoredResponse {
 }
 
 pub async fn find(db: &Db, actor: &str, key: &str, now: i64) -> Result<Option<StoredResponse>, StoreError> {
-    let row = sqlx::query(FIND).bind(actor).bind(key).bind(now - LIFETIME_MS).fetch_optional(db.read()).await?;
+    let row = sqlx::query(FIND)
+        .bind(actor)
+        .bind(key)
+        .bind(now - LIFETIME_MS)
+        .fetch_optional(db.read())
+        .await?;
     row.map(|row| {
         Ok(StoredResponse {
             request: parsed("request digest", row.try_get("request")?)?,

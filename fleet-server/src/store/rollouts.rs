@@ -77,7 +77,11 @@ pub async fn get(db: &Db, id: RolloutId) -> Result<Rollout, StoreError> {
 /// Newest first, below `before`.
 pub async fn list(db: &Db, before: Option<RolloutId>, limit: u32) -> Result<Vec<Rollout>, StoreError> {
     let before = before.map_or_else(|| "g".to_owned(), |id| id.to_string());
-    let rows = sqlx::query(LIST).bind(before).bind(i64::from(limit)).fetch_all(db.read()).await?;
+    let rows = sqlx::query(LIST)
+        .bind(before)
+        .bind(i64::from(limit))
+        .fetch_all(db.read())
+        .await?;
     let mut rollouts = rows.iter().map(rollout_of).collect::<Result<Vec<_>, _>>()?;
     for rollout in &mut rollouts {
         count(db, rollout).await?;
@@ -103,7 +107,11 @@ fn rollout_of(row: &SqliteRow) -> Result<Rollout, StoreError> {
 }
 
 async fn count(db: &Db, rollout: &mut Rollout) -> Result<(), StoreError> {
-    for row in sqlx::query(COUNTS).bind(rollout.id.to_string()).fetch_all(db.read()).await? {
+    for row in sqlx::query(COUNTS)
+        .bind(rollout.id.to_string())
+        .fetch_all(db.read())
+        .await?
+    {
         let n = to_u64(row.try_get("n")?);
         rollout.targeted += n;
         rollout.counts.insert(row.try_get("state")?, n);
@@ -160,7 +168,11 @@ pub async fn set_state(tx: &mut Tx, id: RolloutId, change: &Transition<'_>, now:
 
 /// Marks that something of the rollout changed, for those who watch it.
 pub async fn touch(tx: &mut Tx, id: RolloutId, now: i64) -> Result<(), StoreError> {
-    sqlx::query(TOUCH).bind(now).bind(id.to_string()).execute(&mut **tx).await?;
+    sqlx::query(TOUCH)
+        .bind(now)
+        .bind(id.to_string())
+        .execute(&mut **tx)
+        .await?;
     Ok(())
 }
 
@@ -214,16 +226,29 @@ pub async fn deploy(
             .bind(version.to_string())
             .execute(&mut **tx)
             .await?;
-        sqlx::query(MARK_STALE).bind(new.device.as_str()).execute(&mut **tx).await?;
+        sqlx::query(MARK_STALE)
+            .bind(new.device.as_str())
+            .execute(&mut **tx)
+            .await?;
     }
     touch(tx, rollout.id, now).await
 }
 
 /// Takes the orders back from devices that have not finished; what runs there goes on running.
 pub async fn withdraw(tx: &mut Tx, id: RolloutId, now: i64) -> Result<(), StoreError> {
-    sqlx::query(MARK_ROLLOUT_STALE).bind(id.to_string()).execute(&mut **tx).await?;
-    sqlx::query(DROP_TARGETS).bind(id.to_string()).execute(&mut **tx).await?;
-    sqlx::query(ABORT_DEPLOYMENTS).bind(now).bind(id.to_string()).execute(&mut **tx).await?;
+    sqlx::query(MARK_ROLLOUT_STALE)
+        .bind(id.to_string())
+        .execute(&mut **tx)
+        .await?;
+    sqlx::query(DROP_TARGETS)
+        .bind(id.to_string())
+        .execute(&mut **tx)
+        .await?;
+    sqlx::query(ABORT_DEPLOYMENTS)
+        .bind(now)
+        .bind(id.to_string())
+        .execute(&mut **tx)
+        .await?;
     Ok(())
 }
 
@@ -241,8 +266,12 @@ pub async fn time_out(tx: &mut Tx, id: RolloutId, reason: &str, before: i64, now
 
 /// By device, after `after`.
 pub async fn deployments(db: &Db, id: RolloutId, after: &str, limit: u32) -> Result<Vec<Deployment>, StoreError> {
-    let rows =
-        sqlx::query(DEPLOYMENTS).bind(id.to_string()).bind(after).bind(i64::from(limit)).fetch_all(db.read()).await?;
+    let rows = sqlx::query(DEPLOYMENTS)
+        .bind(id.to_string())
+        .bind(after)
+        .bind(i64::from(limit))
+        .fetch_all(db.read())
+        .await?;
     rows.iter()
         .map(|row| {
             let state: String = row.try_get("state")?;
@@ -250,8 +279,7 @@ pub async fn deployments(db: &Db, id: RolloutId, after: &str, limit: u32) -> Res
                 id: parsed("deployment id", row.try_get("id")?)?,
                 device: parsed("device id", row.try_get("device")?)?,
                 phase: u32::try_from(row.try_get::<i64, _>("phase")?).unwrap_or(0),
-                state: DeploymentState::parse(&state)
-                    .ok_or_else(|| StoreError::corrupt("deployment state", &state))?,
+                state: DeploymentState::parse(&state).ok_or_else(|| StoreError::corrupt("deployment state", &state))?,
                 reason: row.try_get("reason")?,
                 bytes_received: to_u64(row.try_get("bytes_received")?),
                 bytes_total: to_u64(row.try_get("bytes_total")?),

@@ -210,7 +210,9 @@ impl Bench {
                 assert_eq!(publish.topic, Up::Want);
                 let want: Want = codec::from_slice(&publish.payload, 1 << 17).unwrap();
                 let messages = server.lock().unwrap().answer(&want);
-                messages.into_iter().for_each(|message| chunks.dispatch(message));
+                for message in messages {
+                    chunks.dispatch(message);
+                }
             }
             drop(switch);
         });

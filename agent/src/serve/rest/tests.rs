@@ -92,6 +92,7 @@ impl Device {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "the calls read better")]
 fn request(data: serde_json::Value) -> serde_json::Value {
     json!({"id": "7", "inputs": [{"name": "reading", "datatype": "FP32", "shape": [2, 2], "data": data}]})
 }

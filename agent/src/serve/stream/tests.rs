@@ -1,3 +1,5 @@
+//! Tests of streams: windows, columns, FIFOs, files.
+
 use std::io::Write as _;
 use std::path::Path;
 use std::sync::atomic::AtomicI64;
@@ -52,7 +54,7 @@ impl Running {
         let wait = tokio::time::timeout(LONGEST, self.status.wait_for(reached)).await;
         match wait.map(|status| status.unwrap().clone()) {
             Ok(status) => status,
-            Err(_late) => panic!("not {what}: {:?}", self.status.borrow()),
+            Err(tokio::time::error::Elapsed { .. }) => panic!("not {what}: {:?}", self.status.borrow()),
         }
     }
 
@@ -64,7 +66,8 @@ impl Running {
 }
 
 fn rows(n: usize) -> String {
-    (0..n).map(|i| format!("{i},{}.5,{}\n", i % 7, i % 3)).collect()
+    let rows: Vec<String> = (0..n).map(|i| format!("{i},{}.5,{}\n", i % 7, i % 3)).collect();
+    rows.concat()
 }
 
 #[tokio::test]

@@ -159,8 +159,8 @@ fn describe(detail: &DeviceDetail) -> String {
             "manifest",
             "inferences",
             "failures",
-            "p50 µs",
-            "p95 µs",
+            "p50 us",
+            "p95 us",
             "bundles",
         ],
         detail.telemetry.iter().map(|t| {

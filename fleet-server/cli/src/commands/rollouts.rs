@@ -129,7 +129,7 @@ pub(crate) async fn run(context: &Context, command: RolloutsCommand) -> Result<(
                         rollout.id.to_string(),
                         format!("{} {}", rollout.line, rollout.semver),
                         rollout.state.as_str().to_owned(),
-                        rollout.phase.to_string(),
+                        (rollout.phase + 1).to_string(),
                         pairs(rollout.counts),
                         rollout.targeted.to_string(),
                         rollout.updated_at,
@@ -292,7 +292,7 @@ pub(crate) fn describe(rollout: &Rollout) -> String {
         ("rollout", rollout.id.to_string()),
         ("model", format!("{} {}", rollout.line, rollout.semver)),
         ("state", rollout.state.as_str().to_owned()),
-        ("phase", format!("{} of {}", rollout.phase + 1, phases.join(", "))),
+        ("phase", format!("{} (sizes: {})", rollout.phase + 1, phases.join(", "))),
         ("decision", rollout.decision.clone()),
         ("deployments", pairs(&rollout.counts)),
         ("devices", rollout.targeted.to_string()),
@@ -308,7 +308,7 @@ pub(crate) fn deployment_table(deployments: &[Deployment]) -> String {
     let rows = deployments.iter().map(|deployment| {
         vec![
             deployment.device.to_string(),
-            deployment.phase.to_string(),
+            (deployment.phase + 1).to_string(),
             deployment.state.as_str().to_owned(),
             format!(
                 "{} / {}",

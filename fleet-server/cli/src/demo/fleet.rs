@@ -100,6 +100,18 @@ impl Fleet {
     /// An empty folder for a demo. A demo's older folder is removed; anything else is refused.
     pub(crate) fn prepare(folder: &Path, programs: &Path) -> Result<Self, CliError> {
         let failed = |why: std::io::Error| CliError::file(folder, why);
+        // Children run elsewhere: their arguments must not depend on where.
+        let absolute = |path: &Path| std::path::absolute(path).map_err(|why| CliError::file(path, why));
+        let programs = absolute(programs)?;
+        for program in ["fleet-server", "fleet-agent"] {
+            let path = programs.join(program);
+            if !path.is_file() {
+                return Err(CliError::file(
+                    &path,
+                    "there is no such program: build it, or name its folder with --bin-dir",
+                ));
+            }
+        }
         if folder.exists() {
             if !folder.join(MARKER).is_file() {
                 return Err(CliError::file(
@@ -115,18 +127,6 @@ impl Fleet {
         let mut lock = take(folder)?;
         lock.write_all(b"Made by fleetctl demo, which may remove this folder.\n")
             .map_err(failed)?;
-        // Children run elsewhere: their arguments must not depend on where.
-        let absolute = |path: &Path| std::path::absolute(path).map_err(|why| CliError::file(path, why));
-        let programs = absolute(programs)?;
-        for program in ["fleet-server", "fleet-agent"] {
-            let path = programs.join(program);
-            if !path.is_file() {
-                return Err(CliError::file(
-                    &path,
-                    "there is no such program: build it, or name its folder with --bin-dir",
-                ));
-            }
-        }
         Ok(Self {
             folder: absolute(folder)?,
             programs,

@@ -1,3 +1,5 @@
+//! Tests of what the server does with what devices say: once, in order or not, well-formed or not.
+
 use std::collections::BTreeMap;
 
 use flotilla_api_types::devices::CreateClaimToken;

@@ -1,3 +1,5 @@
+//! Tests of the device store on a real SQLite file.
+
 use flotilla_api_types::devices::CreateClaimToken;
 use flotilla_protocol::audit::AuditHead;
 use flotilla_protocol::ids::{DeploymentId, FleetId, ModelLine, RolloutId, SlotName};

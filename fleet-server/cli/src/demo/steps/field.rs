@@ -9,6 +9,7 @@ use flotilla_api_types::models::ModelVersion;
 use flotilla_protocol::ids::{DatasetVersionId, DeviceId};
 
 use super::learn::Trained;
+use super::offline::own_counts;
 use super::{LONG, Stage};
 use crate::demo::data::{Mounting, Part, Truth};
 use crate::demo::report::{Moment, mean};
@@ -125,17 +126,29 @@ impl Stage<'_> {
         Ok(Drifted { version, accuracies })
     }
 
+    /// Waits until enough samples arrived, and until the devices keep no more: after two whole passes each has seen every
+    /// field case, which is as many as it may keep, or more.
     async fn await_harvest(&mut self, dataset: &str) -> Result<(), CliError> {
         let wanted = u64::from(self.spec.harvest);
+        let pass = self.recording.part(Part::Field);
+        let pass: usize = pass
+            .map(|case| self.recording.samples(case, Mounting::Remounted).len())
+            .sum();
+        let before = self.own_counts().await?;
         let bar = self.story.bar(wanted, "harvesting");
-        let (client, progress) = (self.client.clone(), bar.clone());
+        let (client, http, progress) = (self.client.clone(), self.http.clone(), bar.clone());
         let waited = self
             .fleet
-            .until("harvested samples", LONG, async |_| {
+            .until("harvested samples", LONG, async |fleet| {
                 let dataset: Dataset = client.get(&["datasets", dataset]).send().await?;
                 let harvested: u64 = harvests(&dataset).map(|(_, count)| count).sum();
                 progress.set_position(harvested.min(wanted));
-                Ok((harvested >= wanted).then_some(()))
+                let now = own_counts(&http, fleet).await?;
+                let seen_all = now
+                    .iter()
+                    .zip(&before)
+                    .all(|(now, before)| now.inferred >= before.inferred + 2 * pass as u64);
+                Ok((harvested >= wanted && seen_all).then_some(()))
             })
             .await;
         bar.finish_and_clear();

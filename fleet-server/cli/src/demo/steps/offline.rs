@@ -12,9 +12,9 @@ use crate::error::CliError;
 
 /// What a device says of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Own {
+pub(super) struct Own {
     /// Samples of its sensor, answered since it was started.
-    inferred: u64,
+    pub(super) inferred: u64,
     failed: u64,
     /// Rows that were no samples.
     skipped: u64,
@@ -113,7 +113,7 @@ impl Stage<'_> {
         }
     }
 
-    async fn own_counts(&self) -> Result<Vec<Own>, CliError> {
+    pub(super) async fn own_counts(&self) -> Result<Vec<Own>, CliError> {
         own_counts(&self.http, self.fleet).await
     }
 }
@@ -123,7 +123,7 @@ fn total(counts: &[Own]) -> u64 {
 }
 
 /// Asks each device's own status.
-async fn own_counts(http: &reqwest::Client, fleet: &fleet::Fleet) -> Result<Vec<Own>, CliError> {
+pub(super) async fn own_counts(http: &reqwest::Client, fleet: &fleet::Fleet) -> Result<Vec<Own>, CliError> {
     let mut counts = Vec::new();
     for device in &fleet.devices {
         let failed = |why: reqwest::Error| CliError::Failed(format!("{}: {}", device.id, chain(&why)));
