@@ -54,7 +54,11 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     rustls::crypto::aws_lc_rs::default_provider()
         .install_default()
         .map_err(|_already| anyhow::anyhow!("another TLS provider is installed already"))?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    // Expressions are compiled by recursion; their caps are tried on a quarter of this.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_stack_size(4 << 20)
+        .build()?;
     match arguments.command {
         Command::Init(options) => {
             let made = runtime.block_on(init::init(&options))?;

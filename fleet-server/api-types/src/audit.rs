@@ -1,4 +1,4 @@
-//! The audit log.
+//! The audit log: what happened, and whether the chains hold.
 
 use std::collections::BTreeMap;
 

@@ -677,6 +677,7 @@ mod tests {
             "true?".repeat(MAX_NESTING) + "true" + &":false".repeat(MAX_NESTING),
         ];
         std::thread::Builder::new()
+            // A quarter of what the server's threads have.
             .stack_size(1 << 20)
             .spawn(move || {
                 for source in worst {
