@@ -6,5 +6,4 @@ pub mod drift;
 pub mod expr;
 pub mod label_model;
 pub mod labeling;
-pub mod retrain;
 pub mod rollout;
