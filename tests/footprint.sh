@@ -20,10 +20,26 @@ finish() {
 }
 trap finish EXIT
 
-# A fixed port, so that the probe can wait for the listener to come up.
-port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+# A device needs an identity: a server of its own enrols it, and is gone before anything is measured.
+built="${CARGO_TARGET_DIR:-target}/debug"
+cargo build --locked --workspace
+ports=($(python3 -c 'import socket
+s = [socket.socket() for _ in range(4)]
+[x.bind(("127.0.0.1", 0)) for x in s]
+print(*[x.getsockname()[1] for x in s])'))
+"$built/fleet-server" init --dir "$folder/fleet" --offline-keys "$folder/keys" --api "127.0.0.1:${ports[0]}" \
+    --device-api "127.0.0.1:${ports[1]}" --broker "127.0.0.1:${ports[2]}" >/dev/null
+"$built/fleet-server" serve --config "$folder/fleet/fleet.toml" >/dev/null 2>"$folder/server.log" &
+server=$!
+curl --silent --fail --retry 60 --retry-delay 1 --retry-connrefused "http://127.0.0.1:${ports[0]}/readyz" >/dev/null
+"$built/fleetctl" --server "http://127.0.0.1:${ports[0]}" --token-file "$folder/fleet/admin.token" \
+    tokens create -o "$folder/factory.json" >/dev/null
+port=${ports[3]}
 printf 'data_dir = "%s/data"\ndevice_id = "footprint"\nlisten = "127.0.0.1:%s"\n' "$folder" "$port" >"$folder/agent.toml"
-"$agent" run --config "$folder/agent.toml" >"$folder/agent.log" 2>&1 &
+"$agent" enrol --bundle "$folder/factory.json" --config "$folder/agent.toml" >"$folder/agent.log" 2>&1
+kill -TERM "$server"
+wait "$server"
+"$agent" run --config "$folder/agent.toml" >>"$folder/agent.log" 2>&1 &
 pid=$!
 curl --silent --show-error --fail --retry 60 --retry-delay 1 --retry-connrefused --max-time 5 \
     "http://127.0.0.1:$port/v2/health/live" >/dev/null
