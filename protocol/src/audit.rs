@@ -83,6 +83,56 @@ impl AuditHead {
 /// Event of an epoch's first entry.
 pub const EPOCH_OPENED: &str = "epoch.opened";
 
+/// Event of an epoch's first entry after entries were lost: it stands in the place of [`EPOCH_OPENED`].
+pub const AUDIT_GAP: &str = "audit.gap";
+
+/// What the first entry of an epoch says when the chain before it cannot be continued: the loss is itself on record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AuditGap {
+    /// The last head that the server has; what followed it is lost, or stands again behind this entry.
+    pub after: AuditHead,
+    /// Entries that nobody has any more.
+    pub lost: u64,
+    /// Entries of the broken chain that follow in this epoch.
+    pub kept: u64,
+}
+
+impl AuditGap {
+    /// The record that opens `epoch`.
+    pub fn opening(&self, epoch: u64, at: i64) -> AuditRecord {
+        AuditRecord {
+            at,
+            actor: "agent".to_owned(),
+            event: AUDIT_GAP.to_owned(),
+            subject: format!("epoch:{epoch}"),
+            detail: BTreeMap::from([
+                ("after_epoch".to_owned(), self.after.epoch.to_string()),
+                ("after_count".to_owned(), self.after.count.to_string()),
+                ("after_hash".to_owned(), self.after.hash.to_string()),
+                ("lost".to_owned(), self.lost.to_string()),
+                ("kept".to_owned(), self.kept.to_string()),
+            ]),
+        }
+    }
+
+    /// Reads it back; `None` if the record is of another kind or says it badly.
+    pub fn of(record: &AuditRecord) -> Option<Self> {
+        if record.event != AUDIT_GAP {
+            return None;
+        }
+        let number = |key: &str| record.detail.get(key).and_then(|text| text.parse().ok());
+        Some(Self {
+            after: AuditHead {
+                epoch: number("after_epoch")?,
+                count: number("after_count")?,
+                hash: record.detail.get("after_hash")?.parse().ok()?,
+            },
+            lost: number("lost")?,
+            kept: number("kept")?,
+        })
+    }
+}
+
 /// Entries of one epoch, in order, as the bytes that were hashed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditBatch {
@@ -152,7 +202,10 @@ pub fn continue_chain(known: AuditHead, batch: &AuditBatch) -> Result<(AuditHead
         if opens && head.count == 0 {
             let expected = known.epoch_opening(record.at);
             let first_ever = known == AuditHead::start(0);
-            if record.event != EPOCH_OPENED || (!first_ever && record.detail != expected.detail) {
+            let continues = record.event == EPOCH_OPENED && (first_ever || record.detail == expected.detail);
+            // A declared loss is no hole in the chain: it names the very head that is known.
+            let declares = AuditGap::of(&record).is_some_and(|gap| gap.after == known);
+            if !continues && !declares {
                 return Err(AuditError::EpochOpening {
                     epoch: batch.epoch,
                     previous: known.epoch,
@@ -227,6 +280,36 @@ mod tests {
             continue_chain(head, &forged),
             Err(AuditError::EpochOpening { .. })
         ));
+    }
+
+    #[test]
+    fn a_declared_loss_opens_an_epoch_if_it_names_the_known_head() {
+        let (head, _) = continue_chain(AuditHead::start(0), &batch(0, 0, &[record(1), record(2)])).unwrap();
+        let gap = AuditGap {
+            after: head,
+            lost: 3,
+            kept: 1,
+        };
+        assert_eq!(AuditGap::of(&gap.opening(7, 9)), Some(gap));
+        assert_eq!(AuditGap::of(&record(1)), None);
+        let (next, new) = continue_chain(head, &batch(7, 0, &[gap.opening(7, 9), record(6)])).unwrap();
+        assert_eq!((next.epoch, next.count, new.len()), (7, 2, 2));
+        for after in [AuditHead { count: 1, ..head }, AuditHead::start(0)] {
+            let other = AuditGap { after, ..gap };
+            assert!(matches!(
+                continue_chain(head, &batch(7, 0, &[other.opening(7, 9)])),
+                Err(AuditError::EpochOpening { .. })
+            ));
+        }
+        // Within an epoch it is an entry like any other.
+        assert_eq!(
+            continue_chain(head, &batch(0, 2, &[gap.opening(0, 9)]))
+                .unwrap()
+                .0
+                .count,
+            3
+        );
+        assert!(continue_chain(head, &batch(7, 1, &[record(6)])).is_err());
     }
 
     #[test]

@@ -67,6 +67,8 @@ uuid_id! {
     /// Divides datasets, runs and models inside a fleet.
     ProjectId,
     DatasetId,
+    /// One file on its way into a dataset.
+    ImportId,
     DatasetVersionId,
     LabelingFunctionId,
     ExperimentId,

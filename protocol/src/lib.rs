@@ -19,5 +19,6 @@ pub mod manifest;
 pub mod messages;
 pub mod report;
 pub mod sketch;
+pub mod text;
 pub mod topics;
 pub mod trust;

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::chunks::BlobRef;
 use crate::ids::{DatasetVersionId, Digest, ModelLine, RunId};
 use crate::infer::DataType;
+use crate::text;
 use crate::trust::{DeviceFacts, Document, Header, TrustError};
 
 /// What a component of a package is for. One component of each kind at the most, `Model` always.
@@ -122,7 +123,9 @@ pub struct Manifest {
     /// Class names in the order of the model's scores; empty for a regression.
     pub labels: Vec<String>,
     pub self_test: SelfTest,
+    /// Packages that must be on the device too. Nobody enforces it yet: [`Manifest::check`] refuses all but none.
     pub depends: Vec<Relation>,
+    /// Packages that must not be on the device. As for `depends`.
     pub conflicts: Vec<Relation>,
     pub provenance: Provenance,
 }
@@ -141,7 +144,8 @@ impl Manifest {
         self.components.iter().find(|component| component.kind == kind)
     }
 
-    /// Rules that a signature does not prove: a model is there, and no kind twice.
+    /// Rules that a signature does not prove: a model is there, no kind twice, nothing that would be passed over in
+    /// silence, and no text that reads as something else.
     pub fn check(&self) -> Result<(), TrustError> {
         let invalid = |why: String| Err(TrustError::Invalid(why));
         for kind in ComponentKind::ALL {
@@ -162,7 +166,36 @@ impl Manifest {
                 self.min_agent
             ));
         }
-        Ok(())
+        for (field, relations) in [("depends", &self.depends), ("conflicts", &self.conflicts)] {
+            if let Some(relation) = relations.first() {
+                return invalid(format!(
+                    "'{field}' names line '{}', and relations between packages are not enforced yet: leave '{field}' empty",
+                    relation.line
+                ));
+            }
+        }
+        self.check_texts()
+    }
+
+    /// Whoever signs reads these on a terminal.
+    fn check_texts(&self) -> Result<(), TrustError> {
+        let check =
+            |what: &str, text: &str| text::check(what, text).map_err(|why| TrustError::Invalid(why.to_string()));
+        check("semver", &self.semver)?;
+        check("least agent version", &self.min_agent)?;
+        check("code version", &self.provenance.code_version)?;
+        let lists = [
+            ("label", &self.labels),
+            ("hardware class", &self.hardware_classes),
+            ("architecture", &self.arch),
+        ];
+        for (what, texts) in lists {
+            texts.iter().try_for_each(|text| check(what, text))?;
+        }
+        let mut tensors = self.inputs.iter().chain(&self.outputs);
+        tensors.try_for_each(|tensor| check("tensor", &tensor.name))?;
+        let mut components = self.components.iter();
+        components.try_for_each(|component| check("media type", &component.media_type))
     }
 
     /// Is `found` (digest and length of a decoded component) what was signed? The last word before a package is used,

@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
+use crate::audit::AuditHead;
 use crate::chunks::BlobRef;
 use crate::ids::{DeviceId, Digest, ModelLine};
 use crate::infer::Tensor;
@@ -69,6 +70,19 @@ pub struct RecordKey {
 pub struct Receipt {
     pub schema: u16,
     pub records: Vec<RecordKey>,
+    /// The audit entries of one of these records were not taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit_refused: Option<AuditRefusal>,
+}
+
+/// A record whose audit entries do not continue the chain that the server knows: where that chain ends. The device answers
+/// with an epoch that says what was lost ([`crate::audit::AuditGap`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditRefusal {
+    pub record: RecordKey,
+    pub head: AuditHead,
+    /// How many entries the server has of this device, over all epochs.
+    pub entries: u64,
 }
 
 /// Why a sample was kept.

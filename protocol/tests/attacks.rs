@@ -19,13 +19,14 @@ use serde_json::Value;
 
 /// The attacks of the trust design that concern documents and the codec. (A staged file that changes between its check
 /// and its use is the agent's to prove.)
-const NAMED: [&str; 36] = [
+const NAMED: [&str; 39] = [
     "algorithm-swap",
     "arbitrary-package",
     "below-threshold",
     "clock-1970",
     "clock-2038",
     "clock-backwards",
+    "deceptive-text",
     "deep-nesting",
     "duplicate-key-id",
     "duplicated-chunk",
@@ -38,6 +39,7 @@ const NAMED: [&str; 36] = [
     "freeze-head",
     "freeze-manifest",
     "freeze-root",
+    "head-withheld",
     "huge-lengths",
     "mix-and-match",
     "other-device",
@@ -53,6 +55,7 @@ const NAMED: [&str; 36] = [
     "root-gap",
     "trailing-bytes",
     "truncated",
+    "unenforced-relations",
     "wrong-hardware",
     "wrong-key",
     "wrong-role",

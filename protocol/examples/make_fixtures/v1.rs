@@ -122,6 +122,7 @@ fn receipt() -> Receipt {
     Receipt {
         schema: SCHEMA,
         records: vec![record_key(), RecordKey { boot_epoch: 3, seq: 18 }],
+        audit_refused: None,
     }
 }
 
@@ -190,6 +191,7 @@ fn bundle() -> Made<Bundle> {
             latency,
             drift: judge(&reference, &sketches),
             sketches: Some(sketches),
+            judged: None,
         }],
         resources: Resources {
             rss_bytes: 14 << 20,

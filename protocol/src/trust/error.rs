@@ -42,6 +42,10 @@ pub enum TrustError {
     RootGap { offered: u64, current: u64 },
     #[error("{what} expired at {expires} ms, it is {now} ms")]
     Expired { what: &'static str, expires: i64, now: i64 },
+    #[error(
+        "no head has been accepted from this director yet: what is revoked is not known, and nothing new is installed"
+    )]
+    NoHead,
     #[error("manifest {found} is not the one targeted ({expected})")]
     OtherManifest { expected: Digest, found: Digest },
     #[error("manifest {0} is revoked")]
@@ -76,7 +80,7 @@ impl TrustError {
             Self::OtherDevice { .. } => "other-device",
             Self::Rollback { .. } | Self::Equivocation { .. } | Self::BelowFloor { .. } => "rollback",
             Self::RootGap { .. } => "root-gap",
-            Self::Expired { .. } => "freeze",
+            Self::Expired { .. } | Self::NoHead => "freeze",
             Self::OtherManifest { .. } | Self::CounterMismatch { .. } => "mix-and-match",
             Self::RevokedManifest(_) => "revoked-manifest",
             Self::Incompatible(_) => "wrong-hardware",

@@ -229,17 +229,19 @@ impl TrustStore {
     }
 
     /// Is this device still being told the news? A root or a last `Head` that has lapsed means that somebody withholds
-    /// their successors: nothing new is installed, and what runs goes on.
+    /// their successors; without any `Head` so far, it may be withheld as well. Nothing new is installed then, and what
+    /// runs goes on.
     pub fn check_fresh(&self, wall_ms: i64) -> Result<(), TrustError> {
         let now = self.trusted_now(wall_ms);
         not_expired::<Root>(&self.root, now)?;
         match self.state.head_expires {
+            None => Err(TrustError::NoHead),
             Some(expires) if now >= expires => Err(TrustError::Expired {
                 what: Head::WHAT,
                 expires,
                 now,
             }),
-            _ => Ok(()),
+            Some(_) => Ok(()),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use flotilla_protocol::chunks::{BlobRef, CHUNK_BYTES, ChunkList};
 use flotilla_protocol::ids::DeviceId;
-use flotilla_protocol::manifest::{ComponentKind, Manifest};
+use flotilla_protocol::manifest::{ComponentKind, Manifest, Relation};
 use flotilla_protocol::trust::{KeyPair, sign};
 use serde_json::json;
 
@@ -15,6 +15,8 @@ pub(super) fn attacks() -> Made<Vec<Attack>> {
         other_fleet_documents()?,
         wrong_hardware()?,
         mix_and_match()?,
+        deceptive_text()?,
+        unenforced_relations()?,
         two_targets_for_one_slot()?,
         forged_chunk()?,
         duplicated_chunk()?,
@@ -111,6 +113,54 @@ fn mix_and_match() -> Made<Attack> {
     .component("features", component_bytes(ComponentKind::Model), "altered-content")
     .component("golden", component_bytes(ComponentKind::Features), "malformed-document")
     .component("model", component_bytes(ComponentKind::Model), ACCEPTED))
+}
+
+type Change<'a> = &'a dyn Fn(&mut Manifest);
+
+/// Packages that are signed, targeted, and malformed all the same.
+fn malformed(attack: Attack, changes: &[Change<'_>]) -> Made<Attack> {
+    changes.iter().try_fold(attack, |attack, change| {
+        let mut changed = manifest()?;
+        change(&mut changed);
+        let envelope = sign(&changed, &key("release"))?;
+        let target = target(&changed, &envelope)?;
+        Ok(attack.manifest(envelope, &target, "malformed-document"))
+    })
+}
+
+fn deceptive_text() -> Made<Attack> {
+    let attack = Attack::on_device(
+        "deceptive-text",
+        "texts that a terminal shows as something else: escape sequences, carriage returns, a reversed reading direction",
+    )?;
+    malformed(
+        attack,
+        &[
+            &|m| "1.2.0\u{1b}[2K\rmodel motions 9.9.9".clone_into(&mut m.semver),
+            &|m| m.labels = vec!["standing\u{1b}[1A\u{1b}[2K".to_owned(), "running".to_owned()],
+            &|m| m.hardware_classes = vec!["gateway".to_owned(), "\u{202e}yawetag".to_owned()],
+            &|m| m.labels = vec!["\u{9b}31m".to_owned(), "running\nwalking".to_owned()],
+        ],
+    )
+}
+
+fn unenforced_relations() -> Made<Attack> {
+    let line = |name: &str| name.parse::<flotilla_protocol::ids::ModelLine>();
+    let (depends, conflicts) = (line("preprocessing")?, line("legacy")?);
+    let relation = |line: &flotilla_protocol::ids::ModelLine| Relation {
+        line: line.clone(),
+        at_least: 2,
+    };
+    let attack = Attack::on_device(
+        "unenforced-relations",
+        "packages whose signed relations to others nobody enforces: refused rather than passed over",
+    )?;
+    malformed(
+        attack,
+        &[&|m| m.depends = vec![relation(&depends)], &|m| {
+            m.conflicts = vec![relation(&conflicts)];
+        }],
+    )
 }
 
 fn two_targets_for_one_slot() -> Made<Attack> {

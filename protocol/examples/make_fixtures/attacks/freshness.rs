@@ -23,6 +23,7 @@ pub(super) fn attacks() -> Made<Vec<Attack>> {
         rollback_manifest()?,
         freeze_root()?,
         freeze_head()?,
+        head_withheld()?,
         freeze_desired_state()?,
         freeze_manifest()?,
         fast_forward()?,
@@ -145,6 +146,30 @@ fn freeze_head() -> Made<Attack> {
     .good_manifest(ACCEPTED)?
     .good_manifest(FREEZE)
     .map(|attack| attack.at(ISSUED + DAY))
+}
+
+fn head_withheld() -> Made<Attack> {
+    let mut recovered = next_root(2);
+    let second = key("director-2");
+    recovered.keys.push(second.public());
+    if let Some(director) = recovered.roles.get_mut("director") {
+        director.keys = [second.id()].into();
+    }
+    let mut first_of_second = head_of(1)?;
+    first_of_second.root_version = 2;
+    Attack::new(
+        "head-withheld",
+        "a device that has never been told what is revoked, and one whose director's key has just been replaced",
+    )
+    .factory_root(sign(&root(), &key("root"))?)
+    .desired_state(signed_desired_state(12)?, ACCEPTED)?
+    .good_manifest(FREEZE)?
+    .head(signed_head(7)?, ACCEPTED)?
+    .good_manifest(ACCEPTED)?
+    .root(sign(&recovered, &key("root"))?, ACCEPTED)
+    .good_manifest(FREEZE)?
+    .head(sign(&first_of_second, &second)?, ACCEPTED)?
+    .good_manifest(ACCEPTED)
 }
 
 fn freeze_desired_state() -> Made<Attack> {

@@ -95,6 +95,7 @@ fn wrong_role() -> Made<Attack> {
     .head(as_head, ARBITRARY)?
     .head(confused, "wrong-role")?
     .factory_root(sign(&other, &key("root"))?)
+    .head(sign(&head()?, &key("director"))?, ACCEPTED)?
     .good_manifest(ARBITRARY)
 }
 
@@ -136,6 +137,7 @@ fn below_threshold() -> Made<Attack> {
         "fewer valid signatures than the role's threshold, others make up the number",
     )
     .factory_root(threshold_root_signed()?)
+    .head(sign(&head()?, &key("director"))?, ACCEPTED)?
     .manifest(one, &target, ARBITRARY)
     .manifest(
         signed_by(&manifest, &["release", "stranger", "director"])?,
@@ -165,9 +167,11 @@ fn duplicate_key_id() -> Made<Attack> {
     Ok(
         Attack::new("duplicate-key-id", "one key signs twice to reach a threshold of two")
             .factory_root(threshold_root_signed()?)
+            .head(sign(&head()?, &key("director"))?, ACCEPTED)?
             .manifest(twice.clone(), &target, ARBITRARY)
             .manifest(both.clone(), &target, ARBITRARY)
             .factory_root(signed_by(&doubled, &["root", "root-2"])?)
+            .head(sign(&head()?, &key("director"))?, ACCEPTED)?
             .manifest(twice, &target, ARBITRARY)
             .manifest(both, &target, ARBITRARY),
     )
