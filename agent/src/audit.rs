@@ -3,6 +3,8 @@
 //! Entries leave the table only by moving into a sealed bundle, in one transaction; that bundle leaves the spool only on
 //! the server's receipt. Signing the head is `telemetry`'s.
 
+pub mod gap;
+
 use std::collections::BTreeMap;
 
 use flotilla_protocol::audit::{AuditBatch, AuditHead, AuditRecord, encode_entry};
@@ -69,9 +71,14 @@ pub fn open_epoch(txn: &Txn<'_>, at: i64) -> Result<AuditHead, StoreError> {
 
 fn append_record(txn: Txn<'_>, head: AuditHead, record: &AuditRecord) -> Result<AuditHead, StoreError> {
     let bytes = encode_entry(record).map_err(|source| unreadable(head, source))?;
-    txn.table(AUDIT)?.insert((head.epoch, head.count), bytes.as_slice())?;
-    let next = head.append(&bytes);
+    append_bytes(txn, head, &bytes)
+}
+
+fn append_bytes(txn: Txn<'_>, head: AuditHead, entry: &[u8]) -> Result<AuditHead, StoreError> {
+    txn.table(AUDIT)?.insert((head.epoch, head.count), entry)?;
+    let next = head.append(entry);
     txn.put(keys::AUDIT_HEAD, &next)?;
+    txn.next(keys::AUDIT_TOTAL)?;
     Ok(next)
 }
 

@@ -132,6 +132,8 @@ impl Default for LinkConfig {
 pub struct SpoolConfig {
     pub max_records: usize,
     pub max_bytes: u64,
+    /// Audit entries are kept beyond the other caps, up to this; then the oldest go, which is itself audited.
+    pub max_audit_bytes: u64,
     /// Records published and not yet receipted.
     pub max_in_flight: usize,
     pub resend_after_ms: u64,
@@ -144,6 +146,7 @@ impl Default for SpoolConfig {
         Self {
             max_records: 20_000,
             max_bytes: 256 * 1024 * 1024,
+            max_audit_bytes: 64 * 1024 * 1024,
             max_in_flight: 8,
             resend_after_ms: 20_000,
             reserve_bytes: 4 * 1024 * 1024,
@@ -156,6 +159,7 @@ impl SpoolConfig {
         SpoolLimits {
             max_records: self.max_records,
             max_bytes: self.max_bytes,
+            max_audit_bytes: self.max_audit_bytes,
             max_in_flight: self.max_in_flight,
             resend_after_ms: self.resend_after_ms,
         }
@@ -315,6 +319,8 @@ impl Config {
         rule(records >= 16, "spool.max_records", records as u64, "at least 16")?;
         let bytes = self.spool.max_bytes;
         rule(bytes >= 1024 * 1024, "spool.max_bytes", bytes, "at least 1 MiB")?;
+        let audit = self.spool.max_audit_bytes;
+        rule(audit >= 1024 * 1024, "spool.max_audit_bytes", audit, "at least 1 MiB")?;
         let interval = self.telemetry.bundle_interval_ms;
         rule(
             interval >= 100,

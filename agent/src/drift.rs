@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use flotilla_protocol::bundle::Judged;
 use flotilla_protocol::ids::{Digest, ModelLine, SlotName};
 use flotilla_protocol::sketch::{self, DriftStatus, ReferenceProfile, SketchSet};
 
@@ -28,6 +29,8 @@ pub struct DriftMonitor {
     digest: Digest,
     window: SketchSet,
     status: Option<DriftStatus>,
+    /// Not yet taken.
+    judged: Judged,
 }
 
 impl DriftMonitor {
@@ -37,6 +40,7 @@ impl DriftMonitor {
             reference,
             digest,
             status: None,
+            judged: Judged::default(),
         }
     }
 
@@ -49,6 +53,8 @@ impl DriftMonitor {
         let window = std::mem::replace(&mut self.window, SketchSet::new(self.digest, &self.reference));
         let status = sketch::judge(&self.reference, &window)?;
         let changed = status.drifted != self.drifted();
+        self.judged.judgements = self.judged.judgements.saturating_add(1);
+        self.judged.alarms = self.judged.alarms.saturating_add(u64::from(status.drifted));
         self.status = Some(status);
         if changed { self.status.clone() } else { None }
     }
@@ -56,6 +62,11 @@ impl DriftMonitor {
     /// The last judgement; `None` before the first window is full.
     pub fn status(&self) -> Option<&DriftStatus> {
         self.status.as_ref()
+    }
+
+    /// Moves out how many judgements there were since the last call: an interval may have several, and each is counted.
+    pub fn take_judged(&mut self) -> Judged {
+        std::mem::take(&mut self.judged)
     }
 
     pub fn drifted(&self) -> bool {
@@ -112,5 +123,14 @@ mod tests {
         assert_eq!(feed(&mut monitor, 99, 0.0), [], "99 of 100 do not end it");
         assert_eq!(feed(&mut monitor, 1, 0.0), [(1, false)]);
         assert!(!monitor.drifted());
+        // 1 without drift, 3 with, 99 + 1 of which the last window is whole again.
+        assert_eq!(
+            monitor.take_judged(),
+            Judged {
+                judgements: 5,
+                alarms: 3
+            }
+        );
+        assert_eq!(monitor.take_judged(), Judged::default(), "each is taken once");
     }
 }

@@ -4,7 +4,6 @@
 //! the clock's floor in one transaction. Renewal is not here.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -18,6 +17,7 @@ use crate::audit::{self, Entry};
 use crate::clock::{BUILD_FLOOR_MS, Clock};
 use crate::config::Config;
 use crate::files::{self, FileError};
+use crate::http::{self, Answer, HttpError};
 use crate::identity::{DeviceKeys, Enrolled, IdentityError};
 use crate::report;
 use crate::store::{Store, StoreError, keys};
@@ -25,7 +25,6 @@ use crate::tls::{self, TlsError};
 
 const MAX_BUNDLE_BYTES: u64 = 256 * 1024;
 const MAX_ANSWER_BYTES: usize = 256 * 1024;
-const TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the signed enrolment is meant to be valid.
 const ENROLMENT_LIFE_MS: i64 = 3_600_000;
 
@@ -50,8 +49,12 @@ pub enum EnrolError {
     Id(#[from] IdError),
     #[error("the enrolment cannot be signed: {0}")]
     Sign(TrustError),
-    #[error("{url} cannot be reached: {why}")]
-    Unreachable { url: String, why: String },
+    #[error("no answer to the enrolment at {url}: {source}")]
+    Unreachable {
+        url: String,
+        #[source]
+        source: HttpError,
+    },
     #[error("the server refuses the enrolment ({status}): {title}: {detail}")]
     Refused { status: u16, title: String, detail: String },
     #[error("the server's answer cannot be used: {0}")]
@@ -173,29 +176,11 @@ fn request(
 async fn post(clock: &Clock, bundle: &FactoryBundle, request: &EnrolRequest) -> Result<EnrolResponse, EnrolError> {
     let anchors = tls::certificates(&bundle.ca_pem, "the factory bundle's CA")?;
     let url = format!("{}{ENROL_PATH}", bundle.device_api.trim_end_matches('/'));
-    let unreachable = |why: reqwest::Error| EnrolError::Unreachable {
-        url: url.clone(),
-        why: with_causes(&why),
-    };
-    let client = reqwest::Client::builder()
-        .tls_backend_preconfigured(tls::client_config(&anchors, None, clock)?)
-        .https_only(true)
-        .redirect(reqwest::redirect::Policy::none())
-        .no_proxy()
-        .timeout(TIMEOUT)
-        .build()
-        .map_err(unreachable)?;
-    let mut response = client.post(&url).json(request).send().await.map_err(unreachable)?;
-    let status = response.status();
-    let mut body = Vec::new();
-    while let Some(piece) = response.chunk().await.map_err(unreachable)? {
-        if body.len().saturating_add(piece.len()) > MAX_ANSWER_BYTES {
-            return Err(EnrolError::Answer(format!(
-                "it is longer than {MAX_ANSWER_BYTES} bytes"
-            )));
-        }
-        body.extend_from_slice(&piece);
-    }
+    let json = serde_json::to_vec(request).map_err(|why| EnrolError::Answer(why.to_string()))?;
+    let Answer { status, body } =
+        http::post_json(&url, json, tls::client_config(&anchors, None, clock)?, MAX_ANSWER_BYTES)
+            .await
+            .map_err(|source| EnrolError::Unreachable { url, source })?;
     if status.is_success() {
         return serde_json::from_slice(&body).map_err(|why| EnrolError::Answer(why.to_string()));
     }
@@ -210,17 +195,6 @@ async fn post(clock: &Clock, bundle: &FactoryBundle, request: &EnrolRequest) -> 
         title,
         detail: problem.detail,
     })
-}
-
-/// reqwest's own text leaves out the reason that a person needs.
-fn with_causes(error: &reqwest::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -18,6 +18,9 @@ use crate::tls::{ClientIdentity, TlsError};
 
 const MAX_KEY_BYTES: u64 = 16 * 1024;
 
+/// TLS, signing, wrapping.
+const KEY_FILES: [&str; 3] = ["tls.pem", "signing.pem", "wrapping.hex"];
+
 /// Why there is no usable identity.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
@@ -29,6 +32,8 @@ pub enum IdentityError {
     Random(#[from] NoRandomness),
     #[error("the key in {} cannot be used: {why}; restore it from a copy, or enrol with an empty data_dir", path.display())]
     Key { path: PathBuf, why: String },
+    #[error("{} is missing, and this device is enrolled with it: restore it from a copy, or enrol with an empty data_dir", .0.display())]
+    Missing(PathBuf),
     #[error("a key pair could not be made: {0}")]
     Make(String),
     #[error(transparent)]
@@ -54,16 +59,29 @@ impl std::fmt::Debug for DeviceKeys {
 }
 
 impl DeviceKeys {
+    /// Reads the keys of a device that is enrolled. A missing one is not made anew: the fleet knows this device by it.
+    pub fn load(data_dir: &Path) -> Result<Self, IdentityError> {
+        let dir = data_dir.join("keys");
+        for name in KEY_FILES {
+            let path = dir.join(name);
+            if files::read_capped(&path, MAX_KEY_BYTES)?.is_none() {
+                return Err(IdentityError::Missing(path));
+            }
+        }
+        Self::load_or_make(data_dir)
+    }
+
     /// Reads the keys from `<data_dir>/keys`, and makes those that are missing.
     pub fn load_or_make(data_dir: &Path) -> Result<Self, IdentityError> {
         let dir = data_dir.join("keys");
         files::create_dir(&dir)?;
-        let tls_pem = key_file(&dir.join("tls.pem"), || {
+        let [tls_file, signing_file, wrapping_file] = KEY_FILES;
+        let tls_pem = key_file(&dir.join(tls_file), || {
             let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)
                 .map_err(|why| IdentityError::Make(why.to_string()))?;
             Ok(Zeroizing::new(pair.serialize_pem()))
         })?;
-        let signing_path = dir.join("signing.pem");
+        let signing_path = dir.join(signing_file);
         let signing_pem = key_file(&signing_path, || {
             let mut seed = Zeroizing::new([0u8; 32]);
             random::fill(seed.as_mut_slice())?;
@@ -74,7 +92,7 @@ impl DeviceKeys {
             Ok(Zeroizing::new(pem))
         })?;
         let signing = KeyPair::from_pkcs8_pem(&signing_pem).map_err(unusable(&signing_path))?;
-        let wrapping_path = dir.join("wrapping.hex");
+        let wrapping_path = dir.join(wrapping_file);
         let wrapping_hex = key_file(&wrapping_path, || {
             let mut secret = Zeroizing::new([0u8; 32]);
             random::fill(secret.as_mut_slice())?;
@@ -211,5 +229,18 @@ mod tests {
         std::fs::write(dir.path().join("keys/signing.pem"), "torn").unwrap();
         let refused = DeviceKeys::load_or_make(dir.path()).unwrap_err();
         assert!(refused.to_string().contains("signing.pem"), "{refused}");
+    }
+
+    #[test]
+    fn a_lost_key_of_an_enrolled_device_is_not_made_anew() {
+        for name in KEY_FILES {
+            let dir = tempfile::tempdir().unwrap();
+            DeviceKeys::load_or_make(dir.path()).unwrap();
+            assert!(DeviceKeys::load(dir.path()).is_ok());
+            std::fs::remove_file(dir.path().join("keys").join(name)).unwrap();
+            let refused = DeviceKeys::load(dir.path()).unwrap_err().to_string();
+            assert!(refused.contains(name) && refused.contains("is missing"), "{refused}");
+            assert!(!dir.path().join("keys").join(name).exists());
+        }
     }
 }

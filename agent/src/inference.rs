@@ -6,6 +6,7 @@
 
 #[cfg(test)]
 pub(crate) mod fixture;
+pub mod isolation;
 pub mod package;
 pub mod telemetry;
 mod worker;
@@ -30,7 +31,7 @@ use crate::harvest::{HarvestCounts, HarvestLimits, Harvester};
 pub use package::{LoadedPackage, PackageError};
 pub use telemetry::{SlotHealth, Totals};
 
-use telemetry::Recorder;
+use telemetry::{Age, Recorder};
 use worker::{Job, Worker};
 
 /// Drift events kept until they are taken. When full, the oldest goes: only transitions are kept, and the newest says what
@@ -214,7 +215,7 @@ impl InferenceHandle {
         let info = Arc::new(ModelInfo {
             slot: slot.clone(),
             features: package.model.spec().features.clone(),
-            manifest: package.manifest,
+            manifest: package.source.manifest.clone(),
             manifest_digest: package.manifest_digest,
             activated_at: self.0.clock.now_ms(),
         });
@@ -224,7 +225,7 @@ impl InferenceHandle {
             return Err(InferenceError::TooManySlots { limit });
         }
         let worker = Worker::start(
-            package.model,
+            (package.model, package.source),
             recorder,
             Arc::clone(&self.0.observer),
             self.0.clock.clone(),
@@ -363,7 +364,7 @@ impl InferenceHandle {
         self.state().retired.extend(running);
         let mut taken: Vec<ModelTelemetry> = active.iter().map(|recorder| recorder.take()).collect();
         for recorder in retired {
-            telemetry::add(&mut taken, recorder.take());
+            telemetry::add(&mut taken, recorder.take(), Age::Earlier);
         }
         taken
     }

@@ -21,6 +21,7 @@ pub mod drift;
 pub mod enroll;
 pub mod files;
 pub mod harvest;
+pub mod http;
 pub mod identity;
 pub mod inference;
 pub mod link;
@@ -168,7 +169,7 @@ pub async fn run(config: Config, clock: Clock, stop: CancellationToken) -> Resul
         },
         (None, None) => return Err(AgentError::NotEnrolled),
     };
-    let device_keys = DeviceKeys::load_or_make(&config.data_dir)?;
+    let device_keys = DeviceKeys::load(&config.data_dir)?;
     let thumbprint = device_keys.signing.id();
     let trust = TrustState::open(Arc::clone(&store), clock.clone(), enrolled.device.clone(), thumbprint)?
         .ok_or(AgentError::NotEnrolled)?;

@@ -9,11 +9,16 @@ use clap::{Parser, Subcommand};
 use fleet_agent::clock::Clock;
 use fleet_agent::config::{Config, LogFormat};
 use fleet_agent::status::STATUS_PATH;
-use fleet_agent::{enroll, files};
+use fleet_agent::{enroll, files, http};
 use flotilla_protocol::ids::DeviceId;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+/// Longest answer of a running agent about itself.
+const MAX_STATUS_BYTES: usize = 4 * 1024 * 1024;
 
 #[derive(Debug, Parser)]
 #[command(
@@ -104,14 +109,16 @@ fn start(cli: Cli) -> anyhow::Result<()> {
 
 fn prepared(path: &Path) -> anyhow::Result<Config> {
     let config = Config::load(path)?;
-    let filter = EnvFilter::try_new(&config.log.filter)
+    let filter: Targets = config
+        .log
+        .filter
+        .parse()
         .with_context(|| format!("log.filter = '{}' cannot be read", config.log.filter))?;
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let registry = tracing_subscriber::registry();
     match config.log.format {
-        LogFormat::Text => subscriber.init(),
-        LogFormat::Json => subscriber.json().init(),
+        LogFormat::Text => registry.with(lines.with_filter(filter)).init(),
+        LogFormat::Json => registry.with(lines.json().with_filter(filter)).init(),
     }
     fleet_agent::install_crypto();
     Ok(config)
@@ -136,15 +143,10 @@ async fn status(config: &Config) -> anyhow::Result<()> {
         .with_context(|| format!("{} is not there: has the agent been started?", path.display()))?;
     let address = String::from_utf8(address).context("rest.addr is not text")?;
     let url = format!("http://{}{STATUS_PATH}", address.trim());
-    fleet_agent::install_crypto();
-    let client = reqwest::Client::builder().no_proxy().build()?;
-    let body = client
-        .get(&url)
-        .send()
+    let body = http::get(&url, MAX_STATUS_BYTES)
         .await
         .context("the agent does not answer")?
-        .bytes()
-        .await?;
+        .body;
     let status: serde_json::Value = serde_json::from_slice(&body).context("the agent's answer cannot be read")?;
     print(&format!("{}\n", serde_json::to_string_pretty(&status)?))
 }

@@ -154,6 +154,12 @@ impl Router {
         let Some(receipt) = read::<Receipt>("receipt", bytes, MAX_MESSAGE_BYTES, |receipt| receipt.schema) else {
             return;
         };
+        if let Some(refusal) = &receipt.audit_refused
+            && let Err(why) = on_disk(|| self.spool.declare_audit_gap(refusal, self.reporter.clock.now_ms()))
+        {
+            // The record must stay until its entries have moved: it is sent again.
+            return error!(%why, "a loss in the audit chain could not be declared");
+        }
         match on_disk(|| self.spool.receipt(&receipt.records)) {
             Ok(freed) => debug!(freed, named = receipt.records.len(), "receipt"),
             Err(why) => error!(%why, "receipted records could not be freed: they are sent again"),

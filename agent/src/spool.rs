@@ -1,12 +1,15 @@
 //! The order of what waits for the server's receipt: admission under caps, what to publish next, what to resend.
 //!
 //! Pure: `disk` keeps the bytes, callers bring the time. Invariants:
-//! 1. A record leaves only by receipt or by eviction, and every eviction is counted.
-//! 2. Audit records are never evicted. Samples go before telemetry, older before younger.
-//! 3. At most `max_in_flight` records are published and unanswered; one is published again only after
+//! 1. A record leaves only by receipt, by being merged into the next one, or by eviction; every eviction is counted.
+//! 2. Samples go first, the oldest before the others. Then telemetry records are merged, two and two, the oldest first; only
+//!    when that does not help, the oldest go. Audit records outlast both, up to a cap of their own.
+//! 3. Only records that no link was ever handed are merged: what a server may have counted keeps its name and its contents.
+//! 4. At most `max_in_flight` records are published and unanswered; one is published again only after
 //!    `resend_after_ms`, or after the connection was lost.
 
 pub mod disk;
+mod merge;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -46,6 +49,8 @@ impl RecordKind {
 pub struct SpoolLimits {
     pub max_records: usize,
     pub max_bytes: u64,
+    /// For audit records alone.
+    pub max_audit_bytes: u64,
     pub max_in_flight: usize,
     pub resend_after_ms: u64,
 }
@@ -56,6 +61,26 @@ struct Entry {
     bytes: u64,
     /// Monotonic milliseconds of the last publish that was not answered.
     published_at: Option<u64>,
+    /// How often it was published in this run without an answer.
+    attempts: u32,
+    /// A link may have been handed it, in this boot or an earlier one.
+    sent: bool,
+    /// It does not merge with the one before it.
+    apart: bool,
+}
+
+/// How often the time until a record is sent again doubles: from half a minute to four hours.
+const MAX_DOUBLINGS: u32 = 9;
+
+impl Entry {
+    /// How long its answer is waited for, milliseconds.
+    fn patience(&self, resend_after: u64) -> u64 {
+        resend_after.saturating_mul(1 << self.attempts.saturating_sub(1).min(MAX_DOUBLINGS))
+    }
+
+    const fn merges(&self) -> bool {
+        matches!(self.kind, RecordKind::Telemetry) && !self.sent
+    }
 }
 
 /// What must go so that a new record fits.
@@ -63,8 +88,27 @@ struct Entry {
 pub enum Admission {
     /// Admit it after these were evicted.
     Admit { evict: Vec<RecordKey> },
+    /// Merge these two first, then plan again.
+    Merge { older: RecordKey, younger: RecordKey },
+    /// Admit it merged with this one, which goes, after these were evicted.
+    Fold { older: RecordKey, evict: Vec<RecordKey> },
     /// There is nothing of less worth to evict: the new record itself is given up (and counted).
     Refuse,
+}
+
+/// What a plan would leave, and what it would cost.
+struct Room {
+    count: usize,
+    total: u64,
+    evict: Vec<RecordKey>,
+}
+
+impl Room {
+    fn give_up(&mut self, key: RecordKey, entry: &Entry) {
+        self.evict.push(key);
+        self.count = self.count.saturating_sub(1);
+        self.total = self.total.saturating_sub(entry.bytes);
+    }
 }
 
 /// See the module's documentation.
@@ -87,34 +131,100 @@ impl Spool {
     }
 
     /// A record found in the store at start; caps are applied at the next admission.
-    pub fn restore(&mut self, key: RecordKey, kind: RecordKind, bytes: u64) {
-        self.insert(key, kind, bytes);
+    pub fn restore(&mut self, key: RecordKey, kind: RecordKind, bytes: u64, sent: bool) {
+        self.insert(key, kind, bytes, sent);
     }
 
-    /// Plans a new record's admission. Changes nothing: [`Self::admit`] does, once the store has done it.
-    pub fn plan(&self, kind: RecordKind, bytes: u64) -> Admission {
-        let mut count = self.entries.len().saturating_add(1);
-        let mut total = self.bytes.saturating_add(bytes);
-        let over = |count: usize, total: u64| count > self.limits.max_records || total > self.limits.max_bytes;
-        let mut evict = Vec::new();
+    /// Plans a new record's admission. Changes nothing: the store does it, and then tells [`Self::admit`], [`Self::merged`] or
+    /// [`Self::apart`]. `fold`: may the new record be merged with one that waits?
+    pub fn plan(&self, kind: RecordKind, bytes: u64, fold: bool) -> Admission {
+        let mut room = Room {
+            count: self.entries.len().saturating_add(1),
+            total: self.bytes.saturating_add(bytes),
+            evict: Vec::new(),
+        };
         // A record makes room only at the cost of what is worth no more than itself.
-        for victim in [RecordKind::Samples, RecordKind::Telemetry] {
-            if victim > kind {
-                break;
+        self.evict(RecordKind::Samples, &mut room);
+        if self.is_over(&room) && kind >= RecordKind::Telemetry {
+            if let Some((older, younger)) = self.pair() {
+                return Admission::Merge { older, younger };
             }
-            for (key, entry) in self.entries.iter().filter(|(_, entry)| entry.kind == victim) {
-                if !over(count, total) {
-                    return Admission::Admit { evict };
-                }
-                evict.push(*key);
-                count -= 1;
-                total = total.saturating_sub(entry.bytes);
+            let last = self.entries.iter().rev().find(|(_, entry)| entry.merges());
+            if let Some((older, _)) = last.filter(|_| fold && kind == RecordKind::Telemetry) {
+                return Admission::Fold {
+                    older: *older,
+                    evict: room.evict,
+                };
             }
+            self.evict(RecordKind::Telemetry, &mut room);
         }
-        if over(count, total) && kind != RecordKind::Audit {
+        if kind == RecordKind::Audit {
+            self.evict_audit(bytes, &mut room);
+        } else if self.is_over(&room) {
             return Admission::Refuse;
         }
-        Admission::Admit { evict }
+        Admission::Admit { evict: room.evict }
+    }
+
+    fn is_over(&self, room: &Room) -> bool {
+        room.count > self.limits.max_records || room.total > self.limits.max_bytes
+    }
+
+    fn evict(&self, victim: RecordKind, room: &mut Room) {
+        for (key, entry) in self.entries.iter().filter(|(_, entry)| entry.kind == victim) {
+            if !self.is_over(room) {
+                return;
+            }
+            room.give_up(*key, entry);
+        }
+    }
+
+    /// Audit records go only to make room for audit records.
+    fn evict_audit(&self, bytes: u64, room: &mut Room) {
+        let audit = || self.entries.iter().filter(|(_, entry)| entry.kind == RecordKind::Audit);
+        let mut total = audit().fold(bytes, |sum, (_, entry)| sum.saturating_add(entry.bytes));
+        for (key, entry) in audit() {
+            if total <= self.limits.max_audit_bytes {
+                return;
+            }
+            total = total.saturating_sub(entry.bytes);
+            room.give_up(*key, entry);
+        }
+    }
+
+    /// The two oldest telemetry records that may be merged.
+    fn pair(&self) -> Option<(RecordKey, RecordKey)> {
+        let mut before = None;
+        for (key, entry) in self.entries.iter().filter(|(_, entry)| entry.merges()) {
+            if let Some(older) = before.filter(|_| !entry.apart) {
+                return Some((older, *key));
+            }
+            before = Some(*key);
+        }
+        None
+    }
+
+    /// The store has merged two: the younger one is so long now.
+    pub fn merged(&mut self, older: &RecordKey, younger: &RecordKey, bytes: u64) {
+        self.remove(older);
+        if let Some(entry) = self.entries.get_mut(younger) {
+            self.bytes = self.bytes.saturating_sub(entry.bytes).saturating_add(bytes);
+            entry.bytes = bytes;
+        }
+    }
+
+    /// The store could not merge it with the one before it.
+    pub fn apart(&mut self, younger: &RecordKey) {
+        if let Some(entry) = self.entries.get_mut(younger) {
+            entry.apart = true;
+        }
+    }
+
+    /// Would the spool hold a record of so many bytes in place of another?
+    pub fn fits_instead(&self, older: &RecordKey, evicted: &[RecordKey], bytes: u64) -> bool {
+        let gone = evicted.iter().chain([older]).filter_map(|key| self.entries.get(key));
+        let gone = gone.fold(0u64, |sum, entry| sum.saturating_add(entry.bytes));
+        self.bytes.saturating_sub(gone).saturating_add(bytes) <= self.limits.max_bytes
     }
 
     /// The store has evicted and admitted.
@@ -124,7 +234,13 @@ impl Spool {
                 self.count_dropped(entry.kind);
             }
         }
-        self.insert(key, kind, bytes);
+        self.insert(key, kind, bytes, false);
+    }
+
+    /// Like [`Self::admit`]; the new record says what `older` said.
+    pub fn fold(&mut self, key: RecordKey, bytes: u64, older: &RecordKey, evicted: &[RecordKey]) {
+        self.admit(key, RecordKind::Telemetry, bytes, evicted);
+        self.remove(older);
     }
 
     /// A record was given up before it was stored.
@@ -132,28 +248,64 @@ impl Spool {
         self.count_dropped(kind);
     }
 
-    /// The records to publish now, oldest first; they count as in flight from here on.
+    /// The records to publish now, oldest first; they count as in flight from here on. A record that stays without an answer
+    /// is published ever less often: one that the server never takes must not stop what comes after it.
     pub fn due(&mut self, now: u64) -> Vec<RecordKey> {
         let resend_after = self.limits.resend_after_ms;
-        let waits = |entry: &Entry| {
-            entry
-                .published_at
-                .is_some_and(|at| now.saturating_sub(at) < resend_after)
-        };
-        let in_flight = self.entries.values().filter(|entry| waits(entry)).count();
+        let since = |entry: &Entry| entry.published_at.map(|at| now.saturating_sub(at));
+        let in_flight = |entry: &&Entry| since(entry).is_some_and(|age| age < resend_after);
+        let in_flight = self.entries.values().filter(in_flight).count();
         let room = self.limits.max_in_flight.saturating_sub(in_flight);
+        let waits = |entry: &Entry| since(entry).is_some_and(|age| age < entry.patience(resend_after));
+        // What was sent does not merge any more: half of the room is kept for records that do.
+        let sent = self.entries.values().filter(|entry| entry.sent).count();
+        let cap = self.limits.max_in_flight.max(self.limits.max_records / 2);
+        let mut new = cap.saturating_sub(sent);
+        let mut may_go = |entry: &Entry| {
+            if !waits(entry) && !entry.sent && new > 0 {
+                new -= 1;
+                return true;
+            }
+            !waits(entry) && entry.sent
+        };
         let mut due = Vec::new();
-        for (key, entry) in self.entries.iter_mut().filter(|(_, entry)| !waits(entry)).take(room) {
+        for (key, entry) in self.entries.iter_mut().filter(|(_, entry)| may_go(entry)).take(room) {
             entry.published_at = Some(now);
+            entry.attempts = entry.attempts.saturating_add(1);
+            entry.sent = true;
             due.push(*key);
         }
         due
     }
 
+    /// These were due, and were not handed to the link after all.
+    pub fn not_sent(&mut self, keys: &[RecordKey]) {
+        for key in keys {
+            if let Some(entry) = self.entries.get_mut(key) {
+                entry.published_at = None;
+                entry.attempts = entry.attempts.saturating_sub(1);
+                entry.sent = false;
+            }
+        }
+    }
+
+    pub fn kind(&self, key: &RecordKey) -> Option<RecordKind> {
+        self.entries.get(key).map(|entry| entry.kind)
+    }
+
+    /// All records of a kind, oldest first.
+    pub fn of_kind(&self, kind: RecordKind) -> Vec<RecordKey> {
+        let of_kind = self.entries.iter().filter(|(_, entry)| entry.kind == kind);
+        of_kind.map(|(key, _)| *key).collect()
+    }
+
     /// When the next unanswered record is to be sent again, if any is in flight.
     pub fn next_resend(&self) -> Option<u64> {
-        let oldest = self.entries.values().filter_map(|entry| entry.published_at).min()?;
-        Some(oldest.saturating_add(self.limits.resend_after_ms))
+        let again = |entry: &Entry| {
+            let at = entry.published_at?;
+            Some(at.saturating_add(entry.patience(self.limits.resend_after_ms)))
+        };
+        self.entries.values().filter_map(again).min()
     }
 
     /// The records that a receipt names and that are still here. [`Self::forget`] removes them after the store has.
@@ -192,13 +344,16 @@ impl Spool {
         self.dropped
     }
 
-    fn insert(&mut self, key: RecordKey, kind: RecordKind, bytes: u64) {
+    fn insert(&mut self, key: RecordKey, kind: RecordKind, bytes: u64, sent: bool) {
         self.remove(&key);
         self.bytes = self.bytes.saturating_add(bytes);
         let entry = Entry {
             kind,
             bytes,
             published_at: None,
+            attempts: 0,
+            sent,
+            apart: false,
         };
         self.entries.insert(key, entry);
     }
@@ -220,106 +375,4 @@ impl Spool {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const LIMITS: SpoolLimits = SpoolLimits {
-        max_records: 6,
-        max_bytes: 100,
-        max_in_flight: 3,
-        resend_after_ms: 50,
-    };
-
-    #[derive(Debug, Clone)]
-    enum Op {
-        Seal(RecordKind, u64),
-        Publish,
-        Receipt(Vec<u64>),
-        Disconnect,
-        Wait(u64),
-    }
-
-    fn op() -> impl Strategy<Value = Op> {
-        let kind = prop_oneof![
-            Just(RecordKind::Samples),
-            Just(RecordKind::Telemetry),
-            Just(RecordKind::Audit)
-        ];
-        prop_oneof![
-            4 => (kind, 1u64..60).prop_map(|(kind, bytes)| Op::Seal(kind, bytes)),
-            3 => Just(Op::Publish),
-            2 => proptest::collection::vec(0u64..40, 0..4).prop_map(Op::Receipt),
-            1 => Just(Op::Disconnect),
-            2 => (1u64..60).prop_map(Op::Wait),
-        ]
-    }
-
-    proptest! {
-        /// Against a model that only counts: sealed = waiting + receipted + dropped, always.
-        #[test]
-        fn nothing_is_lost_uncounted(ops in proptest::collection::vec(op(), 1..120)) {
-            let mut spool = Spool::new(LIMITS);
-            let mut waiting: BTreeMap<u64, RecordKind> = BTreeMap::new();
-            let (mut seq, mut now, mut dropped, mut freed) = (0u64, 0u64, 0u64, 0u64);
-            let mut in_flight: BTreeMap<u64, u64> = BTreeMap::new();
-            for op in ops {
-                match op {
-                    Op::Seal(kind, bytes) => {
-                        seq += 1;
-                        let key = RecordKey { boot_epoch: 1, seq };
-                        match spool.plan(kind, bytes) {
-                            Admission::Admit { evict } => {
-                                for victim in &evict {
-                                    let gone = waiting.remove(&victim.seq).unwrap();
-                                    prop_assert!(gone != RecordKind::Audit && gone <= kind);
-                                    prop_assert!(!waiting.iter().any(|(s, k)| *k < gone || (*k == gone && *s < victim.seq)),
-                                        "of less worth or older first");
-                                    in_flight.remove(&victim.seq);
-                                    dropped += 1;
-                                }
-                                spool.admit(key, kind, bytes, &evict);
-                                waiting.insert(seq, kind);
-                            }
-                            Admission::Refuse => {
-                                prop_assert!(kind != RecordKind::Audit);
-                                spool.refused(kind);
-                                dropped += 1;
-                            }
-                        }
-                        if waiting.values().all(|k| *k != RecordKind::Audit) {
-                            prop_assert!(spool.len() <= LIMITS.max_records && spool.bytes() <= LIMITS.max_bytes);
-                        }
-                    }
-                    Op::Publish => {
-                        in_flight.retain(|_, at| now - *at < LIMITS.resend_after_ms);
-                        for key in spool.due(now) {
-                            prop_assert!(waiting.contains_key(&key.seq));
-                            prop_assert!(in_flight.insert(key.seq, now).is_none(), "published twice too early");
-                        }
-                        prop_assert!(in_flight.len() <= LIMITS.max_in_flight);
-                        let expected = waiting.len().min(LIMITS.max_in_flight);
-                        prop_assert_eq!(in_flight.len(), expected, "the pipe is kept full");
-                    }
-                    Op::Receipt(seqs) => {
-                        let keys: Vec<_> = seqs.iter().map(|seq| RecordKey { boot_epoch: 1, seq: *seq }).collect();
-                        let known: BTreeSet<_> = spool.known(&keys).into_iter().collect();
-                        spool.forget(&keys);
-                        for key in known {
-                            prop_assert!(waiting.remove(&key.seq).is_some());
-                            in_flight.remove(&key.seq);
-                            freed += 1;
-                        }
-                    }
-                    Op::Disconnect => { spool.disconnected(); in_flight.clear(); }
-                    Op::Wait(ms) => now += ms,
-                }
-                prop_assert_eq!(spool.len(), waiting.len());
-                let counted = spool.dropped().samples + spool.dropped().bundles;
-                prop_assert_eq!(counted, dropped);
-                prop_assert_eq!(seq, waiting.len() as u64 + freed + dropped);
-            }
-        }
-    }
-}
+mod tests;

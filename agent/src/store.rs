@@ -44,6 +44,10 @@ pub mod keys {
     pub const SPOOL_SEQ: &str = "spool-seq";
     pub const AUDIT_HEAD: &str = "audit-head";
     pub const AUDIT_SEALED: &str = "audit-sealed";
+    /// Entries of the chain since enrolment, less those that were declared lost.
+    pub const AUDIT_TOTAL: &str = "audit-total";
+    /// The last telemetry record that may have been sent.
+    pub const SPOOL_SENT: &str = "spool-sent";
     pub const TRUST: &str = "trust";
     pub const ENROLLED: &str = "enrolled";
     pub const DESIRED: &str = "desired-state";

@@ -26,7 +26,7 @@ use tracing::{debug, error, info, warn};
 use crate::audit::{self, Entry};
 use crate::clock::Clock;
 use crate::inference::InferenceHandle;
-use crate::inference::telemetry::add;
+use crate::inference::telemetry::{Age, add};
 use crate::link::LinkHandle;
 use crate::report::{Reporter, Signer};
 use crate::resources;
@@ -154,12 +154,8 @@ impl Sealer {
         let mut unsealed = self.unsealed.lock().unwrap_or_else(PoisonError::into_inner);
         for model in self.inference.take_telemetry() {
             // Also those with zeros, or an idle model would not be named.
-            if unsealed
-                .models
-                .iter()
-                .any(|known| known.slot == model.slot && known.manifest == model.manifest)
-            {
-                add(&mut unsealed.models, model);
+            if unsealed.models.iter().any(|known| known.is_same_package(&model)) {
+                add(&mut unsealed.models, model, Age::Later);
             } else {
                 unsealed.models.push(model);
             }

@@ -1,6 +1,7 @@
 //! The border to tract: its errors become text, its panics become errors.
 //!
-//! Needs `panic = "unwind"`; a build with `panic = "abort"` ends the process instead.
+//! Needs `panic = "unwind"`. In a build with `panic = "abort"` only the panic hook runs: the agent, which is shipped so, puts
+//! the threads that call the engine under a hook of its own.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -15,7 +15,8 @@ use flotilla_protocol::trust::{Header, Role};
 use prost::Message as _;
 use tract_onnx::pb::tensor_shape_proto::{Dimension, dimension};
 use tract_onnx::pb::{
-    GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorShapeProto, TypeProto, ValueInfoProto, type_proto,
+    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto, TypeProto,
+    ValueInfoProto, attribute_proto, tensor_proto, type_proto,
 };
 
 use super::LoadedPackage;
@@ -25,6 +26,50 @@ pub(crate) const WINDOW: u64 = 50;
 
 /// Softmax over `[N, width]`.
 pub(crate) fn onnx(width: i64) -> Vec<u8> {
+    let softmax = NodeProto {
+        op_type: "Softmax".into(),
+        name: "softmax".into(),
+        input: vec!["X".into()],
+        output: vec!["probabilities".into()],
+        ..NodeProto::default()
+    };
+    graph(width, vec![softmax], vec![])
+}
+
+/// Looks each value up in a table of three; another value than 0, 1 or 2 makes the inference library panic.
+pub(crate) fn lookup_onnx() -> Vec<u8> {
+    let to_integer = NodeProto {
+        op_type: "Cast".into(),
+        name: "to_integer".into(),
+        input: vec!["X".into()],
+        output: vec!["code".into()],
+        attribute: vec![AttributeProto {
+            name: "to".into(),
+            r#type: attribute_proto::AttributeType::Int.into(),
+            i: i64::from(i32::from(tensor_proto::DataType::Int64)),
+            ..AttributeProto::default()
+        }],
+        ..NodeProto::default()
+    };
+    let look_up = NodeProto {
+        op_type: "Gather".into(),
+        name: "look_up".into(),
+        input: vec!["table".into(), "code".into()],
+        output: vec!["probabilities".into()],
+        ..NodeProto::default()
+    };
+    let table = TensorProto {
+        name: "table".into(),
+        dims: vec![3],
+        data_type: tensor_proto::DataType::Float.into(),
+        float_data: vec![0.25, 0.5, 0.75],
+        ..TensorProto::default()
+    };
+    graph(1, vec![to_integer, look_up], vec![table])
+}
+
+/// From `X` to `probabilities`, both `[N, width]`.
+fn graph(width: i64, node: Vec<NodeProto>, initializer: Vec<TensorProto>) -> Vec<u8> {
     let border = |name: &str| {
         let dim = |value| Dimension {
             value: Some(value),
@@ -48,13 +93,6 @@ pub(crate) fn onnx(width: i64) -> Vec<u8> {
             ..ValueInfoProto::default()
         }
     };
-    let softmax = NodeProto {
-        op_type: "Softmax".into(),
-        name: "softmax".into(),
-        input: vec!["X".into()],
-        output: vec!["probabilities".into()],
-        ..NodeProto::default()
-    };
     let model = ModelProto {
         ir_version: 8,
         opset_import: vec![OperatorSetIdProto {
@@ -63,7 +101,8 @@ pub(crate) fn onnx(width: i64) -> Vec<u8> {
         }],
         graph: Some(GraphProto {
             name: "g".into(),
-            node: vec![softmax],
+            node,
+            initializer,
             input: vec![border("X")],
             output: vec![border("probabilities")],
             ..GraphProto::default()
@@ -127,8 +166,20 @@ pub(crate) fn input(rows: &[[f32; 2]]) -> Tensor {
 /// Writes a package's components and returns its manifest and that one's digest.
 pub(crate) fn write(dir: &Path, line: &str, semver: &str, features: &FeatureSpec) -> (Manifest, Digest) {
     let width = i64::try_from(features.feature_count()).unwrap();
+    write_model(dir, line, semver, features, onnx(width))
+}
+
+/// Like [`write`], with that model.
+pub(crate) fn write_model(
+    dir: &Path,
+    line: &str,
+    semver: &str,
+    features: &FeatureSpec,
+    onnx: Vec<u8>,
+) -> (Manifest, Digest) {
+    let width = i64::try_from(features.feature_count()).unwrap();
     let mut parts = vec![
-        (ComponentKind::Model, onnx(width)),
+        (ComponentKind::Model, onnx),
         (ComponentKind::Features, codec::to_vec(features).unwrap()),
         (ComponentKind::Golden, codec::to_vec(&golden()).unwrap()),
     ];

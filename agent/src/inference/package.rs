@@ -48,10 +48,30 @@ pub enum PackageError {
     Slow { p95_us: u64, budget_us: u64 },
 }
 
+/// Where a package is read from, and what it must be.
+#[derive(Debug, Clone)]
+pub struct PackageSource {
+    pub dir: PathBuf,
+    /// Verified already.
+    pub manifest: Manifest,
+}
+
+impl PackageSource {
+    /// Reads, verifies and loads the model. Blocks: takes as long as reading and optimising does.
+    pub fn load_model(&self) -> Result<Model, PackageError> {
+        let Self { dir, manifest } = self;
+        let onnx =
+            read_component(dir, manifest, ComponentKind::Model)?.ok_or(PackageError::Missing(ComponentKind::Model))?;
+        let features = read_component(dir, manifest, ComponentKind::Features)?;
+        let spec = PackageSpec::from_manifest(manifest, features.as_deref())?;
+        Ok(Model::load(&onnx, &spec)?)
+    }
+}
+
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct LoadedPackage {
-    pub manifest: Manifest,
+    pub source: PackageSource,
     /// Of the manifest's payload.
     pub manifest_digest: Digest,
     pub model: Model,
@@ -63,21 +83,21 @@ impl LoadedPackage {
     /// Reads, verifies and loads the package in `dir`. `manifest` must be verified already; `digest` is its payload's.
     /// Blocks: takes as long as reading and optimising the model does.
     pub fn from_dir(dir: &Path, manifest: Manifest, digest: Digest) -> Result<Self, PackageError> {
-        let onnx =
-            read_component(dir, &manifest, ComponentKind::Model)?.ok_or(PackageError::Missing(ComponentKind::Model))?;
-        let features = read_component(dir, &manifest, ComponentKind::Features)?;
-        let spec = PackageSpec::from_manifest(&manifest, features.as_deref())?;
-        let model = Model::load(&onnx, &spec)?;
-        drop(onnx);
-        let reference = read_component(dir, &manifest, ComponentKind::Reference)?
+        let source = PackageSource {
+            dir: dir.to_owned(),
+            manifest,
+        };
+        let manifest = &source.manifest;
+        let model = source.load_model()?;
+        let reference = read_component(dir, manifest, ComponentKind::Reference)?
             .map(|bytes| {
                 let profile: ReferenceProfile = decode(ComponentKind::Reference, &bytes)?;
-                check_reference(&profile, &manifest, &model)?;
+                check_reference(&profile, manifest, &model)?;
                 Ok::<_, PackageError>((Digest::of(&bytes), profile))
             })
             .transpose()?;
         Ok(Self {
-            manifest,
+            source,
             manifest_digest: digest,
             model,
             reference,
@@ -86,7 +106,7 @@ impl LoadedPackage {
 
     /// Runs a golden set on this machine: outputs within the manifest's tolerance, latency within its budget.
     pub fn self_test(&mut self, golden: &GoldenSet) -> Result<GoldenReport, PackageError> {
-        let test = &self.manifest.self_test;
+        let test = &self.source.manifest.self_test;
         let report = run_golden(&mut self.model, golden, test.tolerance_abs)
             .map_err(|failure| PackageError::Golden(Box::new(failure)))?;
         if test.p95_budget_us > 0 && report.p95_us > test.p95_budget_us {

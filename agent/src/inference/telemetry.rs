@@ -169,6 +169,7 @@ impl Recorder {
         let mut counts = lock(&self.counts);
         let interval = std::mem::replace(&mut counts.interval, Interval::new(&self.reference));
         let drift = counts.drift.as_ref().and_then(|drift| drift.status().cloned());
+        let judged = counts.drift.as_mut().map(DriftMonitor::take_judged);
         drop(counts);
         ModelTelemetry {
             slot: self.info.slot.clone(),
@@ -179,6 +180,7 @@ impl Recorder {
             latency: interval.latency,
             sketches: interval.sketches,
             drift,
+            judged,
         }
     }
 
@@ -192,31 +194,33 @@ impl Recorder {
     }
 }
 
-/// Adds a replaced model's interval to those of a bundle: to the one of the same package in the same slot, if there is
-/// one. What has counted nothing is left out.
-pub(crate) fn add(taken: &mut Vec<ModelTelemetry>, more: ModelTelemetry) {
+/// Which of two intervals of a package came first: the later one's judgement holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Age {
+    Earlier,
+    Later,
+}
+
+/// Adds an interval to those of a bundle: to the one of the same package in the same slot, if there is one. What has counted
+/// nothing is left out.
+pub(crate) fn add(taken: &mut Vec<ModelTelemetry>, more: ModelTelemetry, age: Age) {
     if more.inferences == 0 {
         return;
     }
-    let same = |one: &&mut ModelTelemetry| one.slot == more.slot && one.manifest == more.manifest;
-    let Some(one) = taken.iter_mut().find(same) else {
+    let Some(one) = taken.iter_mut().find(|one| one.is_same_package(&more)) else {
         taken.push(more);
         return;
     };
-    let merged = match (&mut one.sketches, &more.sketches) {
-        (Some(have), Some(add)) => have.merge(add).is_ok(),
-        (None, None) => true,
-        _ => false,
+    let merged = match age {
+        Age::Later => one.merge(&more),
+        Age::Earlier => {
+            let mut earlier = more.clone();
+            earlier.merge(one).map(|()| *one = earlier)
+        }
     };
-    if !merged {
+    if let Err(why) = merged {
         // Not the same bins although the same package: reported beside each other rather than lost.
+        tracing::warn!(%why, slot = %more.slot, "two intervals of a package do not merge");
         taken.push(more);
-        return;
-    }
-    one.inferences += more.inferences;
-    one.failures += more.failures;
-    one.latency.merge(&more.latency);
-    if one.drift.is_none() {
-        one.drift = more.drift;
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use flotilla_protocol::messages::HarvestReason;
 
-use super::fixture::{WINDOW, columns, input, package, usual};
+use super::fixture::{WINDOW, columns, input, lookup_onnx, package, usual, write_model};
 use super::*;
 
 fn handle(queue: usize) -> InferenceHandle {
@@ -255,4 +255,38 @@ async fn slots_are_bounded() {
     ));
     let ended = tokio::time::timeout(Duration::from_secs(30), inference.shutdown()).await;
     assert!(ended.is_ok());
+}
+
+#[tokio::test]
+async fn a_request_that_makes_the_library_panic_costs_neither_the_agent_nor_the_model() {
+    let _parking = super::isolation::tests::Parking::new();
+    let dir = tempfile::tempdir().unwrap();
+    let (manifest, digest) = write_model(dir.path(), "codes", "1.0.0", &columns(&["code"]), lookup_onnx());
+    let package = LoadedPackage::from_dir(dir.path(), manifest, digest).unwrap();
+    let inference = handle(8);
+    let info = inference.activate(slot("main"), package).await.unwrap();
+    let ask = |code: f32| {
+        let (inference, info) = (inference.clone(), Arc::clone(&info));
+        async move {
+            let input = Tensor::from_f32("reading", vec![1, 1], &[code]).unwrap();
+            inference.infer_for(&info, vec![input]).await
+        }
+    };
+    assert_eq!(ask(1.0).await.unwrap().scores, [[0.5]]);
+    for crash in 1..=3 {
+        let error = ask(3.0).await.unwrap_err();
+        assert!(
+            matches!(&error, InferenceError::Engine(EngineError::Panicked { message, .. }) if message.contains("index")),
+            "{error}"
+        );
+        // The model was loaded anew.
+        assert_eq!(ask(2.0).await.unwrap().scores, [[0.75]], "after crash {crash}");
+    }
+    ask(3.0).await.unwrap_err();
+    let error = ask(2.0).await.unwrap_err();
+    assert!(error.to_string().contains("stopped until it is replaced"), "{error}");
+    let health = inference.health(&slot("main")).unwrap();
+    assert_eq!((health.inferences, health.failures), (9, 5));
+    inference.shutdown().await;
+    assert_eq!(inference.take_telemetry()[0].inferences, 9);
 }

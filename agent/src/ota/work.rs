@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::inference::package::read_golden;
-use crate::inference::{InferenceHandle, LoadedPackage};
+use crate::inference::{InferenceHandle, LoadedPackage, isolation};
 use crate::ota::fetch::{FetchError, Fetcher, Progress};
 use crate::ota::machine::{Effect, OtaEvent};
 use crate::ota::policy::{self, Soak, SoakVerdict};
@@ -162,7 +162,7 @@ impl Workshop {
     /// The package proves itself on this machine before anything is asked of it.
     async fn self_test(&self, slot: &SlotName, bank: Bank, state: &OtaState) -> OtaEvent {
         let tested = self.with_package(slot, bank, state, |mut package, dir| {
-            let Some(golden) = read_golden(&dir, &package.manifest).map_err(|why| why.to_string())? else {
+            let Some(golden) = read_golden(&dir, &package.source.manifest).map_err(|why| why.to_string())? else {
                 warn!("the package has no golden set: that it loads is all that is known");
                 return Ok(());
             };
@@ -209,12 +209,15 @@ impl Workshop {
         let dirs = &self.fetcher.dirs;
         let manifest = on_disk(|| dirs.manifest(slot, bank, installed)).map_err(|why| why.to_string())?;
         let (dir, digest) = (dirs.bank(slot, bank), installed.manifest);
-        let work = tokio::task::spawn_blocking(move || {
+        let work = isolation::on_thread("package", move || {
             let package = LoadedPackage::from_dir(&dir, manifest, digest).map_err(|why| why.to_string())?;
             then(package, dir)
         });
-        work.await
-            .unwrap_or_else(|why| Err(format!("loading the package failed: {why}")))
+        match work.await {
+            Ok(Ok(result)) => result,
+            Ok(Err(panicked)) => Err(panicked.to_string()),
+            Err(why) => Err(format!("no thread can be started to load the package: {why}")),
+        }
     }
 
     async fn soak(&self, slot: &SlotName, job: &Job) -> OtaEvent {

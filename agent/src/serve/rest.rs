@@ -101,6 +101,17 @@ fn refusal(status: StatusCode, error: String) -> Response {
     (status, Json(InferError { error })).into_response()
 }
 
+/// Ready once a model answers: who balances requests over devices sends none to one that has nothing installed yet.
+async fn ready(State(rest): State<Rest>) -> Response {
+    let ready = !rest.inference.list().is_empty();
+    let status = if ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    (status, Json(json!({"ready": ready}))).into_response()
+}
+
 /// The endpoints over a device's models.
 pub fn router(inference: InferenceHandle, limits: RestLimits) -> Router {
     let rest = Rest {
@@ -112,7 +123,7 @@ pub fn router(inference: InferenceHandle, limits: RestLimits) -> Router {
         .route("/v2", get(server_metadata))
         .route("/v2/", get(server_metadata))
         .route("/v2/health/live", get(|| async { Json(json!({"live": true})) }))
-        .route("/v2/health/ready", get(|| async { Json(json!({"ready": true})) }))
+        .route("/v2/health/ready", get(ready))
         .route("/v2/models/{model}", get(model_metadata))
         .route("/v2/models/{model}/versions/{version}", get(model_metadata))
         .route("/v2/models/{model}/ready", get(model_ready))

@@ -1,15 +1,19 @@
 //! The spool on disk: sealed records in the store, their order in [`Spool`].
 //!
 //! Sealing is one durable transaction (eviction, sequence number, record, and whatever the caller adds to it); a record's
-//! bytes are what is published, unchanged, however often.
+//! bytes are what is published, unchanged, however often. How far records may have been sent is durable before the first of
+//! them is handed over: only what is younger is ever merged.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use flotilla_protocol::audit::AuditGap;
 use flotilla_protocol::bundle::Dropped;
-use flotilla_protocol::messages::RecordKey;
+use flotilla_protocol::messages::{AuditRefusal, RecordKey};
 use redb::ReadableTable as _;
-use tracing::warn;
+use tracing::{error, warn};
 
+use crate::audit;
+use crate::spool::merge;
 use crate::spool::{Admission, RecordKind, Spool, SpoolLimits};
 use crate::store::{SPOOL, Store, StoreError, Txn, keys};
 
@@ -19,8 +23,9 @@ pub struct DiskSpool {
     store: Arc<Store>,
     boot_epoch: u64,
     order: Mutex<Spool>,
-    /// One sealing at a time: the plan must still hold when it is carried out.
-    sealing: Mutex<()>,
+    /// The last telemetry record that may have been sent. Held by whoever seals, merges or sends: a plan must still hold when
+    /// it is carried out.
+    sent: Mutex<RecordKey>,
 }
 
 /// How much waits.
@@ -42,10 +47,20 @@ pub enum Sealed {
     Dropped,
 }
 
+/// What became of a record that was to be sealed merged with another.
+enum Folded {
+    /// They do not merge: nothing was done.
+    Apart,
+    /// There was nothing to seal.
+    Nothing,
+    Stored(RecordKey, u64),
+}
+
 impl DiskSpool {
     /// Finds what earlier boots left.
     pub fn open(store: Arc<Store>, boot_epoch: u64, limits: SpoolLimits) -> Result<Self, StoreError> {
         let mut order = Spool::new(limits);
+        let sent = sent_before(&store)?;
         store.read(|txn| {
             for item in txn.open_table(SPOOL)?.iter()? {
                 let (key, value) = item?;
@@ -57,7 +72,7 @@ impl DiskSpool {
                 // A tag of a later version is kept as if it were audit: never dropped, sent as it is.
                 let kind = RecordKind::from_tag(*tag).unwrap_or(RecordKind::Audit);
                 let key = RecordKey { boot_epoch: epoch, seq };
-                order.restore(key, kind, payload.len() as u64);
+                order.restore(key, kind, payload.len() as u64, key <= sent);
             }
             Ok(())
         })?;
@@ -65,7 +80,7 @@ impl DiskSpool {
             store,
             boot_epoch,
             order: Mutex::new(order),
-            sealing: Mutex::new(()),
+            sent: Mutex::new(sent),
         })
     }
 
@@ -81,16 +96,36 @@ impl DiskSpool {
         estimate: u64,
         build: impl Fn(&Txn<'_>, RecordKey) -> Result<Option<Vec<u8>>, StoreError>,
     ) -> Result<Option<Sealed>, StoreError> {
-        let _one_at_a_time = self.sealing.lock().unwrap_or_else(PoisonError::into_inner);
-        // A statement of its own: the order's lock must not be held over what follows.
-        let plan = self.order().plan(kind, estimate);
-        let evict = match plan {
-            Admission::Admit { evict } => evict,
-            Admission::Refuse => {
-                self.order().refused(kind);
-                return Ok(Some(Sealed::Dropped));
+        let _one_at_a_time = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut may_fold = true;
+        loop {
+            // A statement of its own: the order's lock must not be held over what follows.
+            let plan = self.order().plan(kind, estimate, may_fold);
+            match plan {
+                Admission::Merge { older, younger } => self.merge(older, younger)?,
+                Admission::Fold { older, evict } => match self.seal_folded(older, &evict, &build)? {
+                    Folded::Stored(key, _) => return Ok(Some(Sealed::Stored(key))),
+                    Folded::Nothing => return Ok(None),
+                    Folded::Apart => may_fold = false,
+                },
+                Admission::Admit { evict } => {
+                    let sealed = self.seal_admitted(kind, &evict, &build)?;
+                    return Ok(sealed.map(Sealed::Stored));
+                }
+                Admission::Refuse => {
+                    self.order().refused(kind);
+                    return Ok(Some(Sealed::Dropped));
+                }
             }
-        };
+        }
+    }
+
+    fn seal_admitted(
+        &self,
+        kind: RecordKind,
+        evict: &[RecordKey],
+        build: &impl Fn(&Txn<'_>, RecordKey) -> Result<Option<Vec<u8>>, StoreError>,
+    ) -> Result<Option<RecordKey>, StoreError> {
         let sealed = self.store.write(|txn| {
             let key = RecordKey {
                 boot_epoch: self.boot_epoch,
@@ -99,24 +134,85 @@ impl DiskSpool {
             let Some(payload) = build(txn, key)? else {
                 return Ok(None);
             };
-            let mut table = txn.table(SPOOL)?;
-            for victim in &evict {
-                table.remove((victim.boot_epoch, victim.seq))?;
-            }
-            let mut value = Vec::with_capacity(payload.len() + 1);
-            value.push(kind.tag());
-            value.extend_from_slice(&payload);
-            table.insert((key.boot_epoch, key.seq), value.as_slice())?;
+            remove(*txn, evict)?;
+            insert(*txn, key, kind, &payload)?;
             Ok(Some((key, payload.len() as u64)))
         })?;
         let Some((key, bytes)) = sealed else { return Ok(None) };
-        self.order().admit(key, kind, bytes, &evict);
-        Ok(Some(Sealed::Stored(key)))
+        self.order().admit(key, kind, bytes, evict);
+        Ok(Some(key))
     }
 
-    /// The records to publish now, with their bytes.
+    /// Seals a telemetry record merged with one that waits.
+    fn seal_folded(
+        &self,
+        older: RecordKey,
+        evict: &[RecordKey],
+        build: &impl Fn(&Txn<'_>, RecordKey) -> Result<Option<Vec<u8>>, StoreError>,
+    ) -> Result<Folded, StoreError> {
+        let folded = self.store.write(|txn| {
+            let key = RecordKey {
+                boot_epoch: self.boot_epoch,
+                seq: txn.next(keys::SPOOL_SEQ)?,
+            };
+            let Some(payload) = build(txn, key)? else {
+                return Ok(Folded::Nothing);
+            };
+            let merged = stored(*txn, older)?.and_then(|older| merge::merged(&older, &payload));
+            let Some(merged) = merged.filter(|m| self.order().fits_instead(&older, evict, m.len() as u64)) else {
+                return Ok(Folded::Apart);
+            };
+            remove(*txn, evict)?;
+            remove(*txn, &[older])?;
+            insert(*txn, key, RecordKind::Telemetry, &merged)?;
+            Ok(Folded::Stored(key, merged.len() as u64))
+        })?;
+        if let Folded::Stored(key, bytes) = folded {
+            self.order().fold(key, bytes, &older, evict);
+        }
+        Ok(folded)
+    }
+
+    /// Makes one of two records that were never sent, or notes that they stay two.
+    fn merge(&self, older: RecordKey, younger: RecordKey) -> Result<(), StoreError> {
+        let merged = self.store.write(|txn| {
+            let (Some(first), Some(second)) = (stored(*txn, older)?, stored(*txn, younger)?) else {
+                return Ok(None);
+            };
+            let Some(merged) = merge::merged(&first, &second) else {
+                return Ok(None);
+            };
+            remove(*txn, &[older])?;
+            insert(*txn, younger, RecordKind::Telemetry, &merged)?;
+            Ok(Some(merged.len() as u64))
+        })?;
+        match merged {
+            Some(bytes) => self.order().merged(&older, &younger, bytes),
+            None => self.order().apart(&younger),
+        }
+        Ok(())
+    }
+
+    /// The records to publish now, with their bytes. Telemetry that was never sent is noted as sent first; while that cannot
+    /// be written down, it waits, and the rest goes.
     pub fn due(&self, now: u64) -> Result<Vec<Due>, StoreError> {
-        let due = self.order().due(now);
+        let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut due = self.order().due(now);
+        let unsent: Vec<RecordKey> = {
+            let order = self.order();
+            let is_unsent = |key: &&RecordKey| **key > *sent && order.kind(key) == Some(RecordKind::Telemetry);
+            due.iter().filter(is_unsent).copied().collect()
+        };
+        if let Some(last) = unsent.iter().max() {
+            match self.store.put(keys::SPOOL_SENT, last) {
+                Ok(()) => *sent = *last,
+                Err(why) => {
+                    error!(%why, "telemetry waits: it cannot be noted as sent");
+                    self.order().not_sent(&unsent);
+                    due.retain(|key| !unsent.contains(key));
+                }
+            }
+        }
         self.store.read(|txn| {
             let table = txn.open_table(SPOOL)?;
             let mut records = Vec::with_capacity(due.len());
@@ -149,6 +245,31 @@ impl DiskSpool {
         Ok(known.len())
     }
 
+    /// The server does not take the audit chain as it is: what is lost is declared in a new epoch, and every audit entry that
+    /// waits here moves there. Nothing is done about a record that is not here any more: that was answered before.
+    pub fn declare_audit_gap(&self, refusal: &AuditRefusal, at: i64) -> Result<Option<AuditGap>, StoreError> {
+        let _one_at_a_time = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        let sealed = self.order().of_kind(RecordKind::Audit);
+        if !sealed.contains(&refusal.record) {
+            return Ok(None);
+        }
+        let gap = self.store.write(|txn| audit::gap::declare(txn, refusal, &sealed, at))?;
+        if let Some(gap) = &gap {
+            warn!(
+                lost = gap.lost,
+                kept = gap.kept,
+                "the audit chain lost entries: a new epoch says so"
+            );
+            self.order().forget(&sealed);
+        } else {
+            warn!(
+                epoch = refusal.head.epoch,
+                "the server speaks of an audit epoch that cannot be"
+            );
+        }
+        Ok(gap)
+    }
+
     pub fn disconnected(&self) {
         self.order().disconnected();
     }
@@ -167,62 +288,44 @@ impl DiskSpool {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const LIMITS: SpoolLimits = SpoolLimits {
-        max_records: 3,
-        max_bytes: 1_000,
-        max_in_flight: 8,
-        resend_after_ms: 100,
-    };
-
-    fn seal(spool: &DiskSpool, kind: RecordKind, bytes: &[u8]) -> Sealed {
-        let build = |_: &Txn<'_>, _| Ok(Some(bytes.to_vec()));
-        spool.seal(kind, bytes.len() as u64, build).unwrap().unwrap()
+/// What the store remembers of sending. A store that was never asked has never sent anything, unless it is older than this
+/// note: then everything in it may have been sent.
+fn sent_before(store: &Store) -> Result<RecordKey, StoreError> {
+    if let Some(sent) = store.get(keys::SPOOL_SENT)? {
+        return Ok(sent);
     }
-
-    #[test]
-    fn records_survive_a_restart_unchanged_and_leave_by_receipt_alone() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Arc::new(Store::open(dir.path(), 0).unwrap());
-        let spool = DiskSpool::open(Arc::clone(&store), 1, LIMITS).unwrap();
-        let Sealed::Stored(first) = seal(&spool, RecordKind::Telemetry, b"one") else {
-            panic!()
-        };
-        seal(&spool, RecordKind::Audit, b"two");
-        assert_eq!(spool.due(0).unwrap().len(), 2);
-        drop(spool);
-
-        let spool = DiskSpool::open(Arc::clone(&store), 2, LIMITS).unwrap();
-        let due = spool.due(0).unwrap();
-        assert_eq!(due[0], (first, RecordKind::Telemetry, b"one".to_vec()));
-        assert_eq!(due[1].2, b"two");
-        assert!(spool.due(99).unwrap().is_empty());
-        assert_eq!(spool.due(100).unwrap().len(), 2);
-        assert_eq!(spool.receipt(&[first, first]).unwrap(), 1);
-        assert_eq!(spool.receipt(&[first]).unwrap(), 0);
-        let Sealed::Stored(third) = seal(&spool, RecordKind::Telemetry, b"three") else {
-            panic!()
-        };
-        assert!(third > due[1].0, "sequence numbers rise over boots");
-        assert_eq!(DiskSpool::open(store, 3, LIMITS).unwrap().depth().records, 2);
-    }
-
-    #[test]
-    fn a_full_spool_gives_up_samples_first_and_counts_them() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Arc::new(Store::open(dir.path(), 0).unwrap());
-        let spool = DiskSpool::open(store, 1, LIMITS).unwrap();
-        seal(&spool, RecordKind::Samples, b"s");
-        seal(&spool, RecordKind::Telemetry, b"t");
-        seal(&spool, RecordKind::Audit, b"a");
-        seal(&spool, RecordKind::Telemetry, b"u");
-        assert_eq!(seal(&spool, RecordKind::Samples, b"v"), Sealed::Dropped);
-        let depth = spool.depth();
-        assert_eq!((depth.records, depth.dropped.samples, depth.dropped.bundles), (3, 2, 0));
-        let kinds: Vec<_> = spool.due(0).unwrap().into_iter().map(|r| r.1).collect();
-        assert_eq!(kinds, [RecordKind::Telemetry, RecordKind::Audit, RecordKind::Telemetry]);
-    }
+    store.write(|txn| {
+        let last = txn.table(SPOOL)?.last()?.map(|(key, _)| key.value());
+        let (boot_epoch, seq) = last.unwrap_or((0, 0));
+        let sent = RecordKey { boot_epoch, seq };
+        txn.put(keys::SPOOL_SENT, &sent)?;
+        Ok(sent)
+    })
 }
+
+/// A stored record's bytes, without the tag.
+fn stored(txn: Txn<'_>, key: RecordKey) -> Result<Option<Vec<u8>>, StoreError> {
+    let table = txn.table(SPOOL)?;
+    let value = table.get((key.boot_epoch, key.seq))?;
+    let payload = value.as_ref().and_then(|value| value.value().split_first());
+    Ok(payload.map(|(_, payload)| payload.to_vec()))
+}
+
+fn insert(txn: Txn<'_>, key: RecordKey, kind: RecordKind, payload: &[u8]) -> Result<(), StoreError> {
+    let mut value = Vec::with_capacity(payload.len() + 1);
+    value.push(kind.tag());
+    value.extend_from_slice(payload);
+    txn.table(SPOOL)?.insert((key.boot_epoch, key.seq), value.as_slice())?;
+    Ok(())
+}
+
+fn remove(txn: Txn<'_>, records: &[RecordKey]) -> Result<(), StoreError> {
+    let mut table = txn.table(SPOOL)?;
+    for key in records {
+        table.remove((key.boot_epoch, key.seq))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -11,6 +11,7 @@ use flotilla_protocol::desired_state::{
     Action, ComponentSources, Encoding, HarvestPolicy, Source, Target, TelemetryPolicy, UpdatePolicy,
 };
 use flotilla_protocol::golden::GoldenSet;
+use flotilla_protocol::head::Head;
 use flotilla_protocol::ids::{Digest, FleetId};
 use flotilla_protocol::manifest::{ComponentKind, Manifest};
 use flotilla_protocol::messages::{ChunkMessage, Want};
@@ -61,6 +62,18 @@ fn factory_root() -> Vec<u8> {
         tls_anchors: vec![ByteBuf::from(vec![0])],
     };
     sign(&root, &key(1)).unwrap()
+}
+
+fn head() -> Vec<u8> {
+    let head = Head {
+        header: header(Head::SCHEMA, Role::Director, 1),
+        root_version: 1,
+        revoked_keys: vec![],
+        revoked_manifests: vec![],
+        release_floors: BTreeMap::new(),
+        endpoints: vec![],
+    };
+    sign(&head, &key(2)).unwrap()
 }
 
 /// What the server has, how it misbehaves, and what it sent.
@@ -154,7 +167,8 @@ impl Bench {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path(), 0).unwrap();
-        let trust = TrustStore::from_factory_root(&factory_root(), 0).unwrap();
+        let mut trust = TrustStore::from_factory_root(&factory_root(), 0).unwrap();
+        trust.accept_head(&head(), 5_000).unwrap();
         store.put(keys::TRUST, trust.snapshot()).unwrap();
         Self {
             dir,

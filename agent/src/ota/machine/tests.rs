@@ -6,10 +6,12 @@ use std::path::Path;
 use flotilla_protocol::chunks::BlobRef;
 use flotilla_protocol::desired_state::{Action, Target, UpdatePolicy};
 use flotilla_protocol::ids::{DeploymentId, Digest, ModelLine};
+use flotilla_protocol::report::DeploymentState;
 use proptest::prelude::*;
 
 use super::*;
-use crate::ota::state::PhaseName;
+use crate::ota::policy;
+use crate::ota::state::{Job, PhaseName};
 
 fn machine() -> Machine {
     Machine {

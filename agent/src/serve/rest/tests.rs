@@ -48,6 +48,10 @@ impl Device {
         let inference = InferenceHandle::new(clock, InferenceLimits::default());
         let package = package("press", "1.0.0", &columns(&["a", "b"]));
         inference.activate("main".parse().unwrap(), package).await.unwrap();
+        Self::over(inference, limits).await
+    }
+
+    async fn over(inference: InferenceHandle, limits: RestLimits) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let mut server = tokio::task::JoinSet::new();
@@ -95,6 +99,16 @@ impl Device {
 #[expect(clippy::needless_pass_by_value, reason = "the calls read better")]
 fn request(data: serde_json::Value) -> serde_json::Value {
     json!({"id": "7", "inputs": [{"name": "reading", "datatype": "FP32", "shape": [2, 2], "data": data}]})
+}
+
+#[tokio::test]
+async fn a_device_without_a_model_lives_and_is_not_ready() {
+    let clock = Clock::manual(Arc::new(AtomicI64::new(0)));
+    let empty = InferenceHandle::new(clock, InferenceLimits::default());
+    let device = Device::over(empty, RestLimits::default()).await;
+    assert_eq!(device.get("/v2/health/live").await.status, 200);
+    let ready = device.get("/v2/health/ready").await;
+    assert_eq!((ready.status, ready.json()), (503, json!({"ready": false})));
 }
 
 #[tokio::test]
