@@ -1,0 +1,40 @@
+// Which of the faces the console shows: waiting, no server, sign-in, or the shell with a dialog over it when a session ends.
+import { QueryClientProvider } from '@tanstack/preact-query';
+import type { JSX } from 'preact';
+import { useEffect } from 'preact/hooks';
+import { useAfter } from '../lib/hooks';
+import type { LiveState } from '../lib/live';
+import { queryClient } from '../lib/query';
+import { refresh, sessionState } from '../lib/session';
+import type { Store } from '../lib/store';
+import { useStore } from '../lib/store';
+import { SignInAgain, SignInScreen } from './sign-in';
+import { ServerGone, Shell } from './shell';
+
+const RETRY_MS = 3000;
+
+export function App({ live, code, onSignedIn }: { live: Store<LiveState>; code: string; onSignedIn(): void }): JSX.Element | null {
+  const now = useStore(sessionState);
+  const slow = useAfter(300, now.state === 'loading');
+  useEffect(() => {
+    if (now.state === 'in') onSignedIn();
+    if (now.state === 'out') queryClient.clear();
+  }, [now.state]);
+  useEffect(() => {
+    if (now.state !== 'unreachable') return undefined;
+    const timer = setInterval(() => {
+      sessionState.set({ state: 'loading' });
+      void refresh();
+    }, RETRY_MS);
+    return () => clearInterval(timer);
+  }, [now.state]);
+  if (now.state === 'loading') return slow ? <main class="sign-in" aria-busy="true" aria-label="Loading" /> : null;
+  if (now.state === 'unreachable') return <ServerGone onRetry={() => void refresh()} />;
+  if (now.state === 'out') return <SignInScreen code={code} />;
+  return (
+    <QueryClientProvider client={queryClient}>
+      <Shell session={now.session} live={live} />
+      <SignInAgain />
+    </QueryClientProvider>
+  );
+}

@@ -1,0 +1,104 @@
+// Signing in: with the one-time link, or with its code pasted. The same form stands in the dialog that appears when a session
+// ends in the middle of something.
+import type { JSX } from 'preact';
+import { useEffect, useRef, useState } from 'preact/hooks';
+import { abandon, refresh, sessionState, signIn } from '../lib/session';
+import { useStore } from '../lib/store';
+import { Button } from '../ui/button';
+import { CliLine } from '../ui/cli';
+import { Dialog } from '../ui/dialog';
+import { Mark } from '../ui/icon';
+import { Field } from '../ui/form';
+import { SIGN_IN_COMMAND } from './commands';
+
+function SignInForm({ initial = '' }: { initial?: string }): JSX.Element {
+  const [code, setCode] = useState(initial);
+  const [error, setError] = useState<string | undefined>(undefined);
+  const [busy, setBusy] = useState(false);
+  const send = async (text: string): Promise<void> => {
+    if (busy) return;
+    if (text.trim() === '') {
+      setError('Paste the link or its code.');
+      return;
+    }
+    setBusy(true);
+    setError(await signIn(text));
+    setBusy(false);
+  };
+  // A link carries the code: it is used at once, and only once.
+  const used = useRef(false);
+  useEffect(() => {
+    if (initial === '' || used.current) return;
+    used.current = true;
+    void send(initial);
+  }, []);
+  return (
+    <form
+      class="form"
+      noValidate
+      onSubmit={(event) => {
+        event.preventDefault();
+        void send(code);
+      }}
+    >
+      <Field label="Sign-in link or code" error={error}>
+        {(control) => (
+          <input
+            {...control}
+            class="input"
+            type="password"
+            autofocus
+            autocomplete="one-time-code"
+            spellcheck={false}
+            value={code}
+            onInput={(event) => setCode(event.currentTarget.value)}
+          />
+        )}
+      </Field>
+      <Button type="submit" kind="primary" busy={busy}>
+        Sign in
+      </Button>
+      <div class="stack-small">
+        <p class="muted">The server prints a link that works once. A new one:</p>
+        <CliLine line={SIGN_IN_COMMAND} />
+      </div>
+    </form>
+  );
+}
+
+export function SignInScreen({ code }: { code: string }): JSX.Element {
+  return (
+    <main id="main" class="sign-in" data-state="sign-in">
+      <div class="card sign-in-card">
+        <div class="brand">
+          <Mark /> Flotilla
+        </div>
+        <h1>Sign in</h1>
+        <SignInForm initial={code} />
+      </div>
+    </main>
+  );
+}
+
+export function SignInAgain(): JSX.Element {
+  const state = useStore(sessionState);
+  return (
+    <Dialog
+      open={state.state === 'expired'}
+      title="Your session has ended"
+      onClose={() => undefined}
+      dismissable={false}
+      footer={
+        <>
+          <Button onClick={() => void refresh()}>I signed in in another tab</Button>
+          <Button kind="ghost" onClick={abandon}>
+            Leave
+          </Button>
+        </>
+      }
+    >
+      <p>Sign in again to go on. What you typed is still here, and what was being sent is sent then.</p>
+      <SignInForm />
+    </Dialog>
+  );
+}

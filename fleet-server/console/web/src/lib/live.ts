@@ -1,0 +1,290 @@
+// Live updates: one event stream for all tabs of a browser. The tab that holds a Web Lock reads the stream and passes the
+// events on over a BroadcastChannel; when it closes, the lock goes to another tab, which continues after the last event
+// that it has seen. Changes are gathered and applied once per animation frame.
+import { useEffect, useState } from 'preact/hooks';
+import type { SseEvent } from './sse';
+import { readSse, StreamRefused } from './sse';
+import { createStore } from './store';
+
+export type LiveState = 'connecting' | 'live' | 'reconnecting' | 'offline';
+
+export interface Change {
+  resource: string;
+  id: string;
+  at?: string;
+  patch?: Record<string, unknown>;
+}
+
+type Message =
+  | { kind: 'state'; state: LiveState; lastId: string | undefined }
+  | { kind: 'changes'; changes: Change[]; lastId: string | undefined }
+  | { kind: 'reset'; lastId: string | undefined }
+  /** A new tab asks the leader how things are. */
+  | { kind: 'hello' };
+
+/** What the browser gives; tests give their own. */
+export interface LivePlatform {
+  channel: { post(message: Message): void; onMessage(listener: (message: Message) => void): void } | undefined;
+  /** Runs `lead` when this tab becomes the leader; it leads for as long as the promise is pending. */
+  lead(lead: (signal: AbortSignal) => Promise<void>): void;
+  read(lastId: string | undefined, signal: AbortSignal, on: { open(): void; event(event: SseEvent): void }): Promise<void>;
+  frame(run: () => void): void;
+  wait(ms: number, signal: AbortSignal): Promise<void>;
+}
+
+export interface LiveHandlers {
+  /** Changes of one frame, one per resource and id, the newest patch fields on top. */
+  changes(changes: Change[]): void;
+  /** Something was missed: everything shown has to be fetched again. */
+  reset(): void;
+}
+
+/** Patches kept for rows that are shown. The oldest go first when it is full; lists are fetched again anyway. */
+const MAX_PATCHES = 4096;
+/** After so many failures in a row the state is "offline" rather than "reconnecting". */
+const OFFLINE_AFTER = 3;
+/** Changes waiting for a frame (a hidden tab has none). Beyond that, fetching again is cheaper. */
+const MAX_PENDING = 2000;
+
+export class Live {
+  readonly state = createStore<LiveState>('connecting');
+  private lastId: string | undefined;
+  private leading = false;
+  private pending = new Map<string, Change>();
+  private framed = false;
+  private resetting = false;
+  private readonly patches = new Map<string, { at: number; patch: Record<string, unknown> }>();
+  private readonly rows = new Map<string, Set<() => void>>();
+  private readonly platform: LivePlatform;
+  private readonly handlers: LiveHandlers;
+  private readonly now: () => number;
+
+  constructor(platform: LivePlatform, handlers: LiveHandlers, now: () => number = () => Date.now()) {
+    this.platform = platform;
+    this.handlers = handlers;
+    this.now = now;
+  }
+
+  start(): void {
+    this.platform.channel?.onMessage((message) => this.heard(message));
+    this.platform.channel?.post({ kind: 'hello' });
+    this.platform.lead((signal) => this.lead(signal));
+  }
+
+  private heard(message: Message): void {
+    if (message.kind === 'hello') {
+      if (this.leading) this.say({ kind: 'state', state: this.state.get(), lastId: this.lastId });
+      return;
+    }
+    this.lastId = message.lastId ?? this.lastId;
+    if (message.kind === 'state') this.state.set(message.state);
+    else if (message.kind === 'changes') for (const change of message.changes) this.gather(change);
+    else this.reset();
+  }
+
+  private say(message: Message): void {
+    this.platform.channel?.post(message);
+  }
+
+  private tell(state: LiveState): void {
+    this.state.set(state);
+    this.say({ kind: 'state', state, lastId: this.lastId });
+  }
+
+  private async lead(signal: AbortSignal): Promise<void> {
+    this.leading = true;
+    let failures = 0;
+    while (!signal.aborted) {
+      try {
+        await this.platform.read(this.lastId, signal, {
+          open: () => {
+            failures = 0;
+            this.tell('live');
+          },
+          event: (event) => this.received(event),
+        });
+      } catch (error) {
+        if (signal.aborted) return;
+        // Signed out: a new stream makes sense only with a new session, and then slowly.
+        if (error instanceof StreamRefused && error.status === 401) failures = Math.max(failures, OFFLINE_AFTER);
+      }
+      if (signal.aborted) return;
+      failures += 1;
+      this.tell(failures > OFFLINE_AFTER ? 'offline' : 'reconnecting');
+      await this.platform.wait(Math.min(15_000, 500 * 2 ** Math.min(failures, 5)), signal);
+    }
+  }
+
+  private received(event: SseEvent): void {
+    if (event.id !== undefined && event.id !== '') this.lastId = event.id;
+    if (event.event === 'reset') {
+      this.say({ kind: 'reset', lastId: this.lastId });
+      this.reset();
+      return;
+    }
+    if (event.event !== 'change') return;
+    let change: Change;
+    try {
+      change = JSON.parse(event.data) as Change;
+    } catch {
+      // Not an event of this version of the server: the snapshot is the truth.
+      this.reset();
+      return;
+    }
+    if (typeof change.resource !== 'string') return;
+    this.say({ kind: 'changes', changes: [change], lastId: this.lastId });
+    this.gather(change);
+  }
+
+  private gather(change: Change): void {
+    const key = `${change.resource}/${change.id}`;
+    const before = this.pending.get(key);
+    this.pending.set(
+      key,
+      before?.patch !== undefined && change.patch !== undefined ? { ...change, patch: { ...before.patch, ...change.patch } } : change,
+    );
+    if (this.pending.size > MAX_PENDING) {
+      this.reset();
+      return;
+    }
+    this.schedule();
+  }
+
+  private reset(): void {
+    this.pending.clear();
+    this.resetting = true;
+    this.schedule();
+  }
+
+  private schedule(): void {
+    if (this.framed) return;
+    this.framed = true;
+    this.platform.frame(() => {
+      this.framed = false;
+      const changes = [...this.pending.values()];
+      this.pending.clear();
+      if (this.resetting) {
+        this.resetting = false;
+        this.patches.clear();
+        this.handlers.reset();
+        return;
+      }
+      for (const change of changes) this.keep(change);
+      this.handlers.changes(changes);
+    });
+  }
+
+  private keep(change: Change): void {
+    if (change.patch === undefined) return;
+    const key = `${change.resource}/${change.id}`;
+    const before = this.patches.get(key);
+    this.patches.delete(key);
+    this.patches.set(key, { at: this.now(), patch: { ...before?.patch, ...change.patch } });
+    if (this.patches.size > MAX_PATCHES) {
+      const oldest = this.patches.keys().next();
+      if (oldest.done !== true) this.patches.delete(oldest.value);
+    }
+    for (const listener of this.rows.get(key) ?? []) listener();
+  }
+
+  /** The patch of a row that is newer than what was fetched at `since`. */
+  patch(resource: string, id: string, since: number): Record<string, unknown> | undefined {
+    const kept = this.patches.get(`${resource}/${id}`);
+    return kept !== undefined && kept.at >= since ? kept.patch : undefined;
+  }
+
+  watch(resource: string, id: string, listener: () => void): () => void {
+    const key = `${resource}/${id}`;
+    const listeners = this.rows.get(key) ?? new Set();
+    this.rows.set(key, listeners);
+    listeners.add(listener);
+    return () => {
+      listeners.delete(listener);
+      if (listeners.size === 0) this.rows.delete(key);
+    };
+  }
+}
+
+/** The browser's locks, channel and frames. Without Web Locks (plain HTTP from another host) every tab reads for itself. */
+export function browserPlatform(url: string): LivePlatform {
+  const channel = typeof BroadcastChannel === 'undefined' ? undefined : new BroadcastChannel('flotilla-live');
+  const locks = (navigator as { locks?: LockManager }).locks;
+  const alone = locks === undefined || channel === undefined;
+  return {
+    channel:
+      alone || channel === undefined
+        ? undefined
+        : {
+            post: (message) => channel.postMessage(message),
+            onMessage: (listener) => channel.addEventListener('message', (event: MessageEvent<Message>) => listener(event.data)),
+          },
+    lead(run) {
+      const controller = new AbortController();
+      addEventListener('pagehide', (event) => {
+        if (!event.persisted) controller.abort();
+      });
+      if (alone || locks === undefined) void run(controller.signal);
+      else void locks.request('flotilla-live', () => run(controller.signal));
+    },
+    read: (lastId, signal, on) => readSse(url, lastId, signal, on),
+    // A hidden tab gets no frames, but its lists must not be stale when it is shown: a timer stands in.
+    frame: (run) => {
+      if (document.hidden) setTimeout(run, 250);
+      else requestAnimationFrame(run);
+    },
+    wait: (ms, signal) =>
+      new Promise((resolve) => {
+        const timer = setTimeout(resolve, ms);
+        signal.addEventListener('abort', () => {
+          clearTimeout(timer);
+          resolve();
+        });
+        // Coming back online is a reason to try at once.
+        addEventListener('online', () => resolve(), { once: true });
+      }),
+  };
+}
+
+/** How often a list may be fetched again because something in it changed. */
+const REFETCH_MS = 2000;
+
+/** Gathers resources and hands each over at most once per REFETCH_MS: at once, then after the pause. */
+export class Throttle {
+  private readonly last = new Map<string, number>();
+  private readonly due = new Map<string, ReturnType<typeof setTimeout>>();
+
+  constructor(
+    private readonly run: (resource: string) => void,
+    private readonly every = REFETCH_MS,
+    private readonly now: () => number = () => Date.now(),
+  ) {}
+
+  hit(resource: string): void {
+    if (this.due.has(resource)) return;
+    const wait = Math.max(0, (this.last.get(resource) ?? -Infinity) + this.every - this.now());
+    const fire = (): void => {
+      this.due.delete(resource);
+      this.last.set(resource, this.now());
+      this.run(resource);
+    };
+    if (wait === 0) fire();
+    else this.due.set(resource, setTimeout(fire, wait));
+  }
+}
+
+let instance: Live | undefined;
+
+/** Set once, by `main.tsx`. */
+export function setLive(live: Live): void {
+  instance = live;
+}
+
+/** A row with what live events have changed since it was fetched at `fetchedAt` (Unix ms). */
+export function usePatched<T extends object>(resource: string, id: string | undefined, row: T, fetchedAt: number): T;
+export function usePatched<T extends object>(resource: string, id: string | undefined, row: T | undefined, fetchedAt: number): T | undefined;
+export function usePatched<T extends object>(resource: string, id: string | undefined, row: T | undefined, fetchedAt: number): T | undefined {
+  const [, render] = useState(0);
+  useEffect(() => (id === undefined ? undefined : instance?.watch(resource, id, () => render((version) => version + 1))), [resource, id]);
+  const patch = id === undefined ? undefined : instance?.patch(resource, id, fetchedAt);
+  return row === undefined || patch === undefined ? row : { ...row, ...patch };
+}

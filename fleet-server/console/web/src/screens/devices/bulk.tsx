@@ -1,0 +1,108 @@
+// What the selection bar does: tags on many devices, decommissioning many. Both run on the server as a job.
+import type { JSX } from 'preact';
+import { useEffect, useState } from 'preact/hooks';
+import { plural } from '../../lib/format';
+import type { Selection } from '../../lib/selection';
+import { selectedCount } from '../../lib/selection';
+import { quoteValue } from '../../lib/filter';
+import { cli, shellQuote } from '../../lib/shell';
+import { ConfirmDialog, Dialog } from '../../ui/dialog';
+import { Field, Form } from '../../ui/form';
+import { toast } from '../../ui/toast';
+import { target, useBulk } from './data';
+import type { BulkAction } from './data';
+
+export type BulkKind = 'tag' | 'decommission';
+
+/** One line for a filter; devices chosen one by one are a loop, because a filter cannot name several. */
+function line(action: BulkAction, selection: Selection, filter: string, total: number): string {
+  const whom = target(selection, filter);
+  const what =
+    action === 'decommission'
+      ? []
+      : [...Object.entries(action.tag.set ?? {}).map(([key, value]) => `${key}=${value}`), ...(action.tag.remove ?? []).flatMap((key) => ['--remove', key])];
+  const words = ['devices', action === 'decommission' ? 'decommission' : 'tag'];
+  if ('filter' in whom) return cli(...words, ...what, '--filter', whom.filter, '--expect', selectedCount(selection, total), '--yes');
+  const [only] = whom.ids;
+  if (whom.ids.length === 1 && only !== undefined) return cli(...words, ...what, '--filter', `id:${quoteValue(only)}`, '--expect', 1, '--yes');
+  return `for d in ${whom.ids.map(shellQuote).join(' ')}; do ${cli(...words, ...what)} --filter "id:$d" --expect 1 --yes; done`;
+}
+
+/** `site=oslo line=3 -old`: tags to set, and with a minus to remove. */
+export function parseTags(text: string): { set: Record<string, string>; remove: string[]; wrong?: string } {
+  const set: Record<string, string> = {};
+  const remove: string[] = [];
+  for (const word of text.split(/\s+/).filter((part) => part !== '')) {
+    if (word.startsWith('-') && word.length > 1) remove.push(word.slice(1));
+    else {
+      const at = word.indexOf('=');
+      if (at <= 0) return { set, remove, wrong: `${word}: write name=value, or -name to remove a tag` };
+      set[word.slice(0, at)] = word.slice(at + 1);
+    }
+  }
+  if (Object.keys(set).length + remove.length === 0) return { set, remove, wrong: 'Write at least one tag.' };
+  return { set, remove };
+}
+
+export function BulkDialogs({
+  kind,
+  selection,
+  filter,
+  total,
+  onClose,
+  onDone,
+}: {
+  kind: BulkKind | undefined;
+  selection: Selection;
+  filter: string;
+  total: number;
+  onClose(): void;
+  onDone(): void;
+}): JSX.Element {
+  const bulk = useBulk(filter, total);
+  const selected = selectedCount(selection, total);
+  const [tags, setTags] = useState('');
+  useEffect(() => {
+    if (kind === 'tag') setTags('');
+  }, [kind]);
+  const parsed = parseTags(tags);
+  const tag: BulkAction = { tag: { set: parsed.set, remove: parsed.remove } };
+  return (
+    <>
+      <Dialog open={kind === 'tag'} title={`Tag ${plural(selected, 'device')}`} onClose={onClose}>
+        <Form<'tags'>
+          send={`Tag ${plural(selected, 'device')}`}
+          onCancel={onClose}
+          cli={line(tag, selection, filter, total)}
+          validate={() => (parsed.wrong === undefined ? {} : { tags: parsed.wrong })}
+          onSend={async () => {
+            await bulk.mutateAsync({ selection, action: tag });
+            toast(`Tagging ${plural(selected, 'device')}`);
+            onDone();
+          }}
+        >
+          {(errors) => (
+            <Field label="Tags" help="name=value sets a tag, -name removes one; others stay." error={errors.tags}>
+              {(control) => <input {...control} class="input" placeholder="site=oslo -old" value={tags} onInput={(event) => setTags(event.currentTarget.value)} />}
+            </Field>
+          )}
+        </Form>
+      </Dialog>
+      <ConfirmDialog
+        open={kind === 'decommission'}
+        title={`Decommission ${plural(selected, 'device')}?`}
+        typed={String(selected)}
+        confirm="Decommission"
+        cli={line('decommission', selection, filter, total)}
+        onClose={onClose}
+        onConfirm={async () => {
+          await bulk.mutateAsync({ selection, action: 'decommission' });
+          toast(`Decommissioning ${plural(selected, 'device')}`);
+          onDone();
+        }}
+      >
+        <p>Their connections are cut and their certificates refused for good. This cannot be taken back.</p>
+      </ConfirmDialog>
+    </>
+  );
+}

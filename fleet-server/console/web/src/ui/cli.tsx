@@ -1,0 +1,68 @@
+// The same thing on the command line. Every action of the console shows its line; it is quoted for a POSIX shell.
+import type { JSX } from 'preact';
+import { useEffect, useState } from 'preact/hooks';
+import { shortDigest } from '../lib/format';
+import { Icon } from './icon';
+
+async function copyText(text: string): Promise<boolean> {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    // Without a secure context there is no clipboard API; a selection still copies.
+    const area = document.createElement('textarea');
+    area.value = text;
+    (document.querySelector('dialog[open]') ?? document.body).append(area);
+    area.select();
+    const done = document.execCommand('copy');
+    area.remove();
+    return done;
+  }
+}
+
+export function CopyButton({ text, label = 'Copy' }: { text: string; label?: string }): JSX.Element {
+  const [state, setState] = useState<'idle' | 'done' | 'failed'>('idle');
+  useEffect(() => {
+    if (state === 'idle') return undefined;
+    const timer = setTimeout(() => setState('idle'), 1600);
+    return () => clearTimeout(timer);
+  }, [state]);
+  const says = state === 'done' ? 'Copied' : state === 'failed' ? 'Select it and copy by hand' : label;
+  return (
+    <button
+      type="button"
+      class="copy"
+      aria-label={says}
+      title={says}
+      onClick={async (event) => {
+        event.stopPropagation();
+        setState((await copyText(text)) ? 'done' : 'failed');
+      }}
+    >
+      <Icon name={state === 'done' ? 'check' : 'copy'} size={14} />
+    </button>
+  );
+}
+
+/** `<CliLine line={cli('devices', 'show', id)} />`, with `cli` from lib/shell. */
+export function CliLine({ line, label }: { line: string; label?: string }): JSX.Element {
+  return (
+    <div class="cli" role="group" aria-label={label ?? 'Command line'}>
+      <span class="cli-prompt" aria-hidden="true">
+        $
+      </span>
+      <code>{line}</code>
+      <CopyButton text={line} label="Copy the command" />
+    </div>
+  );
+}
+
+/** A digest, id or key: shortened, whole in the tooltip, copied whole. */
+export function Code({ value, short = true, label = 'Copy' }: { value: string; short?: boolean; label?: string }): JSX.Element {
+  return (
+    <span class="code">
+      <code title={value}>{short ? shortDigest(value) : value}</code>
+      <CopyButton text={value} label={`${label}: ${value}`} />
+    </span>
+  );
+}

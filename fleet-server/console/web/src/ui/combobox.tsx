@@ -1,0 +1,292 @@
+// A text input with a list of suggestions below it (WAI-ARIA combobox, list autocomplete). FilterInput is the one for lists;
+// ComboBox chooses one of many options, found on the server or here.
+import type { JSX, RefObject } from 'preact';
+import { useEffect, useMemo, useRef, useState } from 'preact/hooks';
+import type { Field, Suggestion } from '../lib/filter';
+import { problems, suggest } from '../lib/filter';
+import { useShortcuts } from '../lib/keys';
+import { useUid } from '../lib/hooks';
+import { placePopover } from './menu';
+import { KeyHint } from './text';
+
+interface Option {
+  key: string;
+  label: string;
+  help?: string | undefined;
+}
+
+function Listbox({
+  id,
+  options,
+  active,
+  anchor,
+  onChoose,
+  label,
+}: {
+  id: string;
+  options: readonly Option[];
+  active: number;
+  anchor: RefObject<HTMLElement>;
+  onChoose(index: number): void;
+  label: string;
+}): JSX.Element {
+  const ref = useRef<HTMLDivElement>(null);
+  useEffect(() => {
+    const list = ref.current;
+    if (list === null || anchor.current === null) return;
+    if (options.length === 0) {
+      if (list.matches(':popover-open')) list.hidePopover();
+      return;
+    }
+    if (!list.matches(':popover-open')) list.showPopover();
+    placePopover(anchor.current, list, 'start');
+  }, [options, anchor]);
+  useEffect(() => {
+    ref.current?.querySelector('[aria-selected=true]')?.scrollIntoView({ block: 'nearest' });
+  }, [active]);
+  return (
+    <div ref={ref} id={id} popover="manual" class="popover listbox" role="listbox" aria-label={label}>
+      {options.map((option, index) => (
+        <div
+          key={option.key}
+          id={`${id}-${index}`}
+          role="option"
+          aria-selected={index === active}
+          onPointerDown={(event) => {
+            event.preventDefault();
+            onChoose(index);
+          }}
+        >
+          <bdi>{option.label}</bdi>
+          {option.help === undefined ? null : <span class="muted">{option.help}</span>}
+        </div>
+      ))}
+    </div>
+  );
+}
+
+/** Keys of an open list. Gives the new active index, `'choose'`, `'close'` or nothing. */
+function listKey(event: KeyboardEvent, active: number, length: number): number | 'choose' | 'close' | undefined {
+  if (length === 0) return undefined;
+  if (event.key === 'ArrowDown') return (active + 1) % length;
+  if (event.key === 'ArrowUp') return (active - 1 + length) % length;
+  if ((event.key === 'Enter' || event.key === 'Tab') && active >= 0) return 'choose';
+  if (event.key === 'Escape') return 'close';
+  return undefined;
+}
+
+/** The filter of a list: `/` jumps to it, fields and values are suggested, mistakes are said below it. */
+export function FilterInput({
+  value,
+  onChange,
+  fields,
+  label,
+  placeholder,
+}: {
+  value: string;
+  onChange(text: string): void;
+  fields: readonly Field[];
+  label: string;
+  placeholder: string;
+}): JSX.Element {
+  const input = useRef<HTMLInputElement>(null);
+  const [open, setOpen] = useState(false);
+  const [active, setActive] = useState(-1);
+  const [caret, setCaret] = useState(0);
+  const [draft, setDraft] = useState(value);
+  // What was typed and has not come back as `value` yet: somebody who types fast is ahead of the address.
+  const sent = useRef<string[]>([]);
+  const id = useUid('filter');
+  useEffect(() => {
+    const at = sent.current.lastIndexOf(value);
+    if (at >= 0) {
+      sent.current = sent.current.slice(at + 1);
+      return;
+    }
+    // From outside: a saved view, Back.
+    sent.current = [];
+    setDraft(value);
+  }, [value]);
+  useShortcuts(
+    () => [
+      {
+        keys: '/',
+        label: 'Filter the list',
+        group: 'List',
+        run: () => {
+          input.current?.focus();
+          input.current?.select();
+        },
+      },
+    ],
+    [],
+  );
+  const options: Suggestion[] = useMemo(() => (open ? suggest(draft, caret, fields) : []), [open, draft, caret, fields]);
+  const wrong = problems(draft)[0];
+  const change = (text: string): void => {
+    setDraft(text);
+    if (text !== value) sent.current.push(text);
+    onChange(text);
+  };
+  const choose = (index: number): void => {
+    const chosen = options[index];
+    if (chosen === undefined) return;
+    const text = draft.slice(0, chosen.from) + chosen.insert + draft.slice(chosen.to).trimStart();
+    change(text);
+    const at = chosen.from + chosen.insert.length;
+    setCaret(at);
+    setActive(-1);
+    requestAnimationFrame(() => input.current?.setSelectionRange(at, at));
+  };
+  return (
+    <div class="filter">
+      <div class="filter-box">
+        <input
+          ref={input}
+          type="search"
+          class="input"
+          role="combobox"
+          aria-label={label}
+          aria-expanded={options.length > 0}
+          aria-controls={id}
+          aria-autocomplete="list"
+          aria-activedescendant={active >= 0 ? `${id}-${active}` : undefined}
+          aria-invalid={wrong === undefined ? undefined : 'true'}
+          aria-describedby={wrong === undefined ? undefined : `${id}-wrong`}
+          placeholder={placeholder}
+          autocomplete="off"
+          spellcheck={false}
+          value={draft}
+          onFocus={() => setOpen(true)}
+          onBlur={() => {
+            setOpen(false);
+            setActive(-1);
+          }}
+          onInput={(event) => {
+            setCaret(event.currentTarget.selectionStart ?? 0);
+            setActive(-1);
+            setOpen(true);
+            change(event.currentTarget.value);
+          }}
+          onClick={(event) => {
+            setCaret(event.currentTarget.selectionStart ?? 0);
+            setOpen(true);
+          }}
+          onKeyDown={(event) => {
+            const key = listKey(event, active, options.length);
+            if (key === 'choose') {
+              event.preventDefault();
+              choose(active);
+            } else if (key === 'close') {
+              event.preventDefault();
+              setOpen(false);
+              setActive(-1);
+            } else if (key !== undefined) {
+              event.preventDefault();
+              setActive(key);
+            } else if (event.key === 'Escape') {
+              event.preventDefault();
+              if (draft !== '') change('');
+              else input.current?.blur();
+            } else if (event.key === 'Enter') {
+              setOpen(false);
+              // From the filter straight into the rows.
+              document.querySelector<HTMLElement>('[role=grid]')?.focus();
+            }
+          }}
+        />
+        {draft === '' ? <KeyHint keys="/" /> : null}
+      </div>
+      {wrong === undefined ? null : (
+        <p id={`${id}-wrong`} class="field-error">
+          {wrong.message}
+        </p>
+      )}
+      <Listbox id={id} options={options.map((option) => ({ key: option.label, label: option.label, help: option.help }))} active={active} anchor={input} onChoose={choose} label="Suggestions" />
+    </div>
+  );
+}
+
+export interface Choice {
+  value: string;
+  label: string;
+  help?: string;
+}
+
+/** One of many: types to narrow. `onSearch` when the server does the narrowing. */
+export function ComboBox({
+  id: given,
+  value,
+  options,
+  onChange,
+  onSearch,
+  placeholder,
+  label,
+}: {
+  id?: string;
+  value: string;
+  options: readonly Choice[];
+  onChange(value: string): void;
+  onSearch?(text: string): void;
+  placeholder?: string;
+  label?: string;
+}): JSX.Element {
+  const input = useRef<HTMLInputElement>(null);
+  const own = useUid('combo');
+  const [text, setText] = useState<string | undefined>(undefined);
+  const [active, setActive] = useState(-1);
+  const shownOptions = useMemo(() => {
+    if (text === undefined) return [];
+    const wanted = text.toLowerCase();
+    return options.filter((option) => onSearch !== undefined || option.label.toLowerCase().includes(wanted)).slice(0, 50);
+  }, [text, options, onSearch]);
+  const selected = options.find((option) => option.value === value);
+  const choose = (index: number): void => {
+    const chosen = shownOptions[index];
+    if (chosen === undefined) return;
+    onChange(chosen.value);
+    setText(undefined);
+    setActive(-1);
+  };
+  return (
+    <>
+      <input
+        ref={input}
+        id={given}
+        class="input"
+        role="combobox"
+        aria-label={label}
+        aria-expanded={shownOptions.length > 0}
+        aria-controls={own}
+        aria-autocomplete="list"
+        aria-activedescendant={active >= 0 ? `${own}-${active}` : undefined}
+        placeholder={placeholder}
+        autocomplete="off"
+        spellcheck={false}
+        value={text ?? selected?.label ?? value}
+        onFocus={() => {
+          setText('');
+          onSearch?.('');
+        }}
+        onBlur={() => {
+          setText(undefined);
+          setActive(-1);
+        }}
+        onInput={(event) => {
+          setText(event.currentTarget.value);
+          setActive(0);
+          onSearch?.(event.currentTarget.value);
+        }}
+        onKeyDown={(event) => {
+          const key = listKey(event, active, shownOptions.length);
+          if (key === undefined) return;
+          if (event.key !== 'Tab') event.preventDefault();
+          if (key === 'choose') choose(active);
+          else if (key === 'close') setText(undefined);
+          else setActive(key);
+        }}
+      />
+      <Listbox id={own} options={shownOptions.map((option) => ({ key: option.value, label: option.label, help: option.help }))} active={active} anchor={input} onChoose={choose} label={label ?? 'Options'} />
+    </>
+  );
+}
