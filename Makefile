@@ -10,7 +10,7 @@ ONCE ?=
 VENV := .venv
 RAN := $(VENV)/.requirements-installed
 
-.PHONY: help build demo clean-demo test deny machete oracles footprint fuzz
+.PHONY: help build demo clean-demo test deny machete oracles agent footprint fuzz openapi
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,7 +24,9 @@ demo: build ## the whole loop on real data; DATA=motions|digits, ONCE=1 exits 0 
 clean-demo: ## removes what the demo left behind
 	rm -rf demo-run
 
-test: $(RAN) ## everything that CI runs, stage by stage, with the minutes of each
+test: ## everything that CI runs, stage by stage, with the minutes of each
+	tests/prerequisites.sh
+	$(MAKE) --no-print-directory $(RAN)
 	tests/stages.sh
 
 # cargo-deny's advisory database lives in a git repository that is not reachable everywhere. Licences, bans and sources
@@ -50,6 +52,23 @@ $(RAN): tests/oracles/requirements.txt
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps -r $<
 	$(VENV)/bin/pip check
 	touch $@
+
+# The console's typed client is made from the document, where the console's packages are installed.
+WEB := fleet-server/console/web
+openapi: build ## fleet-server/openapi.json, and the console's types from it
+	"$(TARGET_DIR)/debug/fleet-server" openapi >fleet-server/openapi.json
+	@if [ -x "$(WEB)/node_modules/.bin/openapi-typescript" ]; then \
+		"$(WEB)/node_modules/.bin/openapi-typescript" fleet-server/openapi.json -o "$(WEB)/src/lib/api.d.ts"; \
+	elif [ -d "$(WEB)" ]; then \
+		echo "api.d.ts NOT made: run 'npm ci' in $(WEB) first"; \
+	fi
+
+# Nothing unwinds in this profile, so that unwind tables would only be carried along; packed relocations need glibc 2.36.
+DEVICE_RUSTFLAGS := -C force-unwind-tables=no -C link-arg=-Wl,-z,pack-relative-relocs
+HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+agent: ## the agent as it is shipped: small, stripped, for this machine's kind of processor
+	RUSTFLAGS="$(DEVICE_RUSTFLAGS)" cargo build --locked --profile device --target $(HOST) -p fleet-agent
+	@echo "$(TARGET_DIR)/$(HOST)/device/fleet-agent"
 
 footprint: ## size of the agent as it is shipped, and its memory without a model
 	tests/footprint.sh

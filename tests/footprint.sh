@@ -4,8 +4,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-cargo build --locked --release -p fleet-agent
-agent="${CARGO_TARGET_DIR:-target}/release/fleet-agent"
+make --no-print-directory agent
+host=$(rustc -vV | sed -n 's/^host: //p')
+agent="${CARGO_TARGET_DIR:-target}/$host/device/fleet-agent"
 bytes=$(stat -c %s "$agent")
 awk "BEGIN { printf \"figure agent_binary %.2f MB\n\", $bytes / 1000000 }"
 

@@ -1,7 +1,8 @@
 //! The REST API for people and their tools: one file per resource, each with its routes, handlers and rules. Bodies stand
 //! in `flotilla-api-types`.
 //!
-//! Every route is in the OpenAPI document at `/openapi.json`. Nothing but `/livez` and `/readyz` is open.
+//! Every route is in the OpenAPI document at `/openapi.json`. Nothing but `/livez`, `/readyz`, signing in and the console's
+//! files is open.
 
 pub mod auth;
 pub mod error;
@@ -9,26 +10,33 @@ pub mod extract;
 pub mod idempotency;
 
 mod audit;
+mod console;
 mod datasets;
 mod devices;
 mod docs;
 mod drift;
+mod events;
 mod health;
 mod jobs;
 mod labels;
 mod models;
+mod operations;
+mod overview;
 mod rollouts;
 mod runs;
+mod sessions;
+mod stopping;
 mod tokens;
 mod trust;
 
-use axum::{Extension, Router};
+use axum::{Extension, Router, middleware};
 use utoipa::OpenApi as _;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::api::docs::BearerToken;
 use crate::app::App;
 use crate::broker::BrokerHandle;
+use crate::tasks::Shutdown;
 
 /// The document's frame; paths and schemas come from the routes.
 #[derive(utoipa::OpenApi)]
@@ -40,10 +48,12 @@ struct Document;
 
 /// Every documented route, and the document.
 pub fn documented() -> (Router<App>, utoipa::openapi::OpenApi) {
-    OpenApiRouter::with_openapi(Document::openapi())
+    let (routes, mut document) = OpenApiRouter::with_openapi(Document::openapi())
         .nest("/api/v1", resources())
         .merge(health::routes())
-        .split_for_parts()
+        .split_for_parts();
+    operations::annotate(&mut document);
+    (routes, document)
 }
 
 fn resources() -> OpenApiRouter<App> {
@@ -52,26 +62,45 @@ fn resources() -> OpenApiRouter<App> {
         .merge(datasets::routes())
         .merge(devices::routes())
         .merge(drift::routes())
+        .merge(events::routes())
         .merge(jobs::routes())
         .merge(labels::routes())
         .merge(models::routes())
+        .merge(overview::routes())
         .merge(rollouts::routes())
         .merge(runs::routes())
+        .merge(sessions::routes())
         .merge(tokens::routes())
         .merge(trust::routes())
 }
 
+/// What the API reaches besides [`App`].
+#[derive(Debug, Clone)]
+pub struct Around {
+    pub broker: BrokerHandle,
+    pub metrics: Metrics,
+    pub url: PublicUrl,
+    /// Ends event streams, which end by nothing else.
+    pub shutdown: Shutdown,
+}
+
 /// The whole API behind authentication.
-pub fn router(app: App, broker: BrokerHandle, metrics: Metrics) -> Router {
+pub fn router(app: App, around: Around) -> Router {
     let (routes, document) = documented();
     let routes = routes
         .merge(docs::routes(document))
-        .merge(health::metrics_route(metrics))
-        .layer(Extension(broker));
-    auth::protect(routes, app.clone()).with_state(app)
+        .merge(health::metrics_route(around.metrics))
+        .layer(Extension(around.broker))
+        .layer(Extension(around.url))
+        .layer(Extension(around.shutdown));
+    auth::protect(routes, app.clone())
+        .layer(middleware::from_fn_with_state(app.clone(), stopping::cut_short))
+        .layer(middleware::from_fn(console::serve))
+        .with_state(app)
 }
 
 pub use health::Metrics;
+pub use sessions::{PublicUrl, make_link};
 
 /// Clamps a page's size.
 pub(crate) fn page_limit(asked: Option<u32>) -> u32 {

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
-use flotilla_protocol::ids::{DeviceId, FleetId, JobId, RolloutId};
-use tokio::sync::broadcast;
+use flotilla_protocol::ids::{DeviceId, FleetId, JobId, RolloutId, RunId};
+use tokio::sync::{broadcast, watch};
 
 use crate::blobs::Blobs;
+use crate::events::EventHub;
+use crate::imports::Imports;
 use crate::store::Db;
 
 /// Something that others may be waiting for. News is a hint: whoever gets it reads the database.
@@ -23,43 +25,108 @@ pub enum Change {
     Samples,
     /// A `Head` was signed.
     Head,
+    /// A device's counts or judgement changed.
+    Telemetry(DeviceId),
+    Run(RunId),
+    /// A device is out of the fleet: it is to be disconnected.
+    Decommissioned(DeviceId),
+    /// A session was opened or closed.
+    Session(String),
+    /// The audit log grew.
+    Audit,
 }
 
 /// Tells whoever waits that something changed. A slow listener loses news and is told so, which it takes as "anything may
 /// have changed"; nobody is held up.
 #[derive(Debug, Clone)]
-pub struct Changes(broadcast::Sender<Change>);
+pub struct Changes {
+    news: broadcast::Sender<Change>,
+    events: EventHub,
+    stopping: watch::Sender<bool>,
+}
 
 impl Default for Changes {
     fn default() -> Self {
-        Self(broadcast::Sender::new(1024))
+        Self {
+            news: broadcast::Sender::new(4096),
+            events: EventHub::default(),
+            stopping: watch::Sender::new(false),
+        }
     }
 }
 
 impl Changes {
     pub fn tell(&self, change: Change) {
         // An error means that nobody listens, which is fine.
-        drop(self.0.send(change));
+        drop(self.news.send(change));
     }
 
     pub fn listen(&self) -> Listener {
-        Listener(self.0.subscribe())
+        Listener {
+            news: self.news.subscribe(),
+            stopping: self.stopping.subscribe(),
+        }
     }
+
+    /// The server stops: whoever listens hears that there will be no more news, and answers what it knows.
+    pub fn stop(&self) {
+        self.stopping.send_replace(true);
+    }
+
+    /// Resolves when the server stops.
+    pub async fn stopped(&self) {
+        let mut stopping = self.stopping.subscribe();
+        // An error means that the sender is gone, which is a stop as well.
+        let stopped = stopping.wait_for(|stop| *stop).await;
+        drop(stopped);
+    }
+
+    /// The same as numbered events, for those who follow from outside.
+    pub fn events(&self) -> EventHub {
+        self.events.clone()
+    }
+}
+
+/// What a listener hears.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum News {
+    Change(Change),
+    /// Some was missed: anything may have changed.
+    Lost,
+    /// The server is going away.
+    Closed,
 }
 
 /// One listener's queue of news.
 #[derive(Debug)]
-pub struct Listener(broadcast::Receiver<Change>);
+pub struct Listener {
+    news: broadcast::Receiver<Change>,
+    stopping: watch::Receiver<bool>,
+}
 
 impl Listener {
+    /// The next news, whatever it is.
+    pub async fn next(&mut self) -> News {
+        let news = tokio::select! {
+            biased;
+            _ = self.stopping.wait_for(|stop| *stop) => return News::Closed,
+            news = self.news.recv() => news,
+        };
+        match news {
+            Ok(change) => News::Change(change),
+            Err(broadcast::error::RecvError::Lagged(_)) => News::Lost,
+            Err(broadcast::error::RecvError::Closed) => News::Closed,
+        }
+    }
+
     /// Waits for news that `wanted` accepts; lost news counts as wanted. `false` when the server is going away.
     pub async fn wait_for(&mut self, wanted: impl Fn(&Change) -> bool) -> bool {
         loop {
-            match self.0.recv().await {
-                Ok(change) if wanted(&change) => return true,
-                Ok(_) => {}
-                Err(broadcast::error::RecvError::Lagged(_)) => return true,
-                Err(broadcast::error::RecvError::Closed) => return false,
+            match self.next().await {
+                News::Change(change) if wanted(&change) => return true,
+                News::Change(_) => {}
+                News::Lost => return true,
+                News::Closed => return false,
             }
         }
     }
@@ -89,4 +156,22 @@ pub struct App {
     pub changes: Changes,
     /// Where uploads are kept until they are parsed.
     pub upload_dir: Arc<std::path::Path>,
+    /// The imports that run in this process.
+    pub imports: Imports,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn whoever_listens_hears_of_the_stop() {
+        let changes = Changes::default();
+        let mut before = changes.listen();
+        let waiting = before.wait_for(|_| true);
+        changes.stop();
+        assert!(!waiting.await);
+        assert_eq!(changes.listen().next().await, News::Closed);
+        changes.stopped().await;
+    }
 }

@@ -13,20 +13,23 @@ mod inbound;
 mod outbound;
 mod presence;
 mod server;
+#[cfg(test)]
+mod tests;
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use flotilla_protocol::ids::DeviceId;
 
-use crate::app::App;
+use crate::app::{App, Change, News};
 use crate::ca::ServerCertificate;
 use crate::director::Director;
 use crate::files::FileError;
 use crate::refusals::Refusals;
 use crate::store::{StoreError, devices};
-use crate::tasks::Tasks;
+use crate::tasks::{Shutdown, Tasks};
 
 use active::ActiveDevices;
 use auth::Gate;
@@ -155,6 +158,38 @@ impl BrokerHandle {
     pub async fn cut_off(&self, device: &DeviceId) {
         self.active.expel(device);
         self.kick(device).await;
+    }
+
+    /// Cuts off devices that others take out of the fleet, until the server stops.
+    pub async fn evict(self, app: App, mut shutdown: Shutdown) {
+        let mut news = app.changes.listen();
+        loop {
+            let told = tokio::select! {
+                () = shutdown.wait() => return,
+                told = news.next() => told,
+            };
+            match told {
+                News::Change(Change::Decommissioned(device)) => self.cut_off(&device).await,
+                News::Change(_) => {}
+                News::Lost => {
+                    // Whoever is known here and may not connect any more was missed.
+                    if let Err(error) = self.cut_off_missed(&app).await {
+                        tracing::error!(%error, "decommissioned devices may still be connected");
+                    }
+                }
+                News::Closed => return,
+            }
+        }
+    }
+
+    async fn cut_off_missed(&self, app: &App) -> Result<(), StoreError> {
+        let active: BTreeSet<DeviceId> = devices::active(&app.db).await?.into_iter().map(|(id, _)| id).collect();
+        for device in self.active.known() {
+            if !active.contains(&device) {
+                self.cut_off(&device).await;
+            }
+        }
+        Ok(())
     }
 
     /// Disconnects a device; it may connect again.

@@ -73,6 +73,10 @@ pub struct Config {
     /// The name by which devices reach this server; it stands in the server's certificate.
     pub host: String,
     pub listen: Listen,
+    /// How browsers reach `listen.api`, where a TLS proxy stands in front: `https://fleet.example`. Sign-in links begin
+    /// with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub public_url: Option<String>,
     #[serde(default)]
     pub log: LogFormat,
     /// Seconds that a clean stop may take.
@@ -98,6 +102,14 @@ impl Config {
         if config.data_dir.is_relative() {
             let folder = path.parent().unwrap_or(Path::new("."));
             config.data_dir = folder.join(&config.data_dir);
+        }
+        if let Some(url) = &config.public_url
+            && !(url.starts_with("https://") || url.starts_with("http://"))
+        {
+            return Err(ConfigError::Invalid {
+                path: path.to_owned(),
+                why: format!("public_url = '{url}' begins with neither https:// nor http://"),
+            });
         }
         if !config.listen.api.ip().is_loopback() {
             return Err(ConfigError::Invalid {

@@ -8,17 +8,19 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, State};
 use axum::http::header;
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
-use axum_server::tls_rustls::RustlsConfig;
+use axum::{Extension, Router};
+use axum_server::Handle;
+use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use flotilla_protocol::codec::{self, MAX_DOCUMENT_BYTES};
 use flotilla_protocol::enroll::{ENROL_PATH, EnrolRequest, EnrolResponse, Enrolment};
 use flotilla_protocol::ids::{DeviceId, Digest, FleetId};
+use flotilla_protocol::text;
 use flotilla_protocol::trust::{Authority, DeviceFacts, Envelope, Role, TrustError, Verified, verify};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -29,6 +31,7 @@ use crate::api::error::ApiError;
 use crate::api::extract::Json;
 use crate::app::{App, Change};
 use crate::ca::{Ca, CaError, DeviceCertificate, ServerCertificate};
+use crate::listener::{self, Bounded, Limits};
 use crate::refusals::Refusals;
 use crate::store::tokens::{self, ClaimError};
 use crate::store::{self, StoreError, devices};
@@ -37,6 +40,15 @@ use crate::{audit, clock};
 
 /// A request for enrolment is some kilobytes.
 const MAX_BODY_BYTES: usize = 64 * 1024;
+/// What strangers may hold. Devices enrol once, and then speak over the broker.
+const LIMITS: Limits = Limits {
+    connections: 1024,
+    per_address: 128,
+    headers: Duration::from_secs(10),
+};
+/// For a request, from its headers to its answer.
+const REQUEST: Duration = Duration::from_secs(30);
+const HANDSHAKE: Duration = Duration::from_secs(10);
 /// For requests under way when the server stops.
 const DRAIN: Duration = Duration::from_secs(3);
 /// X25519.
@@ -91,11 +103,12 @@ impl From<EnrolError> for ApiError {
     fn from(error: EnrolError) -> Self {
         let detail = error.to_string();
         match error {
+            EnrolError::Store(error) | EnrolError::Token(ClaimError::Store(error)) => error.into(),
             _ if error.is_internal() => Self::Internal(detail),
             EnrolError::Taken(_) | EnrolError::Decommissioned(_) | EnrolError::KeyTaken => Self::Conflict(detail),
             EnrolError::Token(_) => Self::Forbidden(format!("enrol a device: {detail}")),
             EnrolError::Certificate(_) | EnrolError::Signature(_) | EnrolError::OtherRequest => Self::refused(detail),
-            EnrolError::Malformed(_) | EnrolError::Store(_) => Self::invalid(detail),
+            EnrolError::Malformed(_) => Self::invalid(detail),
         }
     }
 }
@@ -122,32 +135,28 @@ pub async fn spawn(
     let tls = RustlsConfig::from_config(Arc::new(tls_config(&ca, certificate)?));
     let refusals = Refusals::start(app.db.clone(), tasks);
     let routes = router(Api { app, ca, refusals });
-    let handle = axum_server::Handle::<SocketAddr>::new();
-    let server = axum_server::from_tcp_rustls(listener, tls)?.handle(handle.clone());
-    let mut shutdown = tasks.shutdown();
-    tasks.spawn("device-api", async move {
-        let serving = server.serve(routes.into_make_service());
-        tokio::pin!(serving);
-        let served = tokio::select! {
-            served = &mut serving => served,
-            () = shutdown.wait() => {
-                handle.graceful_shutdown(Some(DRAIN));
-                serving.await
-            }
-        };
-        if let Err(error) = served {
-            tracing::error!(%error, "the device API's listener failed");
-        }
-    });
+    let handle = Handle::new();
+    let acceptor = RustlsAcceptor::new(tls)
+        .handshake_timeout(HANDSHAKE)
+        .acceptor(Bounded::new(LIMITS));
+    let server = axum_server::from_tcp(listener)?.acceptor(acceptor);
+    let serving =
+        listener::prepared(server, &LIMITS, &handle).serve(routes.into_make_service_with_connect_info::<SocketAddr>());
+    let shutdown = tasks.shutdown();
+    tasks.spawn(
+        "device-api",
+        listener::until_stopped("device-api", serving, handle, DRAIN, shutdown),
+    );
     Ok(())
 }
 
 fn router(api: Api) -> Router {
-    Router::new()
+    let routes = Router::new()
         .route(ENROL_PATH, post(enrol))
         .route("/v1/ca", get(ca_certificate))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
-        .with_state(api)
+        .with_state(api);
+    listener::within(routes, REQUEST)
 }
 
 /// TLS with the process's crypto provider; a client certificate is asked for and may be left out.
@@ -173,7 +182,7 @@ fn tls_config(ca: &Ca, certificate: &ServerCertificate) -> Result<ServerConfig, 
         .with_client_cert_verifier(clients)
         .with_single_cert(chain, key)
         .map_err(|why| refused("the server's certificate", &why))?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
 }
 
@@ -184,13 +193,16 @@ async fn ca_certificate(State(api): State<Api>) -> impl IntoResponse {
     )
 }
 
-async fn enrol(State(api): State<Api>, Json(request): Json<EnrolRequest>) -> Result<Json<EnrolResponse>, ApiError> {
+async fn enrol(
+    State(api): State<Api>,
+    peer: Option<Extension<ConnectInfo<SocketAddr>>>,
+    Json(request): Json<EnrolRequest>,
+) -> Result<Json<EnrolResponse>, ApiError> {
     match api.enrol(&request, clock::now_ms()).await {
         Ok(response) => Ok(Json(response)),
         Err(error) => {
             if !error.is_internal() {
-                api.refusals
-                    .tell("enrolment.refused", "device-api", [("reason", error.to_string())]);
+                api.refused(&request, peer.map(|Extension(ConnectInfo(peer))| peer), &error);
             }
             Err(error.into())
         }
@@ -198,10 +210,44 @@ async fn enrol(State(api): State<Api>, Json(request): Json<EnrolRequest>) -> Res
 }
 
 impl Api {
+    /// Whose budget it is must not be for the sender to choose: it is the address's, not the device's that is claimed.
+    fn refused(&self, request: &EnrolRequest, peer: Option<SocketAddr>, error: &EnrolError) {
+        let who = peer.map_or_else(
+            || "address:unknown".to_owned(),
+            |peer| format!("address:{}", listener::network(peer.ip())),
+        );
+        let claimed =
+            claimed(request).map_or_else(|_why| "(unreadable)".to_owned(), |(_, asked)| asked.device.to_string());
+        let detail = [
+            ("reason", error.to_string()),
+            (
+                "peer",
+                peer.map_or_else(|| "unknown".to_owned(), |peer| peer.to_string()),
+            ),
+            ("device", claimed.clone()),
+        ];
+        self.refusals
+            .tell_of("enrolment.refused", &who, format!("device:{claimed}"), detail);
+    }
+
+    /// What is cheap comes first, and what tells a stranger nothing: the token, then the signature, then who is known. Only
+    /// then is anything signed.
     async fn enrol(&self, request: &EnrolRequest, now: i64) -> Result<EnrolResponse, EnrolError> {
-        let enrolment = read(request, self.app.fleet.id)?;
-        let certificate = self.ca.sign_csr(&request.csr_pem, &enrolment.device, now)?;
         let token = tokens::hash_token(&request.claim_token);
+        let good = tokens::check_claim(&self.app.db, &token, now).await;
+        if let Err(unusable @ (ClaimError::Unknown | ClaimError::Store(_))) = good {
+            return Err(unusable.into());
+        }
+        let enrolment = read(request, self.app.fleet.id)?;
+        let known = devices::identity(self.app.db.read(), &enrolment.device).await?;
+        let again = known.as_ref().map(|known| check_known(known, &enrolment));
+        // A token that is used up or has lapsed is good for the device that came with it before, and for nothing else: nobody
+        // else learns which names there are.
+        if !matches!(again, Some(Ok(()))) {
+            good?;
+        }
+        again.transpose()?;
+        let certificate = self.ca.sign_csr(&request.csr_pem, &enrolment.device, now)?;
         let mut tx = self.app.db.begin().await?;
         let event = if let Some(known) = devices::identity(&mut *tx, &enrolment.device).await? {
             check_known(&known, &enrolment)?;
@@ -268,26 +314,31 @@ async fn insert(
 /// Its times are not judged: a new device may not know the time, and a replay brings nothing but a certificate for the
 /// device's own TLS key.
 fn read(request: &EnrolRequest, fleet: FleetId) -> Result<Verified<Enrolment>, EnrolError> {
-    let malformed = |why: &dyn std::fmt::Display| EnrolError::Malformed(why.to_string());
-    let bytes = BASE64.decode(&request.enrolment).map_err(|why| malformed(&why))?;
-    let envelope = Envelope::decode(&bytes).map_err(|why| malformed(&why))?;
-    let claimed: Enrolment =
-        codec::from_slice(envelope.payload(), MAX_DOCUMENT_BYTES).map_err(|why| malformed(&why))?;
+    let (bytes, claimed) = claimed(request)?;
     let authority = Authority::single(Role::Device, claimed.signing_key);
     let enrolment: Verified<Enrolment> = verify(&bytes, &authority, fleet).map_err(EnrolError::Signature)?;
     if enrolment.csr_digest != Digest::of(request.csr_pem.as_bytes()) {
         return Err(EnrolError::OtherRequest);
     }
     if enrolment.wrapping_key.len() != WRAPPING_KEY_BYTES {
-        return Err(malformed(&"the wrapping key is not 32 bytes"));
+        return Err(EnrolError::Malformed("the wrapping key is not 32 bytes".to_owned()));
     }
     check_facts(&enrolment.facts)?;
     Ok(enrolment)
 }
 
+/// What the request says of itself, unproved, and the bytes in which it does.
+fn claimed(request: &EnrolRequest) -> Result<(Vec<u8>, Enrolment), EnrolError> {
+    let malformed = |why: &dyn std::fmt::Display| EnrolError::Malformed(why.to_string());
+    let bytes = BASE64.decode(&request.enrolment).map_err(|why| malformed(&why))?;
+    let envelope = Envelope::decode(&bytes).map_err(|why| malformed(&why))?;
+    let claimed = codec::from_slice(envelope.payload(), MAX_DOCUMENT_BYTES).map_err(|why| malformed(&why))?;
+    Ok((bytes, claimed))
+}
+
 fn check_facts(facts: &DeviceFacts) -> Result<(), EnrolError> {
     for fact in [&facts.hardware_class, &facts.arch, &facts.agent_version] {
-        if fact.chars().count() > MAX_FACT_CHARS || fact.chars().any(char::is_control) {
+        if fact.chars().count() > MAX_FACT_CHARS || fact.chars().any(text::is_deceptive) {
             return Err(EnrolError::Malformed(format!(
                 "a fact is longer than {MAX_FACT_CHARS} printable characters"
             )));

@@ -318,7 +318,7 @@ fn update_policy(spec: Option<&CreateRollout>) -> UpdatePolicy {
     UpdatePolicy {
         soak_ms: u64::try_from(soak.as_millis()).unwrap_or(u64::MAX),
         max_error_permille: spec.map_or(10, |spec| spec.max_error_permille),
-        start_spread_ms: 0,
+        start_spread_ms: spec.map_or(0, |spec| spec.start_spread_s.saturating_mul(1000)),
         deadline: 0,
         max_bytes_per_s: spec.map_or(0, |spec| spec.max_bytes_per_s),
     }
@@ -407,7 +407,8 @@ mod tests {
             blob,
             chunk_list: None,
         };
-        let spec = serde_json::json!({"model_version": ModelVersionId::new(Uuid::nil()), "soak_s": soak_s});
+        let spec = serde_json::json!({"model_version": ModelVersionId::new(Uuid::nil()), "soak_s": soak_s,
+            "start_spread_s": 30});
         DesiredTarget {
             device: DeviceId::new("a").unwrap(),
             slot: SlotName::new(slot).unwrap(),
@@ -439,8 +440,12 @@ mod tests {
             (1, 1, 4)
         );
         assert_eq!(
-            (desired.update.soak_ms, desired.telemetry.bundle_interval_ms),
-            (3000, 5000)
+            (
+                desired.update.soak_ms,
+                desired.update.start_spread_ms,
+                desired.telemetry.bundle_interval_ms
+            ),
+            (3000, 30_000, 5000)
         );
         let mut again = device(Some(envelope.clone()), 1);
         again.report_counter = 9;

@@ -2,8 +2,8 @@
 
 pub mod authz;
 pub mod dataset;
+pub mod device_filter;
 pub mod drift;
-pub mod expr;
 pub mod label_model;
 pub mod labeling;
 pub mod rollout;

@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use clap::Args;
 use flotilla_protocol::ids::FleetId;
@@ -102,7 +102,7 @@ pub async fn init(options: &InitOptions) -> Result<Made, InitError> {
             return Err(InitError::Exists(folder.clone()));
         }
     }
-    if options.offline_keys.starts_with(&options.dir) {
+    if resolved(&options.offline_keys)?.starts_with(resolved(&options.dir)?) {
         return Err(InitError::KeysInside {
             offline: options.offline_keys.clone(),
             dir: options.dir.clone(),
@@ -116,6 +116,7 @@ pub async fn init(options: &InitOptions) -> Result<Made, InitError> {
             device_api: options.device_api,
             broker: options.broker,
         },
+        public_url: None,
         log: LogFormat::Text,
         stop_deadline_s: 10,
         telemetry: Telemetry {
@@ -159,6 +160,33 @@ pub async fn init(options: &InitOptions) -> Result<Made, InitError> {
         offline_keys: options.offline_keys.clone(),
         name: options.name.clone(),
     })
+}
+
+/// Where a folder that may not be there yet will be: absolute, through every symbolic link on the way, without `..`.
+fn resolved(path: &Path) -> Result<PathBuf, InitError> {
+    let absolute = std::path::absolute(path).map_err(FileError::at(path))?;
+    let mut there = absolute.as_path();
+    let mut missing = Vec::new();
+    let base = loop {
+        if let Ok(base) = there.canonicalize() {
+            break base;
+        }
+        let Some(parent) = there.parent() else {
+            break there.to_owned();
+        };
+        missing.extend(there.components().next_back());
+        there = parent;
+    };
+    let mut whole = base;
+    for part in missing.into_iter().rev() {
+        match part {
+            Component::ParentDir => {
+                whole.pop();
+            }
+            part => whole.push(part),
+        }
+    }
+    Ok(whole)
 }
 
 struct OfflineKeys {
@@ -238,4 +266,48 @@ fn random<const N: usize>() -> Result<[u8; N], InitError> {
         .fill(&mut bytes)
         .map_err(|why| InitError::Random(format!("{why:?}")))?;
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(dir: PathBuf, offline_keys: PathBuf) -> InitOptions {
+        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        InitOptions {
+            dir,
+            name: "fleet".into(),
+            offline_keys,
+            host: "localhost".into(),
+            api: any,
+            device_api: any,
+            broker: any,
+            bundle_interval_ms: 1000,
+        }
+    }
+
+    #[tokio::test]
+    async fn keys_never_lie_inside_the_fleet_however_the_path_is_written() {
+        let place = tempfile::tempdir().unwrap();
+        let here = place.path();
+        std::fs::create_dir(here.join("real")).unwrap();
+        std::os::unix::fs::symlink(here.join("real"), here.join("link")).unwrap();
+        for (dir, keys) in [
+            ("f", "f/keys"),
+            ("f", "./f/keys"),
+            ("f", "g/../f/keys"),
+            ("f/.", "f/deep/keys"),
+            ("real/f", "link/f/keys"),
+            ("link/f", "real/f/keys"),
+            ("f", "f"),
+        ] {
+            let refused = init(&options(here.join(dir), here.join(keys))).await;
+            assert!(
+                matches!(refused, Err(InitError::KeysInside { .. })),
+                "{dir} {keys}: {refused:?}"
+            );
+            assert!(!here.join(dir).exists(), "{dir}: nothing is made");
+        }
+        init(&options(here.join("f"), here.join("f-keys"))).await.unwrap();
+    }
 }

@@ -4,6 +4,7 @@
 //! server that was thought dead changes nothing any more. Computations happen on blocking threads and look at
 //! [`Control::is_stopping`] now and then.
 
+pub mod bulk;
 mod labeling;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -227,6 +228,7 @@ async fn work(app: &App, claim: &Claim, control: &Arc<Control>) -> Result<(), Jo
     match claim.kind {
         JobKind::Train => Box::pin(runner::train(app, claim, control)).await,
         JobKind::LabelModel => Box::pin(labeling::fit(app, claim, control)).await,
+        JobKind::BulkDevices => Box::pin(bulk::run(app, claim, control)).await,
     }
 }
 
@@ -317,7 +319,7 @@ async fn again(tx: &mut Tx, claim: &Claim, forgiven: bool, why: &str) -> Result<
 fn run_of(claim: &Claim) -> Option<RunId> {
     match claim.kind {
         JobKind::Train => claim.subject.parse().ok(),
-        JobKind::LabelModel => None,
+        JobKind::LabelModel | JobKind::BulkDevices => None,
     }
 }
 
@@ -325,6 +327,7 @@ async fn log_end(tx: &mut Tx, claim: &Claim, how: &str, why: &str) -> Result<(),
     let (event, subject) = match claim.kind {
         JobKind::Train => (format!("run.{how}"), format!("run:{}", claim.subject)),
         JobKind::LabelModel => (format!("label-model.{how}"), format!("dataset:{}", claim.subject)),
+        JobKind::BulkDevices => (format!("devices.bulk-{how}"), format!("job:{}", claim.id)),
     };
     let detail = [("job", claim.id.to_string()), ("why", why.to_owned())];
     crate::store::audit::append(tx, &audit::record(ACTOR, &event, subject, detail)).await?;

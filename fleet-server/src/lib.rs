@@ -16,13 +16,18 @@ pub mod config;
 pub mod device_api;
 pub mod director;
 pub mod domain;
+pub mod events;
 pub mod files;
+pub mod imports;
 pub mod init;
 pub mod jobs;
+pub mod listener;
 pub mod packaging;
 pub mod reconcile;
 pub mod refusals;
 pub mod serve;
 pub mod store;
 pub mod tasks;
+#[cfg(test)]
+mod testing;
 pub mod training;

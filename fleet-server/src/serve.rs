@@ -1,15 +1,19 @@
 //! Wires the server's parts, runs them, and stops them in order.
 
+mod lock;
+
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum_server::Handle;
 use flotilla_protocol::ids::FleetId;
 use flotilla_protocol::trust::{KeyPair, Root, TrustError};
-use tokio::net::TcpListener;
+use tokio::time::Instant;
 
+use crate::api::{Around, PublicUrl};
 use crate::app::{App, Changes, FleetInfo};
 use crate::blobs::{BlobError, Blobs};
 use crate::broker::{Broker, BrokerConfig, BrokerError};
@@ -17,14 +21,28 @@ use crate::ca::{Ca, CaError};
 use crate::config::Config;
 use crate::device_api::{self, DeviceApiError};
 use crate::director::{Director, DirectorError};
+use crate::domain::authz::PrincipalRef;
 use crate::files::{self, FileError};
-use crate::store::{Db, StoreError, documents};
+use crate::imports::Imports;
+use crate::listener::{self, Bounded, Limits};
+use crate::store::{Db, StoreError, device_summaries, documents, tokens};
 use crate::tasks::{Shutdown, Tasks};
-use crate::{api, jobs, reconcile};
+use crate::{api, events, jobs, reconcile};
+
+use lock::{DataLock, LockError};
+
+/// The API is on loopback, where a proxy may stand for everybody.
+const API_LIMITS: Limits = Limits {
+    connections: 1024,
+    per_address: 1024,
+    headers: Duration::from_mins(1),
+};
 
 /// Why the server does not start, or stopped by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
+    #[error("{0}")]
+    Lock(#[from] LockError),
     #[error("{0}")]
     File(#[from] FileError),
     #[error("{0}")]
@@ -47,6 +65,8 @@ pub enum ServeError {
     DeviceApi(#[from] DeviceApiError),
     #[error("{0}")]
     Director(#[from] DirectorError),
+    #[error("the console's first sign-in link: {0}")]
+    SignInLink(String),
     #[error("metrics: {0}")]
     Metrics(String),
     #[error("cannot watch for signals: {0}")]
@@ -58,6 +78,7 @@ pub enum ServeError {
 /// Runs until SIGTERM or SIGINT, then stops within the configured deadline.
 pub async fn serve(config: Config) -> Result<(), ServeError> {
     let mut signals = Signals::new().map_err(ServeError::Signals)?;
+    let _lock = DataLock::take(&config.data_dir)?;
     let mut tasks = Tasks::default();
     let started = start(&config, &mut tasks).await;
     let (app, broker) = match started {
@@ -78,13 +99,22 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
             None => "all".to_owned(),
         })),
     };
+    stop(&config, &app, broker, tasks).await;
+    outcome
+}
+
+async fn stop(config: &Config, app: &App, broker: Broker, tasks: Tasks) {
+    let deadline = Instant::now() + config.stop_deadline();
+    app.changes.stop();
     let cut_off = tasks.stop(config.stop_deadline()).await;
     if cut_off > 0 {
         tracing::warn!(cut_off, "tasks did not stop within the deadline");
     }
     broker.stop().await;
-    app.db.close().await;
-    outcome
+    // A connection that somebody still holds is rolled back when the process ends.
+    if tokio::time::timeout_at(deadline, app.db.close()).await.is_err() {
+        tracing::warn!("the database was not closed within the deadline");
+    }
 }
 
 async fn start(config: &Config, tasks: &mut Tasks) -> Result<(App, Broker), ServeError> {
@@ -96,7 +126,7 @@ async fn start(config: &Config, tasks: &mut Tasks) -> Result<(App, Broker), Serv
     let (_, root) = documents::latest(&db, documents::ROOT).await?;
     let fleet_id: FleetId = Root::verify_self(&root)?.header.fleet;
 
-    let api = listen("api", config.listen.api).await?;
+    let api = std_listener("api", config.listen.api)?;
     let device_api = std_listener("device_api", config.listen.device_api)?;
     let broker_listener = std_listener("broker", config.listen.broker)?;
     let url = |scheme: &str, address: std::io::Result<SocketAddr>, configured: SocketAddr| {
@@ -117,7 +147,9 @@ async fn start(config: &Config, tasks: &mut Tasks) -> Result<(App, Broker), Serv
         fleet: Arc::new(fleet),
         changes: Changes::default(),
         upload_dir: Arc::from(upload_dir(&config.data_dir)?),
+        imports: Imports::default(),
     };
+    device_summaries::fill_missing(&app.db).await?;
     let director = Arc::new(Director::new(
         director_key,
         fleet_id,
@@ -138,30 +170,63 @@ async fn start(config: &Config, tasks: &mut Tasks) -> Result<(App, Broker), Serv
     )
     .await?;
     device_api::spawn(device_api, app.clone(), ca, &server_certificate, tasks).await?;
+    events::start(&app, tasks).await?;
     spawn_loops(tasks, &app, &broker);
     let api_address = api.local_addr().unwrap_or(config.listen.api);
-    let router = api::router(app.clone(), broker.handle(), metrics);
+    let url = config
+        .public_url
+        .clone()
+        .unwrap_or_else(|| format!("http://{api_address}"));
+    let around = Around {
+        broker: broker.handle(),
+        metrics,
+        url: PublicUrl::new(&url),
+        shutdown: tasks.shutdown(),
+    };
+    let link = sign_in_link(&app, &around.url).await?;
+    let router = api::router(app.clone(), around);
     let shutdown = tasks.shutdown();
-    tasks.spawn("api", serve_api(api, router, shutdown));
-    announce(&app, api_address);
+    let drain = config.stop_deadline() / 2;
+    tasks.spawn("api", serve_api(api, router, drain, shutdown)?);
+    announce(&app, api_address, &url, link.as_deref());
     Ok((app, broker))
 }
 
-fn spawn_loops(tasks: &mut Tasks, app: &App, _broker: &Broker) {
+/// A link by which whoever started the server signs in to the console; none where no token may do everything.
+async fn sign_in_link(app: &App, url: &PublicUrl) -> Result<Option<String>, ServeError> {
+    let Some(admin) = tokens::first_admin(&app.db).await? else {
+        return Ok(None);
+    };
+    let link = api::make_link(app, url, PrincipalRef::ApiToken(admin), jobs::ACTOR)
+        .await
+        .map_err(|why| ServeError::SignInLink(why.to_string()))?;
+    Ok(Some(link.url))
+}
+
+fn spawn_loops(tasks: &mut Tasks, app: &App, broker: &Broker) {
+    let shutdown = tasks.shutdown();
+    tasks.spawn("evictions", broker.handle().evict(app.clone(), shutdown));
     let shutdown = tasks.shutdown();
     tasks.spawn("jobs", jobs::run(app.clone(), shutdown));
     let shutdown = tasks.shutdown();
     tasks.spawn("rollouts", reconcile::rollouts::run(app.clone(), shutdown));
+    let shutdown = tasks.shutdown();
+    tasks.spawn("imports", reconcile::imports::run(app.clone(), shutdown));
+    let shutdown = tasks.shutdown();
+    tasks.spawn("retention", reconcile::retention::run(app.clone(), shutdown));
 }
 
 /// The one line on standard output: where the server listens.
 #[expect(clippy::print_stdout, reason = "whoever started the server reads where it listens")]
-fn announce(app: &App, api: SocketAddr) {
+fn announce(app: &App, api: SocketAddr, console: &str, link: Option<&str>) {
     let line = serde_json::json!({
         "ready": true,
         "api": format!("http://{api}"),
         "device_api": app.fleet.device_api_url,
         "broker": app.fleet.broker_url,
+        "console": console,
+        // Good once, for ten minutes; it stands here alone, because logs are kept.
+        "sign_in": link,
     });
     println!("{line}");
     tracing::info!(%api, device_api = %app.fleet.device_api_url, broker = %app.fleet.broker_url, "ready");
@@ -188,12 +253,6 @@ fn server_names(host: &str) -> Vec<String> {
     names
 }
 
-async fn listen(key: &'static str, address: SocketAddr) -> Result<TcpListener, ServeError> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|source| ServeError::Listen { key, address, source })
-}
-
 fn std_listener(key: &'static str, address: SocketAddr) -> Result<std::net::TcpListener, ServeError> {
     let refused = |source| ServeError::Listen { key, address, source };
     let listener = std::net::TcpListener::bind(address).map_err(refused)?;
@@ -202,12 +261,24 @@ fn std_listener(key: &'static str, address: SocketAddr) -> Result<std::net::TcpL
 }
 
 /// Serves until told to stop, then lets requests under way finish.
-async fn serve_api(listener: TcpListener, router: Router, mut shutdown: Shutdown) {
-    let stopped = async move { shutdown.wait().await };
-    let served = axum::serve(listener, router.into_make_service()).with_graceful_shutdown(stopped);
-    if let Err(error) = served.await {
-        tracing::error!(%error, "the API listener failed");
-    }
+fn serve_api(
+    listener: std::net::TcpListener,
+    router: Router,
+    drain: Duration,
+    shutdown: Shutdown,
+) -> Result<impl Future<Output = ()> + Send + 'static, ServeError> {
+    let handle = Handle::new();
+    let address = listener.local_addr();
+    let server = axum_server::from_tcp(listener)
+        .map_err(|source| ServeError::Listen {
+            key: "api",
+            address: address.unwrap_or(SocketAddr::from(([0; 4], 0))),
+            source,
+        })?
+        .acceptor(Bounded::new(API_LIMITS));
+    let serving = listener::prepared(server, &API_LIMITS, &handle)
+        .serve(router.into_make_service_with_connect_info::<SocketAddr>());
+    Ok(listener::until_stopped("api", serving, handle, drain, shutdown))
 }
 
 struct Signals {

@@ -6,22 +6,29 @@
 
 pub mod audit;
 pub mod datasets;
+pub mod device_summaries;
 pub mod devices;
 pub mod documents;
 pub mod idempotency;
+pub mod imports;
 pub mod jobs;
 pub mod labels;
 pub mod models;
+pub mod overview;
+pub mod retention;
 pub mod rollouts;
 pub mod runs;
+pub mod sessions;
+pub mod sketches;
 pub mod telemetry;
 pub mod tokens;
 
 use std::path::Path;
 use std::time::Duration;
 
+use sqlx::migrate::Migration;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Sqlite, SqlitePool, Transaction};
+use sqlx::{Sqlite, SqliteConnection, SqlitePool, Transaction};
 
 /// Declares an aggregate's statements and lists them, so that a test can prepare every one.
 macro_rules! statements {
@@ -141,42 +148,68 @@ async fn copy_before_migration(pool: &SqlitePool, path: &Path) -> Result<(), Sto
     connection.ensure_migrations_table("_sqlx_migrations").await?;
     let applied = connection.list_applied_migrations("_sqlx_migrations").await?;
     let newest = applied.iter().map(|migration| migration.version).max().unwrap_or(0);
-    let due = MIGRATIONS.iter().any(|migration| migration.version > newest);
-    if !due {
+    let is_due = |migration: &Migration| !applied.iter().any(|done| done.version == migration.version);
+    if !MIGRATIONS.iter().any(is_due) {
         return Ok(());
     }
     let copy = path.with_extension(format!("before-migration-{newest}.db"));
     if copy.exists() {
         return Ok(());
     }
-    sqlx::query(CHECKPOINT).execute(&mut *connection).await?;
-    std::fs::copy(path, &copy).map_err(|source| StoreError::File {
-        path: copy.display().to_string(),
-        source,
-    })?;
-    Ok(())
+    copy_whole(&mut connection, &copy).await
+}
+
+/// Under its name stands a whole copy or none: what is cut short keeps the temporary name and is made again.
+async fn copy_whole(connection: &mut SqliteConnection, copy: &Path) -> Result<(), StoreError> {
+    let at = |path: &Path| {
+        let path = path.display().to_string();
+        move |source| StoreError::File { path, source }
+    };
+    let unfinished = copy.with_extension("db.unfinished");
+    if unfinished.exists() {
+        std::fs::remove_file(&unfinished).map_err(at(&unfinished))?;
+    }
+    // Reads through the write-ahead log as well, whoever else has the database open.
+    sqlx::query(COPY)
+        .bind(unfinished.display().to_string())
+        .execute(connection)
+        .await?;
+    std::fs::File::open(&unfinished)
+        .and_then(|file| file.sync_all())
+        .map_err(at(&unfinished))?;
+    std::fs::rename(&unfinished, copy).map_err(at(copy))?;
+    let folder = copy.parent().unwrap_or(Path::new("."));
+    std::fs::File::open(folder)
+        .and_then(|folder| folder.sync_all())
+        .map_err(at(folder))
 }
 
 // SQLite's own: these two have no counterpart in PostgreSQL, where a backup is the operator's.
 const COUNT_TABLES: &str = "SELECT COUNT(*) FROM sqlite_master WHERE type = 'table'";
-const CHECKPOINT: &str = "PRAGMA wal_checkpoint(TRUNCATE)";
+const COPY: &str = "VACUUM INTO $1";
 
 /// An aggregate's statements with their names.
 type Statements = &'static [(&'static str, &'static str)];
 
 /// Every statement of the store, by file and name.
 pub fn all_statements() -> Vec<(String, &'static str)> {
-    let files: [(&str, Statements); 12] = [
+    let files: [(&str, Statements); 18] = [
         ("audit", audit::STATEMENTS),
         ("datasets", datasets::STATEMENTS),
+        ("device_summaries", device_summaries::STATEMENTS),
         ("devices", devices::STATEMENTS),
         ("documents", documents::STATEMENTS),
         ("idempotency", idempotency::STATEMENTS),
+        ("imports", imports::STATEMENTS),
         ("jobs", jobs::STATEMENTS),
         ("labels", labels::STATEMENTS),
         ("models", models::STATEMENTS),
+        ("overview", overview::STATEMENTS),
+        ("retention", retention::STATEMENTS),
         ("rollouts", rollouts::STATEMENTS),
         ("runs", runs::STATEMENTS),
+        ("sessions", sessions::STATEMENTS),
+        ("sketches", sketches::STATEMENTS),
         ("telemetry", telemetry::STATEMENTS),
         ("tokens", tokens::STATEMENTS),
     ];
@@ -219,4 +252,49 @@ pub(crate) fn to_i64(value: u64) -> i64 {
 /// A count from a BIGINT column that never holds less than nothing.
 pub(crate) fn to_u64(value: i64) -> u64 {
     u64::try_from(value).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn name_in(path: &Path) -> String {
+        let options = SqliteConnectOptions::new().filename(path).read_only(true);
+        let pool = SqlitePoolOptions::new().connect_with(options).await.unwrap();
+        let name = sqlx::query_scalar("SELECT v FROM copied")
+            .fetch_one(&pool)
+            .await
+            .unwrap();
+        pool.close().await;
+        name
+    }
+
+    #[tokio::test]
+    async fn the_copy_before_a_migration_is_whole_or_not_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("test.db");
+        let db = Db::open(&path).await.unwrap();
+        // Somebody reads an old state: the write-ahead log cannot be folded into the file.
+        let mut reader = db.read().begin().await.unwrap();
+        let _: i64 = sqlx::query_scalar(COUNT_TABLES).fetch_one(&mut *reader).await.unwrap();
+        for statement in [
+            "CREATE TABLE copied (v TEXT NOT NULL)",
+            "INSERT INTO copied (v) VALUES ('whole')",
+            "DELETE FROM _sqlx_migrations WHERE version = (SELECT MAX(version) FROM _sqlx_migrations)",
+        ] {
+            sqlx::query(statement).execute(&db.write).await.unwrap();
+        }
+        let newest: i64 = sqlx::query_scalar("SELECT MAX(version) FROM _sqlx_migrations")
+            .fetch_one(&db.write)
+            .await
+            .unwrap();
+        let copy = path.with_extension(format!("before-migration-{newest}.db"));
+        let unfinished = copy.with_extension("db.unfinished");
+        std::fs::write(&unfinished, b"power was lost here").unwrap();
+        copy_before_migration(&db.write, &path).await.unwrap();
+        assert_eq!(name_in(&copy).await, "whole");
+        assert!(!unfinished.exists());
+        drop(reader);
+        db.close().await;
+    }
 }

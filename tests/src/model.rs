@@ -134,11 +134,16 @@ impl Server {
 
     /// Starts a rollout of a model version to everybody at once; returns its id.
     pub async fn roll_out(&self, model: &Value, soak_s: f64) -> anyhow::Result<String> {
+        self.roll_out_spread(model, soak_s, 0).await
+    }
+
+    /// The same, with the devices' starts spread over so many seconds.
+    pub async fn roll_out_spread(&self, model: &Value, soak_s: f64, start_spread_s: u64) -> anyhow::Result<String> {
         let rollout = self
             .post(
                 "/api/v1/rollouts",
                 json!({
-                    "model_version": model["id"], "soak_s": soak_s,
+                    "model_version": model["id"], "soak_s": soak_s, "start_spread_s": start_spread_s,
                     "phases": [{"kind": "percent", "percent": 100.0}],
                 }),
             )

@@ -12,15 +12,23 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Which crates of the workspace each one may name. Tests may name all.
-const EDGES: [(&str, &[&str]); 6] = [
+const EDGES: [(&str, &[&str]); 8] = [
     ("flotilla-protocol", &[]),
     ("flotilla-engine", &["flotilla-protocol"]),
     ("fleet-agent", &["flotilla-engine", "flotilla-protocol"]),
     ("flotilla-api-types", &["flotilla-protocol"]),
     (
         "fleet-server",
-        &["flotilla-api-types", "flotilla-engine", "flotilla-protocol"],
+        &[
+            "flotilla-api-types",
+            "flotilla-console",
+            "flotilla-engine",
+            "flotilla-expressions",
+            "flotilla-protocol",
+        ],
     ),
+    ("flotilla-console", &[]),
+    ("flotilla-expressions", &[]),
     ("fleetctl", &["flotilla-api-types", "flotilla-protocol"]),
 ];
 
@@ -61,14 +69,16 @@ const ABSENT: [(&str, &[&str]); 5] = [
 ];
 
 /// Files and folders without I/O: time, bytes and randomness are arguments there.
-const PURE: [&str; 10] = [
+const PURE: [&str; 12] = [
     "protocol/src",
     "agent/src/ota/machine.rs",
+    "agent/src/ota/machine/transitions.rs",
     "agent/src/ota/state.rs",
     "agent/src/ota/policy.rs",
     "agent/src/spool.rs",
     "fleet-server/src/domain",
     "fleet-server/src/training/fit.rs",
+    "fleet-server/src/training/fit",
     "fleet-server/src/training/evaluate.rs",
     "fleet-server/src/training/export.rs",
     "fleet-server/src/packaging/package.rs",
@@ -257,7 +267,8 @@ fn pure_files_name_no_io() {
             vec![path]
         };
         assert!(!found.is_empty(), "{place} is gone: say here where it went");
-        for file in found {
+        // Unit tests that stand in a file of their own are no part of what is shipped.
+        for file in found.into_iter().filter(|file| !file.ends_with("tests.rs")) {
             let code = code(&file);
             for word in IO {
                 assert!(!names(&code, word), "{} is pure and names {word}", shown(&file));

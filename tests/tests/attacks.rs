@@ -8,10 +8,14 @@
 )]
 
 use anyhow::Context as _;
+use flotilla_protocol::codec::{self, MAX_DOCUMENT_BYTES};
+use flotilla_protocol::head::Head;
 use flotilla_protocol::manifest::Manifest;
-use flotilla_protocol::trust::{Document as _, Envelope, KeyPair};
+use flotilla_protocol::trust::{Document as _, Envelope, KeyPair, sign};
 use flotilla_tests::Fleet;
+use flotilla_tests::agent::PATIENCE;
 use flotilla_tests::model::{LINE, rows};
+use flotilla_tests::process::eventually;
 use serde_json::{Value, json};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions as _, Row as _, SqliteConnection};
@@ -34,8 +38,9 @@ async fn database(fleet: &Fleet) -> anyhow::Result<SqliteConnection> {
         .await?)
 }
 
-/// The device must name the attack, the server must hear of it, and 1.0.0 must go on serving.
-async fn refused(fleet: &Fleet, attack: &str) -> anyhow::Result<()> {
+/// The device must name the attack, the server must hear of it in the device's report and in its audit chain, and 1.0.0 must
+/// go on serving. Returns what the device says of it.
+async fn refused(fleet: &Fleet, attack: &str) -> anyhow::Result<String> {
     let agent = &fleet.agents[0];
     let status = agent
         .status_when(attack, |status| status["last_attack"]["name"] == attack)
@@ -43,7 +48,7 @@ async fn refused(fleet: &Fleet, attack: &str) -> anyhow::Result<()> {
     assert_eq!(status["slots"]["main"]["active"]["semver"], "1.0.0", "{status}");
     let values: Vec<Vec<f32>> = rows(4).into_iter().map(|(values, _)| values).collect();
     agent.infer(LINE, &values).await?;
-    let heard = flotilla_tests::process::eventually("the audit event", flotilla_tests::agent::PATIENCE, async || {
+    let heard = eventually("the audit event", PATIENCE, async || {
         let events = fleet
             .server
             .get("/api/v1/audit?device=device-1&event=attack.refused")
@@ -51,9 +56,80 @@ async fn refused(fleet: &Fleet, attack: &str) -> anyhow::Result<()> {
         let items = events["items"].as_array().context("items")?.clone();
         Ok(items.into_iter().find(|event| event["detail"]["attack"] == attack))
     });
-    println!("refused and audited: {}", heard.await?["detail"]);
+    let heard = heard.await?;
+    println!("refused and audited: {}", heard["detail"]);
+    eventually("the report", PATIENCE, async || {
+        let device = fleet.server.get("/api/v1/devices/device-1").await?;
+        Ok((device["last_attack"]["attack"] == attack).then_some(()))
+    })
+    .await?;
     let verified = fleet.server.get("/api/v1/audit/verify").await?;
     assert_eq!(verified["ok"], true, "{verified}");
+    Ok(heard["detail"]["detail"].as_str().unwrap_or_default().to_owned())
+}
+
+/// The thief signs the fleet's next `Head` with the stolen director key, and has the server send it.
+async fn plant_head(fleet: &Fleet, change: impl FnOnce(&mut Head)) -> anyhow::Result<()> {
+    let mut db = database(fleet).await?;
+    let row = sqlx::query("SELECT version, envelope FROM documents WHERE kind = 'head' ORDER BY version DESC LIMIT 1")
+        .fetch_one(&mut db)
+        .await?;
+    let (version, envelope): (i64, Vec<u8>) = (row.try_get(0)?, row.try_get(1)?);
+    let mut head: Head = codec::from_slice(Envelope::decode(&envelope)?.payload(), MAX_DOCUMENT_BYTES)?;
+    head.header.version += 1;
+    change(&mut head);
+    sqlx::query("INSERT INTO documents (kind, version, envelope, created_at) VALUES ('head', $1, $2, $3)")
+        .bind(version + 1)
+        .bind(sign(&head, &director_key(fleet)?)?)
+        .bind(head.header.issued)
+        .execute(&mut db)
+        .await?;
+    Ok(())
+}
+
+fn director_key(fleet: &Fleet) -> anyhow::Result<KeyPair> {
+    let pem = std::fs::read_to_string(fleet.server.dir().join("data/keys/director.key"))?;
+    Ok(KeyPair::from_pkcs8_pem(&pem)?)
+}
+
+#[tokio::test]
+async fn an_expired_head_is_refused() -> anyhow::Result<()> {
+    let (mut fleet, second) = prepared().await?;
+    // Valid, newer than all that the device has seen, and over since a second.
+    plant_head(&fleet, |head| head.header.expires = head.header.issued + 1).await?;
+    fleet.agents[0].stop().await?;
+    fleet.agents[0].start().await?;
+    let said = refused(&fleet, "freeze").await?;
+    assert!(said.contains("head") && said.contains("expired"), "{said}");
+    // What the device believed before holds: with the true head it goes on.
+    let mut db = database(&fleet).await?;
+    sqlx::query("DELETE FROM documents WHERE kind = 'head' AND version = (SELECT MAX(version) FROM documents WHERE kind = 'head')")
+        .execute(&mut db)
+        .await?;
+    let rollout = fleet.server.roll_out(&second, 0.1).await?;
+    fleet.server.rollout_when(&rollout, &["completed"]).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_desired_state_past_the_devices_trusted_time_is_refused() -> anyhow::Result<()> {
+    const DAY_MS: i64 = 24 * 3_600_000;
+    let (mut fleet, second) = prepared().await?;
+    // A head of the day after next week: no signed time that came later may lie before it.
+    plant_head(&fleet, |head| {
+        head.header.issued += 10 * DAY_MS;
+        head.header.expires = head.header.issued + DAY_MS;
+    })
+    .await?;
+    fleet.agents[0].stop().await?;
+    fleet.agents[0].start().await?;
+    let said = refused(&fleet, "freeze").await?;
+    assert!(said.contains("desired state") && said.contains("expired"), "{said}");
+    // Nothing new starts on the word of a document that is over.
+    let rollout = fleet.server.roll_out(&second, 0.1).await?;
+    refused(&fleet, "freeze").await?;
+    let rollout = fleet.server.get(&format!("/api/v1/rollouts/{rollout}")).await?;
+    assert_eq!(rollout["state"], "running", "{rollout}");
     Ok(())
 }
 
@@ -90,8 +166,9 @@ async fn a_tampered_package_is_refused() -> anyhow::Result<()> {
     Ok(())
 }
 
-#[tokio::test]
-async fn a_replayed_desired_state_is_refused() -> anyhow::Result<()> {
+/// Takes a fleet through three versions of the device's desired state, then sets the server's database back to the first,
+/// with the server stopped.
+async fn set_back() -> anyhow::Result<(Fleet, SqliteConnection)> {
     let (mut fleet, second) = prepared().await?;
     let mut db = database(&fleet).await?;
     let old = sqlx::query("SELECT desired, desired_version FROM devices")
@@ -117,8 +194,36 @@ async fn a_replayed_desired_state_is_refused() -> anyhow::Result<()> {
         .bind(old_version)
         .execute(&mut db)
         .await?;
+    Ok((fleet, db))
+}
+
+#[tokio::test]
+async fn a_replayed_desired_state_is_refused() -> anyhow::Result<()> {
+    let (mut fleet, mut db) = set_back().await?;
+    // The thief's server does not go on above what the device reports, as ours would.
+    sqlx::query(
+        "CREATE TRIGGER replay BEFORE UPDATE OF desired_version ON devices WHEN NEW.desired IS NULL
+         BEGIN SELECT RAISE(IGNORE); END",
+    )
+    .execute(&mut db)
+    .await?;
     fleet.server.serve().await?;
-    refused(&fleet, "rollback").await
+    refused(&fleet, "rollback").await.map(drop)
+}
+
+#[tokio::test]
+async fn a_server_restored_from_a_copy_goes_on_above_what_its_devices_have_seen() -> anyhow::Result<()> {
+    let (mut fleet, _db) = set_back().await?;
+    let agent = &fleet.agents[0];
+    let seen = |status: &Value| status["documents"]["desired_state"].as_u64();
+    let before = seen(&agent.status().await?);
+    fleet.server.serve().await?;
+    let agent = &fleet.agents[0];
+    let status = agent
+        .status_when("a newer desired state", |status| seen(status) > before)
+        .await?;
+    assert_eq!(status["last_attack"], Value::Null, "{status}");
+    Ok(())
 }
 
 #[tokio::test]
@@ -147,9 +252,7 @@ async fn a_package_that_no_release_key_signed_is_refused() -> anyhow::Result<()>
         .fetch_one(&mut db)
         .await?;
     // Everything that stands on the server: its own director key.
-    let director = KeyPair::from_pkcs8_pem(&std::fs::read_to_string(
-        fleet.server.dir().join("data/keys/director.key"),
-    )?)?;
+    let director = director_key(&fleet)?;
     let mut envelope = Envelope::unsigned(row.try_get("payload")?);
     envelope.add_signature(&director, &format!("release/{LINE}").parse()?, Manifest::SCHEMA)?;
     sqlx::query("UPDATE model_versions SET envelope = $1, signature = 'signed' WHERE semver = '3.0.0'")

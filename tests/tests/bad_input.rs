@@ -255,6 +255,9 @@ async fn nothing_is_open_but_the_probes() -> anyhow::Result<()> {
         let expected = if open { StatusCode::OK } else { StatusCode::UNAUTHORIZED };
         let url = format!("{}{}", server.api, path.replace(['{', '}'], ""));
         for method in item.as_object().context("item")?.keys() {
+            // Where a sign-in link becomes a session: open, and of no use without a link's code.
+            let signs_in = path == "/api/v1/session" && method == "post";
+            let expected = if signs_in { StatusCode::BAD_REQUEST } else { expected };
             is_closed(&client, &method.to_uppercase().parse()?, &url, expected).await?;
         }
     }
@@ -279,5 +282,108 @@ async fn nothing_is_open_but_the_probes() -> anyhow::Result<()> {
     assert!(page.contains("/api/v1/rollouts"), "the page lists the routes");
     let status = with_password("/api/v1/devices", server.token()).send().await?.status();
     assert_eq!(status, StatusCode::UNAUTHORIZED, "a password is for pages alone");
+    Ok(())
+}
+
+#[test]
+fn the_documented_agent_configuration_is_read() -> anyhow::Result<()> {
+    let text = include_str!("../../docs/operations.md");
+    let dir = tempfile::tempdir()?;
+    let config = dir.path().join("agent.toml");
+    let blocks = text
+        .split("```toml\n")
+        .skip(1)
+        .filter_map(|rest| rest.split("```").next());
+    let mut read = 0;
+    for block in blocks.filter(|block| block.contains("hardware_class")) {
+        std::fs::write(&config, block)?;
+        let shown = std::process::Command::new(program("fleet-agent")?)
+            .args(["run", "--print-config", "--config"])
+            .arg(&config)
+            .output()?;
+        let said = String::from_utf8_lossy(&shown.stderr).into_owned();
+        assert!(shown.status.success(), "{block}\n{said}");
+        read += 1;
+    }
+    assert!(read > 0, "the documentation shows no agent.toml");
+    Ok(())
+}
+
+#[tokio::test]
+async fn two_servers_never_share_a_folder() -> anyhow::Result<()> {
+    let (server, _dir) = server().await?;
+    let uploaded = server.dir().join("data/uploads/under-way");
+    std::fs::write(&uploaded, b"half a file")?;
+    let second = std::process::Command::new(program("fleet-server")?)
+        .args(["serve", "--config"])
+        .arg(server.dir().join("fleet.toml"))
+        .env("FLOTILLA_LISTEN_API", "127.0.0.1:0")
+        .env("FLOTILLA_LISTEN_DEVICE_API", "127.0.0.1:0")
+        .env("FLOTILLA_LISTEN_BROKER", "127.0.0.1:0")
+        .output()?;
+    let said = String::from_utf8_lossy(&second.stderr).into_owned();
+    assert!(!second.status.success());
+    assert!(said.contains("another fleet-server (process "), "{said}");
+    assert!(uploaded.exists(), "nothing of the first server's is touched");
+    assert_eq!(server.get("/api/v1/devices").await?["items"], json!([]));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_stop_waits_neither_for_long_polls_nor_for_imports() -> anyhow::Result<()> {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    let (mut server, _dir) = server().await?;
+    let dataset = server.post("/api/v1/datasets", dataset("rows")).await?;
+    let imports = format!("/api/v1/datasets/{}/imports", dataset["id"].as_str().context("id")?);
+    let mut poll = tokio::task::JoinSet::new();
+    poll.spawn(server.request(Method::GET, "/api/v1/drift?wait_ms=30000").send());
+    // An import whose file never ends.
+    let address = server.api.trim_start_matches("http://").to_owned();
+    let mut upload = tokio::net::TcpStream::connect(&address).await?;
+    let head = format!(
+        "POST {imports} HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {}\r\ncontent-type: text/csv\r\n\
+         transfer-encoding: chunked\r\n\r\n6\r\na,b,c,\r\n",
+        server.token()
+    );
+    upload.write_all(head.as_bytes()).await?;
+    let running = async || {
+        let page = server.get(&imports).await?;
+        Ok(page["items"]
+            .as_array()
+            .is_some_and(|items| !items.is_empty())
+            .then_some(()))
+    };
+    flotilla_tests::process::eventually("the import runs", std::time::Duration::from_secs(30), running).await?;
+
+    let began = tokio::time::Instant::now();
+    server.stop().await?;
+    let took = began.elapsed();
+    assert!(took < std::time::Duration::from_secs(10), "the stop took {took:?}");
+    let answered = poll.join_next().await.context("the poll")???;
+    assert_eq!(answered.status(), StatusCode::OK, "the poll answers what it knows");
+    let mut answer = Vec::new();
+    // The rest of a connection that was cut may be an error.
+    drop(upload.read_to_end(&mut answer).await);
+    let answer = String::from_utf8_lossy(&answer).to_lowercase();
+    assert!(
+        answer.starts_with("http/1.1 503") && answer.contains("retry-after"),
+        "{answer}"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn text_that_deceives_is_refused() -> anyhow::Result<()> {
+    let (server, _dir) = server().await?;
+    for name in ["a\u{1b}[2Kb", "a\u{202e}b", "a\nb"] {
+        let mut wanted = dataset("rows");
+        wanted["name"] = json!(name);
+        let request = server.request(Method::POST, "/api/v1/datasets").json(&wanted);
+        let (status, problem) = server.raw(request).await?;
+        assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{problem}");
+        assert!(detail(&problem).contains("U+"), "{problem}");
+        assert!(!problem["detail"].as_str().unwrap_or_default().contains(name));
+    }
     Ok(())
 }

@@ -1,9 +1,18 @@
-//! Server and broker away: devices go on, and everything they counted arrives once afterwards.
+//! Server and broker away: devices go on, and everything they counted arrives once afterwards. What cannot arrive any more
+//! is declared.
 
-use flotilla_tests::Fleet;
+#![expect(
+    clippy::indexing_slicing,
+    reason = "a JSON value indexed by a missing key is null; a missing agent fails the test"
+)]
+
+use std::path::Path;
+
+use anyhow::Context as _;
 use flotilla_tests::agent::PATIENCE;
 use flotilla_tests::model::{LINE, rows};
 use flotilla_tests::process::eventually;
+use flotilla_tests::{Agent, Fleet};
 
 #[tokio::test]
 async fn every_inference_is_counted_once() -> anyhow::Result<()> {
@@ -58,5 +67,96 @@ async fn every_inference_is_counted_once() -> anyhow::Result<()> {
     }
     let audit = fleet.server.get("/api/v1/audit/verify").await?;
     assert_eq!(audit["ok"], true, "{audit}");
+    Ok(())
+}
+
+/// The server's files are set back to an older copy: audit entries that devices were told to forget are gone for good.
+#[tokio::test]
+async fn lost_audit_entries_are_declared_and_the_chain_goes_on() -> anyhow::Result<()> {
+    let mut fleet = Fleet::start(0).await?;
+    let mut agent = fleet.new_agent("device-1").await?;
+    agent.configure("[spool]\nresend_after_ms = 300\n");
+    agent.start().await?;
+    let path = "/api/v1/devices/device-1";
+    let mut before = delivered(&fleet, &agent, 2).await?;
+    fleet.server.stop().await?;
+    let copy = fleet.dir().join("copy");
+    copy_files(&fleet.server.dir().join("data"), &copy)?;
+    fleet.server.serve().await?;
+    for _ in 0..2 {
+        agent.stop().await?;
+        agent.start().await?;
+        before = delivered(&fleet, &agent, before + 2).await?;
+    }
+    fleet.server.stop().await?;
+    copy_files(&copy, &fleet.server.dir().join("data"))?;
+    fleet.server.serve().await?;
+    let after = fleet.server.get(path).await?["audit_entries"].as_u64().unwrap_or(0);
+    assert!(after < before, "{after} of {before} entries are left");
+
+    agent.stop().await?;
+    agent.start().await?;
+    let gaps = eventually("the declared loss", PATIENCE, async || {
+        let device = fleet.server.get(path).await?;
+        Ok(device["audit_gaps"].as_array().filter(|gaps| !gaps.is_empty()).cloned())
+    });
+    let gaps = gaps.await.with_context(|| agent.log_tail())?;
+    assert_eq!(gaps.len(), 1, "{gaps:?}");
+    assert_eq!(gaps[0]["lost"].as_u64(), Some(before - after), "{gaps:?}");
+    println!("lost at the server and declared: {}", gaps[0]);
+    let events = fleet.server.get("/api/v1/audit?event=device.audit-gap").await?;
+    assert_eq!(events["items"].as_array().map(Vec::len), Some(1), "{events}");
+    let there = delivered(&fleet, &agent, after + 1).await?;
+    agent.stop().await?;
+    agent.start().await?;
+    delivered(&fleet, &agent, there + 2).await?;
+    let refused = fleet.server.get("/api/v1/audit?event=device-audit.refused").await?;
+    let verified = fleet.server.get("/api/v1/audit/verify").await?;
+    assert_eq!(verified["ok"], true, "{verified}; {refused}");
+    let device = fleet.server.get(path).await?;
+    assert_eq!(
+        device["audit_gaps"].as_array().map(Vec::len),
+        Some(1),
+        "it went on: {device}"
+    );
+    fleet.agents.push(agent);
+    Ok(())
+}
+
+/// Waits until the server has so many of the device's audit entries (every start makes two) and the device waits for nothing.
+/// Returns how many there are.
+async fn delivered(fleet: &Fleet, agent: &Agent, entries: u64) -> anyhow::Result<u64> {
+    let path = format!("/api/v1/devices/{}", agent.id);
+    let arrived = eventually("the audit entries", PATIENCE, async || {
+        let device = fleet.server.get(&path).await?;
+        Ok(device["audit_entries"].as_u64().filter(|count| *count >= entries))
+    });
+    arrived.await.with_context(|| agent.log_tail())?;
+    agent
+        .status_when("an empty spool", |status| status["spool"]["records"] == 0)
+        .await?;
+    let device = fleet.server.get(&path).await?;
+    device["audit_entries"].as_u64().context("audit entries")
+}
+
+/// The files of a folder that the server keeps its database in, over those that are there.
+fn copy_files(from: &Path, to: &Path) -> anyhow::Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(to)?.chain(std::fs::read_dir(from)?) {
+        let path = entry?.path();
+        let name = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default()
+            .to_owned();
+        if !name.starts_with("flotilla.db") {
+            continue;
+        }
+        if path.starts_with(to) {
+            std::fs::remove_file(path)?;
+        } else {
+            std::fs::copy(&path, to.join(name))?;
+        }
+    }
     Ok(())
 }

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::Context as _;
+use fleet_server::store::device_summaries::sample_queries;
 use fleet_server::store::{Db, POSTGRES_MIGRATIONS, all_statements};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{Executor as _, SqlSafeStr as _};
+use sqlx::{AssertSqlSafe, Executor as _, SqlSafeStr as _};
 
 /// A PostgreSQL of our own, stopped and removed when dropped.
 struct Postgres {
@@ -126,6 +127,15 @@ async fn every_statement_is_accepted_by_both_databases() -> anyhow::Result<()> {
         }
         if let Err(error) = sqlite.read().prepare((*sql).into_sql_str()).await {
             refused.push(format!("SQLite: {name}: {error}"));
+        }
+    }
+    // What filters of devices become: put together from fixed pieces, all of which stand in these.
+    for sql in sample_queries() {
+        if let Err(error) = (&pool).prepare(AssertSqlSafe(sql.as_str()).into_sql_str()).await {
+            refused.push(format!("PostgreSQL: {sql}: {error}"));
+        }
+        if let Err(error) = sqlite.read().prepare(AssertSqlSafe(sql.as_str()).into_sql_str()).await {
+            refused.push(format!("SQLite: {sql}: {error}"));
         }
     }
     anyhow::ensure!(refused.is_empty(), "refused:\n{}", refused.join("\n"));

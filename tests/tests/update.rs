@@ -7,6 +7,7 @@
 )]
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use flotilla_tests::agent::PATIENCE;
@@ -15,9 +16,9 @@ use flotilla_tests::process::eventually;
 use flotilla_tests::{Agent, Fleet};
 use serde_json::{Value, json};
 
-/// The states that an update passes through when nothing is wrong. (`waiting` is entered only where starts are spread,
-/// which rollouts cannot ask for yet.)
-const STATES: [&str; 7] = [
+/// The states that an update passes through when nothing is wrong. `waiting` is entered where starts are spread.
+const STATES: [&str; 8] = [
+    "waiting",
     "downloading",
     "verifying",
     "installing",
@@ -29,6 +30,8 @@ const STATES: [&str; 7] = [
 /// The states of an update that goes wrong.
 const STATES_OF_FAILURE: [&str; 2] = ["rolling-back", "failed"];
 const KILLS_PER_STATE: u64 = 3;
+/// A device waits for a share of it that only its name and the deployment's decide.
+const START_SPREAD_S: u64 = 6;
 
 /// The model must answer, and answer sensibly: it was trained to tell these rows apart.
 async fn serves(agent: &Agent) -> anyhow::Result<()> {
@@ -59,7 +62,8 @@ async fn kill_in(fleet: &mut Fleet, state: &str, model: &Value, soak_s: f64) -> 
     }
     agent.configure(&format!("[debug]\npause_in_state = \"{state}\"\n"));
     agent.start().await?;
-    let rollout = fleet.server.roll_out(model, soak_s).await?;
+    let spread = if state == "waiting" { START_SPREAD_S } else { 0 };
+    let rollout = fleet.server.roll_out_spread(model, soak_s, spread).await?;
     let agent = &mut fleet.agents[0];
     if state == "rolling-back" {
         // Requests that the soaking model refuses count against it.
@@ -190,5 +194,55 @@ async fn a_rollout_goes_on_after_sigkill_of_the_server() -> anyhow::Result<()> {
         phases.contains(&&json!(0)) && phases.contains(&&json!(1)),
         "a canary first: {page}"
     );
+    Ok(())
+}
+
+/// Kills at moments that nobody chose: in the middle of a download, of a rename, of loading.
+#[tokio::test]
+async fn the_agent_survives_sigkill_at_any_moment() -> anyhow::Result<()> {
+    const KILLS: u32 = 24;
+    /// An update of these models takes about as long.
+    const SPAN: Duration = Duration::from_millis(140);
+    let mut fleet = Fleet::start(1).await?;
+    let version = fleet.server.labelled_version().await?;
+    let models = [
+        fleet.server.release(&version, "1.0.0", 1, &[256, 192]).await?,
+        fleet.server.release(&version, "2.0.0", 2, &[256, 192]).await?,
+    ];
+    let first = fleet.server.roll_out(&models[0], 0.1).await?;
+    fleet.server.rollout_when(&first, &["completed"]).await?;
+
+    let mut found: BTreeMap<String, u32> = BTreeMap::new();
+    for kill in 0..KILLS {
+        let model = &models[(kill as usize + 1) % 2];
+        let rollout = fleet.server.roll_out(model, 0.1).await?;
+        let agent = &mut fleet.agents[0];
+        agent
+            .status_when("the update begins", |status| {
+                status["slots"]["main"]["state"] != "idle" || active(status) == &model["semver"]
+            })
+            .await?;
+        // The fault's moment, spread evenly over what is left of the update.
+        tokio::time::sleep(SPAN * kill / KILLS).await;
+        let status = agent.status().await?;
+        agent.kill()?;
+        let state = status["slots"]["main"]["state"].as_str().unwrap_or("none").to_owned();
+        *found.entry(state).or_default() += 1;
+        agent.start().await?;
+        serves(agent).await.with_context(|| format!("kill {kill}"))?;
+        fleet.server.rollout_when(&rollout, &["completed"]).await?;
+        let agent = &fleet.agents[0];
+        agent
+            .status_when("the new version", |status| active(status) == &model["semver"])
+            .await?;
+        serves(agent).await?;
+    }
+    println!("SIGKILL at {KILLS} moments, by what the update was doing just before:");
+    for (state, kills) in &found {
+        println!("  {state:<14} {kills}");
+    }
+    assert!(found.len() >= 3, "the moments are spread over the update: {found:?}");
+    let audit = fleet.server.get("/api/v1/audit/verify").await?;
+    assert_eq!(audit["ok"], true, "{audit}");
     Ok(())
 }

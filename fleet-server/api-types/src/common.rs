@@ -10,6 +10,9 @@ pub struct Problem {
     /// `urn:flotilla:problem:<code>`
     #[serde(rename = "type")]
     pub kind: String,
+    /// The last part of `type`, for programs: `session-expired`, `conflict`, …
+    #[serde(default)]
+    pub code: String,
     pub title: String,
     pub status: u16,
     pub detail: String,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use flotilla_protocol::features::Statistic;
-use flotilla_protocol::ids::{DatasetId, DatasetVersionId, Digest, JobId, LabelingFunctionId, ModelLine};
+use flotilla_protocol::ids::{DatasetId, DatasetVersionId, Digest, ImportId, JobId, LabelingFunctionId, ModelLine};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -38,8 +38,9 @@ pub enum SampleShape {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum SplitRule {
-    /// By the remainder of a number: the data row (from 0), or a column of the case.
+    /// By the remainder of a number: the data row (from 0), or a column.
     Modulo {
+        /// For a series, a column of the case; for rows, any column: rows that share its number stay together.
         /// Absent: the zero-based data row.
         #[serde(default)]
         column: Option<String>,
@@ -51,6 +52,10 @@ pub enum SplitRule {
     Hash {
         /// Share held out, in [0, 1).
         holdout: f64,
+        /// Rows that share their value in this column (a machine, a person) are one group; for a series, a column of the
+        /// case. It is no feature unless the shape lists it. Absent: every row (every case) is a group of its own.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        column: Option<String>,
     },
     /// Everything in one split.
     All { split: Split },
@@ -119,8 +124,11 @@ pub struct Dataset {
 }
 
 /// `POST /api/v1/datasets/{id}/imports` (body: CSV): what came of it. All of it, or an error and nothing of it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ImportReport {
+    /// As `GET /api/v1/imports/{id}` names it.
+    #[schema(value_type = String, format = "uuid")]
+    pub import: ImportId,
     pub slice: String,
     pub rows: u64,
     pub samples: u64,
@@ -133,6 +141,95 @@ pub struct ImportReport {
     pub bytes: u64,
     #[schema(value_type = String)]
     pub file: Digest,
+}
+
+/// Where an import stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ImportState {
+    /// The file is arriving.
+    Receiving,
+    /// The file is here and is read; nobody sees its samples yet.
+    Reading,
+    /// All of it is in.
+    Finished,
+    /// Nothing of it is in: `error` says why.
+    Failed,
+    /// Nothing of it is in: somebody cancelled it, or its connection went away.
+    Cancelled,
+}
+
+impl ImportState {
+    const ALL: [Self; 5] = [
+        Self::Receiving,
+        Self::Reading,
+        Self::Finished,
+        Self::Failed,
+        Self::Cancelled,
+    ];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Receiving => "receiving",
+            Self::Reading => "reading",
+            Self::Finished => "finished",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == text)
+    }
+
+    pub const fn is_final(self) -> bool {
+        matches!(self, Self::Finished | Self::Failed | Self::Cancelled)
+    }
+}
+
+/// `GET /api/v1/imports/{id}`: one file on its way into a dataset. `DELETE` cancels it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Import {
+    #[schema(value_type = String, format = "uuid")]
+    pub id: ImportId,
+    #[schema(value_type = String, format = "uuid")]
+    pub dataset: DatasetId,
+    pub slice: String,
+    pub started_by: String,
+    pub state: ImportState,
+    /// In [0, 1]: half of it for receiving, half for reading.
+    pub progress: f64,
+    /// Of the file; absent while nobody has said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_total: Option<u64>,
+    pub bytes_received: u64,
+    pub bytes_read: u64,
+    /// Data lines read, and new samples that came of them. Nobody else sees these until the import is finished.
+    pub rows: u64,
+    pub samples: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// Once it is finished.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub report: Option<ImportReport>,
+    pub created_at: String,
+    pub updated_at: String,
+}
+
+impl Import {
+    /// [`Self::progress`] from the figures.
+    #[expect(clippy::cast_precision_loss, reason = "sizes far below 2^53")]
+    pub fn share(&self) -> f64 {
+        if self.state == ImportState::Finished {
+            return 1.0;
+        }
+        let Some(total) = self.bytes_total.filter(|total| *total > 0) else {
+            return 0.0;
+        };
+        let total = total as f64;
+        let (received, read) = (self.bytes_received as f64 / total, self.bytes_read as f64 / total);
+        0.5 * received.min(1.0) + 0.5 * read.min(1.0)
+    }
 }
 
 /// Where a label comes from.

@@ -38,6 +38,85 @@ pub struct Device {
     pub inferences: u64,
     /// The device's last judgement: `true` = its data drifted.
     pub drifted: bool,
+    /// The largest share of drifted features among its packages; absent before the first judgement.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drift: Option<f64>,
+    /// A deployment to it has not ended.
+    #[serde(default)]
+    pub updating: bool,
+    /// Why somebody should look at it; empty: nothing is wrong.
+    #[serde(default)]
+    pub alerts: Vec<DeviceAlert>,
+}
+
+/// Why a device needs attention.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum DeviceAlert {
+    /// What it sees differs from what its model was trained on.
+    Drift,
+    /// It refused something that was meant to deceive it.
+    Attack,
+    /// Its last deployment failed or was rolled back.
+    FailedDeployment,
+    /// It reports an error.
+    Error,
+}
+
+/// `GET /api/v1/devices`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct DevicePage {
+    pub items: Vec<Device>,
+    /// Give it back as `cursor` for the next page; absent on the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
+    /// Devices that match the filter, on all pages. Not older than a second.
+    pub total: u64,
+}
+
+/// `GET /api/v1/devices/counts`: `online + offline + decommissioned = total`; a device that is updating or needs attention
+/// is counted there too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+pub struct DeviceCounts {
+    pub total: u64,
+    pub online: u64,
+    pub offline: u64,
+    pub decommissioned: u64,
+    pub updating: u64,
+    pub alert: u64,
+}
+
+/// `POST /api/v1/devices/bulk`: one action on many devices, as a job. Exactly one of `filter` and `ids`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BulkDevices {
+    /// As in `GET /api/v1/devices`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filter: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<String>>)]
+    pub ids: Option<Vec<DeviceId>>,
+    pub action: BulkAction,
+    /// How many devices the caller means; refused if it is another number by now.
+    pub expected_total: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum BulkAction {
+    /// Changes these tags and leaves the others.
+    Tag(TagChange),
+    /// Takes the devices out of the fleet for good.
+    Decommission,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TagChange {
+    #[serde(default)]
+    pub set: BTreeMap<String, String>,
+    #[serde(default)]
+    pub remove: Vec<String>,
 }
 
 /// What a slot holds.
@@ -68,6 +147,9 @@ pub struct DeviceDetail {
     pub telemetry: Vec<DeviceTelemetry>,
     /// Entries of the device's audit chain that the server has verified.
     pub audit_entries: u64,
+    /// Losses that the device has declared in its audit chain, newest first, at most 20.
+    #[serde(default)]
+    pub audit_gaps: Vec<DeviceAuditGap>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_attack: Option<DeviceAttack>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -79,6 +161,21 @@ pub struct DeviceAttack {
     /// As named in `docs/trust.md`: `rollback`, `altered-content`, …
     pub attack: String,
     pub detail: String,
+    pub at: String,
+}
+
+/// Entries of a device's audit chain were lost; the device says so itself, as the first entry of a new epoch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DeviceAuditGap {
+    /// The epoch that began after the loss.
+    pub epoch: u64,
+    /// Entries that nobody has any more.
+    pub lost: u64,
+    /// The last entry before the loss: its epoch, how many entries that epoch had, and the hash over them.
+    pub after_epoch: u64,
+    pub after_count: u64,
+    #[schema(value_type = String)]
+    pub after_hash: Digest,
     pub at: String,
 }
 

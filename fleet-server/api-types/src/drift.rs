@@ -37,13 +37,48 @@ pub struct FeatureSeverity {
     pub drifted: bool,
 }
 
-/// `GET /api/v1/drift/{device}/{manifest}/features`: all features, furthest first, with shared bins.
+/// An item of `GET /api/v1/drift/{device}/{manifest}/features`: a feature, furthest first, over bins that reference and
+/// live data share.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct FeatureHistogram {
     pub name: String,
+    /// The slice of the reference that the live data looks most like.
+    pub slice: String,
+    /// Bounds of the bins, one more than there are bins.
     pub edges: Vec<f32>,
-    /// Counts of the nearest slice, and of what was seen in the time asked for.
-    pub reference: Vec<u64>,
-    pub seen: Vec<u64>,
+    /// Shares of observations per bin: of the slice, and of what was seen in the time asked for.
+    pub reference: Vec<f64>,
+    pub seen: Vec<f64>,
+    pub reference_count: u64,
+    pub seen_count: u64,
     pub severity: FeatureSeverity,
+}
+
+/// An item of `GET /api/v1/drift/{device}/{manifest}/series`: an hour with observations, oldest first.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct DriftPoint {
+    /// The hour's start.
+    pub at: String,
+    pub count: u64,
+    /// Share of features that drifted, in [0, 1], and what the package's rule says of it; absent where there was too little
+    /// to judge.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drifted: Option<bool>,
+    pub nearest_slice: String,
+    /// The feature asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub feature: Option<FeatureSeverity>,
+}
+
+/// An item of `GET /api/v1/drift/{device}/{manifest}/classes`: how often a class was predicted, as shares of all
+/// predictions.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ClassShare {
+    pub label: String,
+    pub reference: f64,
+    pub seen: f64,
+    pub reference_count: u64,
+    pub seen_count: u64,
 }

@@ -8,8 +8,11 @@ pub mod common;
 pub mod datasets;
 pub mod devices;
 pub mod drift;
+pub mod events;
 pub mod models;
+pub mod overview;
 pub mod rollouts;
 pub mod runs;
+pub mod sessions;
 
 pub use common::{Job, JobState, Page, Problem};

@@ -87,6 +87,9 @@ pub struct CreateRollout {
     /// Bytes per second and device; 0: unlimited.
     #[serde(default)]
     pub max_bytes_per_s: u64,
+    /// Devices of a phase start at different moments within so many seconds, at most a day; 0: at once.
+    #[serde(default)]
+    pub start_spread_s: u64,
     #[serde(default)]
     pub harvest: Option<Harvest>,
 }

@@ -18,6 +18,19 @@ pub struct MlpParameters {
     pub weight_decay: f64,
     pub epochs: u32,
     pub batch_size: u32,
+    #[serde(default)]
+    pub class_weights: ClassWeights,
+}
+
+/// How much a class counts in the loss.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClassWeights {
+    /// Every sample counts alike, so common classes count more.
+    #[default]
+    None,
+    /// Every class counts alike, however many samples it has.
+    Balanced,
 }
 
 /// What trains.

@@ -5,6 +5,7 @@ use clap_complete::Shell;
 
 use crate::client::Client;
 use crate::commands::audit::AuditCommand;
+use crate::commands::console::ConsoleArgs;
 use crate::commands::datasets::DatasetsCommand;
 use crate::commands::devices::DevicesCommand;
 use crate::commands::drift::DriftCommand;
@@ -14,6 +15,7 @@ use crate::commands::labels::LabelsCommand;
 use crate::commands::models::ModelsCommand;
 use crate::commands::rollouts::RolloutsCommand;
 use crate::commands::runs::RunsCommand;
+use crate::commands::sessions::SessionsCommand;
 use crate::commands::sign::SignCommand;
 use crate::commands::tokens::TokensCommand;
 use crate::commands::versions::VersionsCommand;
@@ -42,6 +44,11 @@ enum Command {
     Login,
     /// Whom the server takes us for
     Me,
+    /// A link that opens the web console signed in, once
+    Console(ConsoleArgs),
+    /// Who is signed in to the console
+    #[command(subcommand)]
+    Sessions(SessionsCommand),
     /// What this fleet trusts
     #[command(subcommand)]
     Trust(TrustCommand),
@@ -116,6 +123,8 @@ async fn ask(context: &Context, global: &GlobalArgs, command: Command) -> Result
     match command {
         Command::Login => commands::fleet::login(context, global).await,
         Command::Me => commands::fleet::me(context).await,
+        Command::Console(args) => commands::console::run(context, &args).await,
+        Command::Sessions(command) => commands::sessions::run(context, command).await,
         Command::Trust(command) => commands::fleet::trust(context, command).await,
         Command::Tokens(command) => commands::tokens::run(context, command).await,
         Command::Devices(command) => commands::devices::run(context, command).await,
@@ -166,6 +175,40 @@ mod tests {
         ] {
             let words = std::iter::once("fleetctl").chain(line.split(' '));
             assert!(Cli::try_parse_from(words).is_ok(), "{line}");
+        }
+    }
+
+    /// The lines that the console shows beside its buttons come from the API's document: each must be understood as it
+    /// stands there, with something in the caller's places.
+    #[test]
+    fn every_change_of_the_api_has_a_command() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../openapi.json");
+        let document: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+        let mut lines = Vec::new();
+        for (path, item) in document["paths"].as_object().unwrap() {
+            for (method, operation) in item.as_object().unwrap() {
+                if !matches!(method.as_str(), "post" | "put" | "patch" | "delete") {
+                    continue;
+                }
+                let line = operation["x-cli"].as_str();
+                lines.push(
+                    line.unwrap_or_else(|| panic!("{method} {path} names no command"))
+                        .to_owned(),
+                );
+            }
+        }
+        assert!(lines.len() > 20, "{lines:?}");
+        for line in lines {
+            let words: Vec<String> = line
+                .split(' ')
+                .map(|word| {
+                    word.replace("<id>", "0192f0c1-2345-7abc-8def-0123456789ab")
+                        .replace("<n>", "1")
+                        .replace(['<', '>'], "")
+                })
+                .collect();
+            let parsed = Cli::try_parse_from(&words);
+            assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
         }
     }
 

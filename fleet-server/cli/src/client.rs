@@ -293,6 +293,7 @@ impl Broken {
 fn problem(status: StatusCode, body: &[u8], path: &str) -> Problem {
     serde_json::from_slice(body).unwrap_or_else(|_not_a_problem| Problem {
         kind: "about:blank".to_owned(),
+        code: String::new(),
         title: status.canonical_reason().unwrap_or("error").to_owned(),
         status: status.as_u16(),
         detail: String::from_utf8_lossy(body).chars().take(400).collect(),

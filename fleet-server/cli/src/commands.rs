@@ -1,6 +1,7 @@
 //! The commands: verbs on nouns, a file per noun. Each asks the API and tells the answer.
 
 pub(crate) mod audit;
+pub(crate) mod console;
 pub(crate) mod datasets;
 pub(crate) mod devices;
 pub(crate) mod drift;
@@ -10,6 +11,7 @@ pub(crate) mod labels;
 pub(crate) mod models;
 pub(crate) mod rollouts;
 pub(crate) mod runs;
+pub(crate) mod sessions;
 pub(crate) mod sign;
 pub(crate) mod tokens;
 pub(crate) mod versions;

@@ -80,6 +80,7 @@ mod tests {
     fn a_problem_is_shown_with_its_places() {
         let problem = Problem {
             kind: "urn:flotilla:problem:invalid".into(),
+            code: "invalid".into(),
             title: "The file cannot be imported".into(),
             status: 422,
             detail: "2 problems".into(),

@@ -42,6 +42,7 @@ fn complain(error: &CliError, json: bool) {
         CliError::Refused(problem) if json => serde_json::to_string(problem).unwrap_or_else(|_why| error.to_string()),
         _ => format!("fleetctl: {error}"),
     };
+    let text = output::lines_shown(&text);
     // Where stderr cannot be written to, the exit code says it alone.
     drop(writeln!(std::io::stderr().lock(), "{text}"));
 }

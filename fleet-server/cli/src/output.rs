@@ -1,10 +1,13 @@
 //! What people and scripts see: tables or the API's JSON on stdout, notes and bars on stderr. Colours and bars only where
 //! a terminal is.
 
+use std::borrow::Cow;
+use std::fmt::Write as _;
 use std::io::{IsTerminal as _, Write as _, stderr, stdout};
 use std::time::Duration;
 
 use comfy_table::{ContentArrangement, Table, presets};
+use flotilla_protocol::text;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -49,7 +52,8 @@ impl Output {
         if self.json {
             return self.print_json(answer);
         }
-        let value = T::deserialize(answer).map_err(|why| CliError::Answer {
+        let answer = shown(answer);
+        let value = T::deserialize(&answer).map_err(|why| CliError::Answer {
             path: std::any::type_name::<T>().to_owned(),
             why: why.to_string(),
         })?;
@@ -58,24 +62,39 @@ impl Output {
 
     pub(crate) fn print_json<T: Serialize>(&self, value: &T) -> Result<(), CliError> {
         let text = serde_json::to_string_pretty(value).map_err(|why| CliError::Failed(why.to_string()))?;
-        self.line(&text)
+        self.line(&json_shown(&text))
     }
 
-    /// A line of the command's result.
-    #[expect(clippy::unused_self, reason = "writing is the output's")]
+    /// Lines of the command's result. Whatever is in them, the terminal gets no control characters but our own colours.
     pub(crate) fn line(&self, text: &str) -> Result<(), CliError> {
         let mut out = stdout().lock();
-        out.write_all(text.as_bytes())?;
+        out.write_all(self.harmless(text).as_bytes())?;
         out.write_all(b"\n")?;
         out.flush()?;
         Ok(())
     }
 
     /// A remark that is no part of the result.
-    #[expect(clippy::unused_self, reason = "writing is the output's")]
     pub(crate) fn note(&self, text: &str) {
         // Where stderr cannot be written to, there is nobody to tell.
-        drop(writeln!(stderr().lock(), "{text}"));
+        drop(writeln!(stderr().lock(), "{}", self.harmless(text)));
+    }
+
+    fn harmless<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        if !self.colour {
+            return lines_shown(text);
+        }
+        // Between our own sequences stands text like any other.
+        let mut out = String::with_capacity(text.len());
+        let mut rest = text;
+        while let Some((at, code)) = COLOURS.iter().filter_map(|code| Some((rest.find(code)?, *code))).min() {
+            let (before, after) = rest.split_at(at);
+            out.push_str(&lines_shown(before));
+            out.push_str(code);
+            rest = after.strip_prefix(code).unwrap_or_default();
+        }
+        out.push_str(&lines_shown(rest));
+        Cow::Owned(out)
     }
 
     pub(crate) fn paint(&self, tone: Tone, text: &str) -> String {
@@ -88,7 +107,7 @@ impl Output {
             Tone::Strong => "1",
             Tone::Faint => "2",
         };
-        format!("\u{1b}[{code}m{text}\u{1b}[0m")
+        format!("\u{1b}[{code}m{}\u{1b}[0m", lines_shown(text))
     }
 
     /// A bar of `length` units on stderr; nothing where that is no terminal.
@@ -119,9 +138,51 @@ impl Output {
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
         }
-        bar.set_message(label.to_owned());
+        bar.set_message(text::escaped(label).into_owned());
         bar
     }
+}
+
+/// What [`Output::paint`] writes.
+const COLOURS: [&str; 5] = ["\u{1b}[32m", "\u{1b}[31m", "\u{1b}[1m", "\u{1b}[2m", "\u{1b}[0m"];
+
+/// Text of several lines as a terminal may have it.
+pub(crate) fn lines_shown(text: &str) -> Cow<'_, str> {
+    text::escaped_but(text, |character| matches!(character, '\n' | '\t'))
+}
+
+/// An answer as a person may read it: nothing in its texts moves the cursor or turns the reading direction around.
+fn shown(answer: &Value) -> Value {
+    match answer {
+        Value::String(text) => text::escaped(text).into_owned().into(),
+        Value::Array(items) => items.iter().map(shown).collect(),
+        Value::Object(fields) => fields
+            .iter()
+            .map(|(name, value)| (text::escaped(name).into_owned(), shown(value)))
+            .collect(),
+        plain => plain.clone(),
+    }
+}
+
+/// The same document, with what JSON does not escape by itself escaped in its own way. Such characters stand in its strings
+/// alone.
+fn json_shown(json: &str) -> Cow<'_, str> {
+    if !json
+        .chars()
+        .any(|character| character != '\n' && text::is_deceptive(character))
+    {
+        return Cow::Borrowed(json);
+    }
+    let mut out = String::with_capacity(json.len() + 16);
+    for character in json.chars() {
+        if character != '\n' && text::is_deceptive(character) {
+            // Writing to a string cannot fail.
+            write!(out, "\\u{:04x}", u32::from(character)).ok();
+        } else {
+            out.push(character);
+        }
+    }
+    Cow::Owned(out)
 }
 
 /// A list. Cells are never broken in the middle of an id; a terminal may wrap the line.
@@ -133,7 +194,7 @@ pub(crate) fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>
         .set_header(header.iter().map(|name| name.to_uppercase()));
     let mut empty = true;
     for row in rows {
-        table.add_row(row);
+        table.add_row(row.iter().map(|cell| text::escaped(cell).into_owned()));
         empty = false;
     }
     if empty {
@@ -147,7 +208,7 @@ pub(crate) fn fields(rows: &[(&str, String)]) -> String {
     let width = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
     let lines: Vec<String> = rows
         .iter()
-        .map(|(name, value)| format!("{name:<width$}  {value}"))
+        .map(|(name, value)| format!("{name:<width$}  {}", text::escaped(value)))
         .collect();
     lines.join("\n")
 }
@@ -197,6 +258,30 @@ pub(crate) fn bytes(count: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn foreign_text_moves_no_cursor() {
+        let evil = "ok\u{1b}[1A\u{1b}[2Krole\r\u{9b}2J\u{202e}";
+        let tame = |text: &str| !text.chars().any(|c| c != '\n' && text::is_deceptive(c));
+        assert!(tame(&table(&["label"], [vec![evil.to_owned()]])));
+        assert!(tame(&fields(&[("label", format!("{evil}\nforged  row"))])));
+        assert_eq!(fields(&[("label", format!("{evil}\nforged  row"))]).lines().count(), 1);
+        let answer = serde_json::json!({"labels": [evil], evil: {"a": evil}});
+        assert!(tame(&shown(&answer).to_string().replace("\\\\", "")));
+        let json = serde_json::to_string_pretty(&answer).unwrap();
+        assert!(!tame(&json) && tame(&json_shown(&json)));
+        assert_eq!(serde_json::from_str::<Value>(&json_shown(&json)).unwrap(), answer);
+        for colour in [false, true] {
+            let out = Output { json: false, colour };
+            let painted = out.paint(Tone::Bad, evil);
+            let written = out.harmless(&format!("{painted} {evil}\n")).into_owned();
+            let plain = COLOURS
+                .iter()
+                .fold(written.clone(), |text, code| text.replace(code, ""));
+            assert!(tame(&plain), "{written:?}");
+            assert_eq!(written.contains("\u{1b}[31m"), colour, "{written:?}");
+        }
+    }
 
     #[test]
     fn lists_and_single_things() {

@@ -273,6 +273,24 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_manifest_that_would_rewrite_the_screen_is_not_shown() {
+        let mut evil = manifest();
+        evil.labels = vec!["standing\u{1b}[7A\u{1b}[2Krelease counter   9".into()];
+        let payload = codec::to_vec(&evil).unwrap();
+        let request = SigningRequest {
+            manifest: Digest::of(&payload),
+            payload: BASE64.encode(payload),
+            ..request()
+        };
+        let refused = request.review().unwrap_err().to_string();
+        assert!(refused.contains("U+001B"), "{refused}");
+        assert!(
+            !refused.chars().any(flotilla_protocol::text::is_deceptive),
+            "{refused:?}"
+        );
+    }
+
+    #[test]
     fn who_signs_sees_what_is_signed() {
         insta::assert_snapshot!(request().review().unwrap().describe(), @r"
         model             motions 1.0.0

@@ -1,28 +1,67 @@
-//! Authentication: every request but the health probes carries a bearer token. Who it is goes into the request; what it
-//! may do is asked of [`crate::domain::authz`] by each handler.
+//! Authentication: every request but the health probes and the sign-in carries a bearer token or a session's cookie. Who it
+//! is goes into the request; what it may do is asked of [`crate::domain::authz`] by each handler.
+//!
+//! Browsers send cookies by themselves, also when another site makes them ask. Therefore a request under a cookie that
+//! changes something must also carry a header that only our own pages can set.
 
 use axum::Router;
-use axum::extract::{Request, State};
-use axum::http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
+use axum::extract::{FromRequestParts, Request, State};
+use axum::http::header::{AUTHORIZATION, COOKIE, WWW_AUTHENTICATE};
+use axum::http::request::Parts;
 use axum::http::{HeaderValue, Method};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use flotilla_protocol::ids::{ApiTokenId, Digest};
 
 use crate::api::error::ApiError;
 use crate::api::extract::Caller;
 use crate::api::idempotency;
-use crate::app::App;
+use crate::app::{App, Change};
+use crate::clock;
 use crate::domain::authz::{Action, authorize};
+use crate::store::sessions::{self, OpenSession};
 use crate::store::tokens;
 
 /// What is open: probes, which say nothing of the fleet.
 const OPEN: [&str; 2] = ["/livez", "/readyz"];
 
+/// Where a sign-in link becomes a session: open to POST alone.
+const SIGN_IN: &str = "/api/v1/session";
+
 /// What people read in a browser, which can ask for a password but not for a bearer token.
 const READ_IN_BROWSERS: [&str; 2] = ["/docs", "/openapi.json"];
+
+/// The session's cookie.
+pub(super) const COOKIE_NAME: &str = "flotilla_session";
+
+const CSRF_HEADER: &str = "x-csrf-token";
+
+/// By what the caller proved who it is; put into the request by the authentication layer.
+#[derive(Debug, Clone)]
+pub(super) enum Credential {
+    Token(ApiTokenId),
+    Session(Box<OpenSession>),
+}
+
+impl Credential {
+    pub(super) fn session(&self) -> Option<&OpenSession> {
+        match self {
+            Self::Token(_) => None,
+            Self::Session(session) => Some(session),
+        }
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Credential {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, ApiError> {
+        parts.extensions.get::<Self>().cloned().ok_or(ApiError::Unauthenticated)
+    }
+}
 
 /// Puts authentication (and, inside it, idempotency) around all routes.
 pub(super) fn protect(routes: Router<App>, app: App) -> Router<App> {
@@ -43,17 +82,22 @@ pub fn require(caller: &Caller, action: Action) -> Result<(), ApiError> {
 }
 
 async fn authenticate(State(app): State<App>, mut request: Request, next: Next) -> Response {
-    if OPEN.contains(&request.uri().path()) {
+    let path = request.uri().path();
+    let opens = path == SIGN_IN && request.method() == Method::POST;
+    if OPEN.contains(&path) {
         return next.run(request).await;
     }
-    let token = bearer(&request)
-        .map(str::to_owned)
-        .or_else(|| password(&request))
-        .map(|token| tokens::hash_token(&token));
-    match caller(&app, token).await {
-        Ok(caller) => {
+    if opens {
+        return told(&app, next.run(request).await);
+    }
+    let presented = Presented::by(&request);
+    match identify(&app, &presented).await {
+        Ok((caller, credential)) => {
+            let changes = presented.changes;
             request.extensions_mut().insert(caller);
-            next.run(request).await
+            request.extensions_mut().insert(credential);
+            let response = next.run(request).await;
+            if changes { told(&app, response) } else { response }
         }
         Err(ApiError::Unauthenticated) if READ_IN_BROWSERS.contains(&request.uri().path()) => {
             let mut response = ApiError::Unauthenticated.into_response();
@@ -62,6 +106,86 @@ async fn authenticate(State(app): State<App>, mut request: Request, next: Next) 
             response
         }
         Err(error) => error.into_response(),
+    }
+}
+
+/// What changed something stands in the audit log: whoever follows events looks there.
+fn told(app: &App, response: Response) -> Response {
+    if response.status().is_success() {
+        app.changes.tell(Change::Audit);
+    }
+    response
+}
+
+const fn is_safe(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
+}
+
+/// What a request shows to say who it comes from.
+struct Presented {
+    token: Option<String>,
+    cookie: Option<String>,
+    csrf: Option<Digest>,
+    changes: bool,
+}
+
+impl Presented {
+    fn by(request: &Request) -> Self {
+        let csrf = request.headers().get(CSRF_HEADER);
+        Self {
+            token: bearer(request).map(str::to_owned).or_else(|| password(request)),
+            cookie: session_cookie(request.headers()),
+            csrf: csrf.map(|sent| Digest::of(sent.as_bytes())),
+            changes: !is_safe(request.method()),
+        }
+    }
+}
+
+async fn identify(app: &App, presented: &Presented) -> Result<(Caller, Credential), ApiError> {
+    if let Some(token) = &presented.token {
+        return by_token(app, token).await;
+    }
+    let Some(cookie) = &presented.cookie else {
+        return Err(ApiError::Unauthenticated);
+    };
+    let session = by_cookie(app, cookie).await?;
+    // Digests are compared, so that the time it takes tells nothing.
+    if presented.changes && presented.csrf != Some(Digest::of(session.csrf.as_bytes())) {
+        return Err(ApiError::Csrf);
+    }
+    Ok((
+        Caller(session.principal.clone()),
+        Credential::Session(Box::new(session)),
+    ))
+}
+
+async fn by_token(app: &App, token: &str) -> Result<(Caller, Credential), ApiError> {
+    let (id, principal) = tokens::find_api_token(&app.db, &tokens::hash_token(token))
+        .await?
+        .ok_or(ApiError::Unauthenticated)?;
+    Ok((Caller(principal), Credential::Token(id)))
+}
+
+async fn by_cookie(app: &App, cookie: &str) -> Result<OpenSession, ApiError> {
+    let now = clock::now_ms();
+    let session = sessions::find(&app.db, &tokens::hash_token(cookie), now)
+        .await?
+        .ok_or(ApiError::SessionExpired)?;
+    if session.is_seen_due(now) {
+        sessions::seen(&app.db, &session.id, now).await?;
+    }
+    Ok(session)
+}
+
+/// Is what the request was let in by still good?
+pub(super) async fn is_still_good(app: &App, credential: &Credential, cookie: Option<&str>) -> Result<bool, ApiError> {
+    match (credential, cookie) {
+        (Credential::Session(_), Some(cookie)) => {
+            let found = sessions::find(&app.db, &tokens::hash_token(cookie), clock::now_ms()).await?;
+            Ok(found.is_some())
+        }
+        (Credential::Session(_), None) => Ok(false),
+        (Credential::Token(id), _) => Ok(tokens::is_good(&app.db, *id).await?),
     }
 }
 
@@ -86,12 +210,16 @@ fn bearer(request: &Request) -> Option<&str> {
     value.strip_prefix("Bearer ").map(str::trim)
 }
 
-async fn caller(app: &App, token_hash: Option<String>) -> Result<Caller, ApiError> {
-    let hash = token_hash.ok_or(ApiError::Unauthenticated)?;
-    let principal = tokens::find_api_token(&app.db, &hash)
-        .await?
-        .ok_or(ApiError::Unauthenticated)?;
-    Ok(Caller(principal))
+/// The session's secret, as the browser sent it.
+pub(super) fn session_cookie(headers: &axum::http::HeaderMap) -> Option<String> {
+    headers
+        .get_all(COOKIE)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(';'))
+        .filter_map(|pair| pair.trim().split_once('='))
+        .find(|(name, _)| *name == COOKIE_NAME)
+        .map(|(_, value)| value.to_owned())
 }
 
 async fn unknown(request: Request) -> ApiError {

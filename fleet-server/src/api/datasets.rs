@@ -1,6 +1,7 @@
 //! Datasets: making, importing into, browsing, freezing versions.
 
 mod import;
+mod imports;
 #[cfg(test)]
 pub(in crate::api) mod testing;
 #[cfg(test)]
@@ -8,13 +9,13 @@ mod tests;
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode, header};
 use flotilla_api_types::common::ProblemItem;
 use flotilla_api_types::datasets::{
     CreateDataset, CreateDatasetVersion, Dataset, DatasetVersion, ImportReport, Sample, Split,
 };
 use flotilla_api_types::{Page, Problem};
-use flotilla_protocol::ids::{DatasetId, DatasetVersionId};
+use flotilla_protocol::ids::{DatasetId, DatasetVersionId, ImportId};
 use serde::Deserialize;
 use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
@@ -39,7 +40,8 @@ pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(create, list))
         .routes(routes!(show))
-        .routes(routes!(import_samples))
+        .routes(routes!(import_samples, imports::list))
+        .routes(routes!(imports::show, imports::cancel))
         .routes(routes!(samples))
         .routes(routes!(create_version, versions))
         .routes(routes!(show_version))
@@ -188,19 +190,27 @@ struct ImportQuery {
     /// Everything into this split, whatever the dataset's rule says.
     #[param(value_type = Option<String>)]
     split: Option<Split>,
+    /// What this import shall be called, a UUID: so that its progress can be read, and it can be cancelled, while the file
+    /// is being sent.
+    #[param(value_type = Option<String>)]
+    import: Option<Uuid>,
 }
 
 /// Import a CSV file: all of it, or an error and nothing of it
+///
+/// Answers when the file is in. One import per dataset at a time. Closing the connection cancels it.
 #[utoipa::path(post, path = "/datasets/{id}/imports", tag = "datasets",
     params(("id" = String, Path, description = "Id or name"), ImportQuery),
     request_body(content = String, content_type = "text/csv"), security(("token" = [])),
-    responses((status = 201, body = ImportReport), (status = 404, body = Problem), (status = 413, body = Problem),
+    responses((status = 201, body = ImportReport), (status = 404, body = Problem),
+        (status = 409, body = Problem, description = "Cancelled, or another one is running"), (status = 413, body = Problem),
         (status = 422, body = Problem, description = "Names the line and column")))]
 async fn import_samples(
     caller: Caller,
     State(app): State<App>,
     Path(id): Path<String>,
     Query(query): Query<ImportQuery>,
+    headers: HeaderMap,
     body: Body,
 ) -> Result<(StatusCode, Json<ImportReport>), ApiError> {
     require(&caller, Action::Build)?;
@@ -212,7 +222,18 @@ async fn import_samples(
             "slice: 1 to 100 of a-z, A-Z, 0-9, '-', '_', '.' and '/' are needed",
         ));
     }
-    let report = import::run(&app, &caller.0.actor, &dataset, &slice, query.split, body).await?;
+    let length = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse().ok());
+    let order = import::Order {
+        id: ImportId::new(query.import.unwrap_or_else(Uuid::now_v7)),
+        actor: &caller.0.actor,
+        dataset: &dataset,
+        slice: &slice,
+        split: query.split,
+        length,
+    };
+    let report = import::run(&app, order, body).await?;
     Ok((StatusCode::CREATED, Json(report)))
 }
 

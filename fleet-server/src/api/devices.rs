@@ -1,14 +1,20 @@
-//! Devices: listing, one in detail, tags, decommissioning.
+//! Devices: listing, one in detail, tags, decommissioning; one action on many.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Extension;
 use axum::extract::State;
-use flotilla_api_types::devices::{Device, DeviceDetail, UpdateDevice};
-use flotilla_api_types::{Page, Problem};
-use flotilla_protocol::ids::DeviceId;
+use axum::http::StatusCode;
+use flotilla_api_types::common::ProblemItem;
+use flotilla_api_types::devices::{BulkAction, BulkDevices, DeviceCounts, DeviceDetail, DevicePage, UpdateDevice};
+use flotilla_api_types::{Job, Problem};
+use flotilla_protocol::ids::{DeviceId, JobId};
 use serde::Deserialize;
 use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
+use uuid::Uuid;
 
 use crate::api::auth::require;
 use crate::api::error::ApiError;
@@ -17,15 +23,21 @@ use crate::api::page_limit;
 use crate::app::{App, Change};
 use crate::broker::BrokerHandle;
 use crate::domain::authz::Action;
-use crate::store::devices::DeviceFilter;
+use crate::domain::device_filter::DeviceFilter;
+use crate::jobs::bulk::BulkOrder;
+use crate::store::device_summaries::{self, Cursor, DeviceQuery, Sort};
+use crate::store::jobs::JobKind;
 use crate::store::{self, StoreError};
 use crate::{audit, clock};
 
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(list))
+        .routes(routes!(counts))
+        .routes(routes!(bulk))
         .routes(routes!(show, update))
         .routes(routes!(decommission))
+        .layer(Extension(CountCache::default()))
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -33,31 +45,124 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 struct ListQuery {
     limit: Option<u32>,
     cursor: Option<String>,
-    /// Part of a device's id or tags.
-    q: Option<String>,
+    /// Matches to skip, for a scrollbar; without `cursor`.
+    offset: Option<u64>,
+    /// `status:alert site:oslo -model:2.0.0 drift:>0.2 free text`. Keys: `status` (online, offline, updating, alert,
+    /// decommissioned), `id`, `model` (line, version or `line@version`), `class`, `arch`, `agent`, `drift`; any other is a tag's.
+    /// `-` negates, `*` at the end means "begins with", double quotes keep blanks together.
+    filter: Option<String>,
+    /// `id`, `status`, `model`, `drift`, `inferences`, `class`, `agent`, `enrolled_at`, `last_seen`; `-` in front: largest first.
+    sort: Option<String>,
 }
 
-/// Devices, by id
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct FilterQuery {
+    /// As in the list.
+    filter: Option<String>,
+}
+
+/// Counts of the last second, so that scrolling does not count again and again. Bounded.
+#[derive(Debug, Clone, Default)]
+struct CountCache(Arc<Mutex<Counted>>);
+
+/// By filter: when it was counted, and what came of it.
+type Counted = BTreeMap<String, (i64, DeviceCounts)>;
+
+const COUNTS_FRESH_MS: i64 = 1000;
+const MOST_COUNTS: usize = 256;
+
+impl CountCache {
+    async fn get(&self, app: &App, filter: &DeviceFilter) -> Result<DeviceCounts, ApiError> {
+        let key = filter.to_string();
+        let now = clock::now_ms();
+        let known = self.lock(|counts| counts.get(&key).copied());
+        if let Some((at, counts)) = known
+            && now.saturating_sub(at) < COUNTS_FRESH_MS
+        {
+            return Ok(counts);
+        }
+        let counts = device_summaries::counts(&app.db, filter).await?;
+        self.lock(|cache| {
+            cache.retain(|_, (at, _)| now.saturating_sub(*at) < COUNTS_FRESH_MS);
+            if cache.len() < MOST_COUNTS {
+                cache.insert(key, (now, counts));
+            }
+        });
+        Ok(counts)
+    }
+
+    fn lock<T>(&self, look: impl FnOnce(&mut Counted) -> T) -> T {
+        look(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+fn parse_filter(text: Option<&str>) -> Result<DeviceFilter, ApiError> {
+    DeviceFilter::parse(text.unwrap_or_default()).map_err(|why| ApiError::Refused {
+        detail: format!("filter: {why}"),
+        errors: vec![ProblemItem {
+            place: format!("filter, column {}", why.column),
+            message: why.why,
+        }],
+    })
+}
+
+/// Devices that match a filter, in any order
 #[utoipa::path(get, path = "/devices", tag = "devices", params(ListQuery), security(("token" = [])),
-    responses((status = 200, body = Page<Device>)))]
+    responses((status = 200, body = DevicePage), (status = 422, body = Problem, description = "The filter says nothing")))]
 async fn list(
     caller: Caller,
     State(app): State<App>,
+    Extension(cache): Extension<CountCache>,
     Query(query): Query<ListQuery>,
-) -> Result<Json<Page<Device>>, ApiError> {
+) -> Result<Json<DevicePage>, ApiError> {
     require(&caller, Action::Read)?;
-    let limit = page_limit(query.limit);
-    let filter = DeviceFilter {
-        after: query.cursor.as_deref().map(str::parse).transpose()?,
-        text: query.q.unwrap_or_default(),
-        limit,
+    let sort: Sort = query
+        .sort
+        .as_deref()
+        .map_or(Ok(Sort::default()), str::parse)
+        .map_err(|why| ApiError::refused(format!("sort: {why}")))?;
+    let after = match query.cursor.as_deref() {
+        None => None,
+        Some(text) => Some(
+            Cursor::decode(text, sort)
+                .ok_or_else(|| ApiError::invalid("the cursor is not one that this list gave out in this order"))?,
+        ),
     };
-    let items = store::devices::list(&app.db, &filter).await?;
-    let next_cursor = items
+    let filter = parse_filter(query.filter.as_deref())?;
+    let total = cache.get(&app, &filter).await?.total;
+    let asked = DeviceQuery {
+        filter,
+        sort,
+        after,
+        offset: query.offset.unwrap_or(0),
+        limit: page_limit(query.limit),
+        matches: Some(total),
+    };
+    let rows = device_summaries::list(&app.db, &asked).await?;
+    let next_cursor = rows
         .last()
-        .filter(|_| items.len() == limit as usize)
-        .map(|last| last.id.to_string());
-    Ok(Json(Page { items, next_cursor }))
+        .filter(|_| rows.len() == asked.limit as usize)
+        .map(|(_, cursor)| cursor.encode());
+    Ok(Json(DevicePage {
+        items: rows.into_iter().map(|(device, _)| device).collect(),
+        next_cursor,
+        total,
+    }))
+}
+
+/// How many devices match a filter, by status
+#[utoipa::path(get, path = "/devices/counts", tag = "devices", params(FilterQuery), security(("token" = [])),
+    responses((status = 200, body = DeviceCounts), (status = 422, body = Problem)))]
+async fn counts(
+    caller: Caller,
+    State(app): State<App>,
+    Extension(cache): Extension<CountCache>,
+    Query(query): Query<FilterQuery>,
+) -> Result<Json<DeviceCounts>, ApiError> {
+    require(&caller, Action::Read)?;
+    let filter = parse_filter(query.filter.as_deref())?;
+    Ok(Json(cache.get(&app, &filter).await?))
 }
 
 /// One device: desired against reported, deployments, telemetry
@@ -72,6 +177,19 @@ async fn show(caller: Caller, State(app): State<App>, Path(id): Path<String>) ->
 const MAX_TAGS: usize = 64;
 const MAX_TAG_CHARS: usize = 256;
 
+fn check_tags(tags: &BTreeMap<String, String>) -> Result<(), ApiError> {
+    let too_long = |text: &String| text.chars().count() > MAX_TAG_CHARS;
+    if tags.len() > MAX_TAGS || tags.iter().any(|(key, value)| too_long(key) || too_long(value)) {
+        return Err(ApiError::refused(format!(
+            "a device has at most {MAX_TAGS} tags of at most {MAX_TAG_CHARS} characters"
+        )));
+    }
+    if tags.keys().any(String::is_empty) {
+        return Err(ApiError::refused("a tag has a name"));
+    }
+    Ok(())
+}
+
 /// Replace a device's tags
 #[utoipa::path(patch, path = "/devices/{id}", tag = "devices", params(("id" = String, Path)), request_body = UpdateDevice,
     security(("token" = [])),
@@ -84,12 +202,7 @@ async fn update(
 ) -> Result<Json<DeviceDetail>, ApiError> {
     require(&caller, Action::Operate)?;
     let id: DeviceId = id.parse()?;
-    let too_long = |text: &String| text.chars().count() > MAX_TAG_CHARS;
-    if change.tags.len() > MAX_TAGS || change.tags.iter().any(|(key, value)| too_long(key) || too_long(value)) {
-        return Err(ApiError::refused(format!(
-            "a device has at most {MAX_TAGS} tags of at most {MAX_TAG_CHARS} characters"
-        )));
-    }
+    check_tags(&change.tags)?;
     let mut tx = app.db.begin().await?;
     store::devices::set_tags(&mut tx, &id, &change.tags).await?;
     let tags = serde_json::to_string(&change.tags).unwrap_or_default();
@@ -126,3 +239,74 @@ async fn decommission(
     app.changes.tell(Change::Device(id.clone()));
     Ok(Json(store::devices::get(&app.db, &id).await?))
 }
+
+/// Devices that may be named one by one; more are found by a filter.
+const MOST_IDS: usize = 1000;
+
+/// One action on many devices, as a job
+///
+/// The number of devices that the caller means is part of the order: if it is another by now, nothing happens.
+#[utoipa::path(post, path = "/devices/bulk", tag = "devices", request_body = BulkDevices, security(("token" = [])),
+    responses((status = 202, body = Job), (status = 409, body = Problem, description = "Another number of devices"),
+        (status = 422, body = Problem)))]
+async fn bulk(
+    caller: Caller,
+    State(app): State<App>,
+    Json(order): Json<BulkDevices>,
+) -> Result<(StatusCode, Json<Job>), ApiError> {
+    require(&caller, Action::Operate)?;
+    if let BulkAction::Tag(change) = &order.action {
+        check_tags(&change.set)?;
+        if change.set.is_empty() && change.remove.is_empty() {
+            return Err(ApiError::refused("name tags to set or to remove"));
+        }
+    }
+    let (total, subject) = match (&order.filter, &order.ids) {
+        (Some(filter), None) => {
+            let filter = parse_filter(Some(filter))?;
+            let counts = device_summaries::counts(&app.db, &filter).await?;
+            (counts.total, filter.to_string())
+        }
+        (None, Some(ids)) if ids.len() <= MOST_IDS => {
+            let found = device_summaries::by_ids(&app.db, ids).await?;
+            (found.len() as u64, format!("{} devices", ids.len()))
+        }
+        (None, Some(_)) => {
+            return Err(ApiError::refused(format!(
+                "name at most {MOST_IDS} devices; more are found by a filter"
+            )));
+        }
+        _ => return Err(ApiError::refused("give either 'filter' or 'ids'")),
+    };
+    if total != order.expected_total {
+        return Err(ApiError::Conflict(format!(
+            "{total} devices are meant by now, not {}: look again",
+            order.expected_total
+        )));
+    }
+    let order = BulkOrder {
+        actor: caller.0.actor.clone(),
+        order,
+    };
+    let payload = serde_json::to_string(&order).map_err(|why| ApiError::Internal(why.to_string()))?;
+    let id = JobId::new(Uuid::now_v7());
+    let record = audit::record(
+        &caller.0.actor,
+        "devices.bulk-requested",
+        format!("job:{id}"),
+        [
+            ("devices", total.to_string()),
+            ("which", subject.clone()),
+            ("action", order.describe()),
+        ],
+    );
+    let mut tx = app.db.begin().await?;
+    store::jobs::enqueue(&mut tx, id, JobKind::BulkDevices, &subject, &payload, clock::now_ms()).await?;
+    store::audit::append(&mut tx, &record).await?;
+    tx.commit().await.map_err(StoreError::from)?;
+    app.changes.tell(Change::Job(id));
+    Ok((StatusCode::ACCEPTED, Json(store::jobs::get(&app.db, id).await?)))
+}
+
+#[cfg(test)]
+mod tests;

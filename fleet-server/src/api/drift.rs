@@ -1,14 +1,15 @@
 //! Drift: what devices judged, and the histograms behind it.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use axum::extract::State;
-use flotilla_api_types::drift::{DeviceDrift, FeatureHistogram};
+use flotilla_api_types::drift::{ClassShare, DeviceDrift, DriftPoint, FeatureHistogram};
 use flotilla_api_types::{Page, Problem};
 use flotilla_protocol::codec::{self, MAX_COMPONENT_BYTES, MAX_DOCUMENT_BYTES};
 use flotilla_protocol::ids::{DeviceId, Digest, ModelLine};
 use flotilla_protocol::manifest::{ComponentKind, Manifest};
-use flotilla_protocol::sketch::ReferenceProfile;
+use flotilla_protocol::sketch::SketchSet;
 use serde::Deserialize;
 use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
@@ -20,12 +21,16 @@ use crate::api::extract::{Caller, Json, Path, Query};
 use crate::app::{App, Change};
 use crate::clock;
 use crate::domain::authz::Action;
-use crate::domain::drift::histograms;
+use crate::domain::drift::{Reference, Series, Total, severity};
 use crate::serve::MAX_WAIT;
 use crate::store;
 
 pub(super) fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(list)).routes(routes!(features))
+    OpenApiRouter::new()
+        .routes(routes!(list))
+        .routes(routes!(features))
+        .routes(routes!(classes))
+        .routes(routes!(series))
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -73,35 +78,181 @@ async fn list(
     Ok(Json(Page { items, next_cursor }))
 }
 
+/// The path's `{device}` that stands for all of them.
+const EVERY_DEVICE: &str = "*";
+const HOUR_MS: i64 = 3_600_000;
+/// Longest time that can be asked for, hours: a month with daylight to spare. A series has at most so many points.
+const MAX_HOURS: i64 = 32 * 24;
+
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-struct SinceQuery {
-    /// Hours to look back; a day if absent.
-    hours: Option<u32>,
+struct TimeQuery {
+    /// RFC 3339; a day before `to` if absent. Whole hours count.
+    from: Option<String>,
+    /// RFC 3339; now if absent. At most 32 days after `from`.
+    to: Option<String>,
+}
+
+impl TimeQuery {
+    /// Hours since 1970.
+    fn hours(&self) -> Result<Range<i64>, ApiError> {
+        let time = |name: &str, text: &Option<String>| match text {
+            None => Ok(None),
+            Some(text) => clock::from_rfc3339(text).map(Some).ok_or_else(|| {
+                ApiError::invalid(format!(
+                    "{name}: an RFC 3339 time such as 2026-11-23T02:00:00Z is needed"
+                ))
+            }),
+        };
+        let to = time("to", &self.to)?.unwrap_or_else(|| clock::now_ms() + 1);
+        let from = time("from", &self.from)?.unwrap_or(to - 24 * HOUR_MS);
+        let hours = from.div_euclid(HOUR_MS)..-(-to).div_euclid(HOUR_MS);
+        if hours.is_empty() || hours.end - hours.start > MAX_HOURS + 1 {
+            return Err(ApiError::invalid(format!(
+                "from and to: 'from' comes before 'to', at most {} days",
+                MAX_HOURS / 24
+            )));
+        }
+        Ok(hours)
+    }
+}
+
+/// What sketches are asked for, and the reference that they are read by.
+struct Asked {
+    /// `None`: every device.
+    device: Option<DeviceId>,
+    manifest: Digest,
+    hours: Range<i64>,
+    reference: Reference,
+}
+
+impl Asked {
+    async fn read(app: &App, (device, manifest): &(String, String), time: &TimeQuery) -> Result<Self, ApiError> {
+        let device = (device != EVERY_DEVICE).then(|| device.parse()).transpose()?;
+        let hours = time.hours()?;
+        let manifest = manifest_of(app, manifest).await?;
+        Ok(Self {
+            device,
+            manifest,
+            hours,
+            reference: reference(app, &manifest).await?,
+        })
+    }
+
+    async fn each(&self, app: &App, take: impl FnMut(i64, SketchSet) + Send) -> Result<(), ApiError> {
+        let hours = self.hours.clone();
+        Ok(store::sketches::each(&app.db, self.device.as_ref(), &self.manifest, hours, take).await?)
+    }
+
+    async fn total(&self, app: &App) -> Result<Total<'_>, ApiError> {
+        let mut total = Total::new(&self.reference);
+        self.each(app, |_, sketch| total.add(&sketch)).await?;
+        if total.left_out > 0 {
+            let left_out = total.left_out;
+            tracing::warn!(manifest = %self.manifest, left_out, "sketches of other bins than the package's are left out");
+        }
+        if total.sum.count == 0 {
+            let device = self.device.as_ref().map_or(EVERY_DEVICE, DeviceId::as_str);
+            return Err(ApiError::not_found(
+                "sketch of",
+                format!("{device} under {} in that time", self.manifest),
+            ));
+        }
+        Ok(total)
+    }
+}
+
+/// By digest, or by model line: its newest version.
+async fn manifest_of(app: &App, text: &str) -> Result<Digest, ApiError> {
+    if text.contains(':') {
+        return Ok(text.parse()?);
+    }
+    let line: ModelLine = text.parse()?;
+    let newest = store::models::list(&app.db, &line, None, 1).await?.pop();
+    let newest = newest.ok_or_else(|| ApiError::not_found("version of model line", &line))?;
+    Ok(newest.manifest)
+}
+
+const fn whole<T>(items: Vec<T>) -> Page<T> {
+    Page {
+        items,
+        next_cursor: None,
+    }
 }
 
 /// Every feature's histogram beside its reference, furthest first
 #[utoipa::path(get, path = "/drift/{device}/{manifest}/features", tag = "drift",
-    params(("device" = String, Path), ("manifest" = String, Path), SinceQuery), security(("token" = [])),
-    responses((status = 200, body = Vec<FeatureHistogram>), (status = 404, body = Problem)))]
+    params(("device" = String, Path, description = "`*`: every device"),
+        ("manifest" = String, Path, description = "Digest, or a model line: its newest version"), TimeQuery),
+    security(("token" = [])), responses((status = 200, body = Page<FeatureHistogram>), (status = 404, body = Problem)))]
 async fn features(
     caller: Caller,
     State(app): State<App>,
-    Path((device, manifest)): Path<(String, String)>,
-    Query(query): Query<SinceQuery>,
-) -> Result<Json<Vec<FeatureHistogram>>, ApiError> {
+    Path(path): Path<(String, String)>,
+    Query(time): Query<TimeQuery>,
+) -> Result<Json<Page<FeatureHistogram>>, ApiError> {
     require(&caller, Action::Read)?;
-    let device: DeviceId = device.parse()?;
-    let manifest: Digest = manifest.parse()?;
-    let since = clock::now_ms() - i64::from(query.hours.unwrap_or(24)) * 3_600_000;
-    let seen = store::telemetry::sketch(&app.db, &device, &manifest, since.div_euclid(3_600_000))
-        .await?
-        .ok_or_else(|| ApiError::not_found("sketch of", format!("{device} under {manifest}")))?;
-    let reference = reference(&app, &manifest).await?;
-    Ok(Json(histograms(&reference, &seen)))
+    let asked = Asked::read(&app, &path, &time).await?;
+    let total = asked.total(&app).await?;
+    Ok(Json(whole(total.histograms())))
 }
 
-async fn reference(app: &App, manifest: &Digest) -> Result<ReferenceProfile, ApiError> {
+/// Predicted classes beside those of the reference
+#[utoipa::path(get, path = "/drift/{device}/{manifest}/classes", tag = "drift",
+    params(("device" = String, Path, description = "`*`: every device"),
+        ("manifest" = String, Path, description = "Digest, or a model line: its newest version"), TimeQuery),
+    security(("token" = [])), responses((status = 200, body = Page<ClassShare>), (status = 404, body = Problem)))]
+async fn classes(
+    caller: Caller,
+    State(app): State<App>,
+    Path(path): Path<(String, String)>,
+    Query(time): Query<TimeQuery>,
+) -> Result<Json<Page<ClassShare>>, ApiError> {
+    require(&caller, Action::Read)?;
+    let asked = Asked::read(&app, &path, &time).await?;
+    let total = asked.total(&app).await?;
+    Ok(Json(whole(total.classes())))
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct FeatureQuery {
+    /// Its own statistic too, hour by hour.
+    feature: Option<String>,
+}
+
+/// The statistic hour by hour, oldest first; hours without observations are left out
+#[utoipa::path(get, path = "/drift/{device}/{manifest}/series", tag = "drift",
+    params(("device" = String, Path, description = "`*`: every device"),
+        ("manifest" = String, Path, description = "Digest, or a model line: its newest version"), TimeQuery, FeatureQuery),
+    security(("token" = [])), responses((status = 200, body = Page<DriftPoint>), (status = 404, body = Problem)))]
+async fn series(
+    caller: Caller,
+    State(app): State<App>,
+    Path(path): Path<(String, String)>,
+    Query(time): Query<TimeQuery>,
+    Query(query): Query<FeatureQuery>,
+) -> Result<Json<Page<DriftPoint>>, ApiError> {
+    require(&caller, Action::Read)?;
+    let asked = Asked::read(&app, &path, &time).await?;
+    let feature = query.feature.map(|name| {
+        let place = asked.reference.profile.features.iter().position(|f| f.name == name);
+        place.ok_or_else(|| ApiError::not_found("feature", name))
+    });
+    let mut series = Series::new(&asked.reference, feature.transpose()?);
+    asked.each(&app, |hour, sketch| series.add(hour, &sketch)).await?;
+    let items = series.finish().into_iter().map(|point| DriftPoint {
+        at: clock::rfc3339(point.hour * HOUR_MS),
+        count: point.count,
+        share: point.status.as_ref().map(|status| status.share),
+        drifted: point.status.as_ref().map(|status| status.drifted),
+        nearest_slice: point.slice,
+        feature: point.feature.map(severity),
+    });
+    Ok(Json(whole(items.collect())))
+}
+
+async fn reference(app: &App, manifest: &Digest) -> Result<Reference, ApiError> {
     let version = store::models::get_by_manifest(&app.db, manifest)
         .await?
         .ok_or_else(|| ApiError::not_found("model version with manifest", manifest))?;
@@ -111,5 +262,9 @@ async fn reference(app: &App, manifest: &Digest) -> Result<ReferenceProfile, Api
         .component(ComponentKind::Reference)
         .ok_or_else(|| ApiError::not_found("drift reference in", manifest.name.clone()))?;
     let bytes = app.blobs.get(&component.blob.sha256).await?;
-    codec::from_slice(&bytes, MAX_COMPONENT_BYTES).map_err(|why| ApiError::Internal(why.to_string()))
+    let profile = codec::from_slice(&bytes, MAX_COMPONENT_BYTES).map_err(|why| ApiError::Internal(why.to_string()))?;
+    Ok(Reference {
+        digest: component.blob.sha256,
+        profile,
+    })
 }

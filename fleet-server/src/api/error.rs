@@ -8,6 +8,12 @@ use flotilla_api_types::common::{Problem, ProblemItem};
 use crate::blobs::BlobError;
 use crate::store::StoreError;
 
+/// When it may be worth coming back.
+const UNAVAILABLE_S: u64 = 5;
+
+/// What is answered to requests that the stop of the server cuts short.
+pub(super) const STOPPING: &str = "the server is stopping: nothing was changed, try again when it is back";
+
 /// What a handler answers when it cannot do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
@@ -16,13 +22,28 @@ pub enum ApiError {
     Invalid { detail: String, errors: Vec<ProblemItem> },
     #[error("an API token is needed: send 'Authorization: Bearer <token>'")]
     Unauthenticated,
-    #[error("this token may not {0}")]
+    /// The cookie's session is over, or never was.
+    #[error("the session has ended: sign in again with a new link ('fleetctl console')")]
+    SessionExpired,
+    #[error("you may not {0}")]
     Forbidden(String),
+    /// The cookie came without the header that only our own pages can send.
+    #[error("a request that changes something under a session carries the header X-CSRF-Token")]
+    Csrf,
+    /// 401: the sign-in link is of no use.
+    #[error("{0}")]
+    LinkRefused(String),
+    /// 429
+    #[error("too many attempts; try again in {retry_after_s} s")]
+    TooMany { retry_after_s: u64 },
     #[error("no {kind} '{id}'")]
     NotFound { kind: &'static str, id: String },
     /// 409: it would be fine in another state.
     #[error("{0}")]
     Conflict(String),
+    /// 409: the same request is running; its answer is there in a moment.
+    #[error("{0}")]
+    UnderWay(String),
     /// 413
     #[error("{0}")]
     TooLarge(String),
@@ -64,9 +85,18 @@ impl ApiError {
         match self {
             Self::Invalid { .. } => (StatusCode::BAD_REQUEST, "invalid-request", "The request is not valid"),
             Self::Unauthenticated => (StatusCode::UNAUTHORIZED, "unauthenticated", "Authentication is needed"),
+            Self::SessionExpired => (StatusCode::UNAUTHORIZED, "session-expired", "The session has ended"),
+            Self::LinkRefused(_) => (
+                StatusCode::UNAUTHORIZED,
+                "link-refused",
+                "The sign-in link is of no use",
+            ),
+            Self::Csrf => (StatusCode::FORBIDDEN, "csrf", "The request may come from elsewhere"),
+            Self::TooMany { .. } => (StatusCode::TOO_MANY_REQUESTS, "too-many-attempts", "Too many attempts"),
             Self::Forbidden(_) => (StatusCode::FORBIDDEN, "forbidden", "Not permitted"),
             Self::NotFound { .. } => (StatusCode::NOT_FOUND, "not-found", "Not found"),
             Self::Conflict(_) => (StatusCode::CONFLICT, "conflict", "Not possible in the present state"),
+            Self::UnderWay(_) => (StatusCode::CONFLICT, "under-way", "The same request is under way"),
             Self::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "too-large", "Too large"),
             Self::Refused { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "refused", "The content is refused"),
             Self::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Not available now"),
@@ -78,6 +108,12 @@ impl ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let (status, code, title) = self.parts();
+        let retry_after = match &self {
+            Self::TooMany { retry_after_s } => Some(*retry_after_s),
+            Self::UnderWay(_) => Some(1),
+            Self::Unavailable(_) => Some(UNAVAILABLE_S),
+            _ => None,
+        };
         let detail = if let Self::Internal(why) = &self {
             tracing::error!(%why, "internal error");
             "The server's log says more.".to_owned()
@@ -90,6 +126,7 @@ impl IntoResponse for ApiError {
         };
         let problem = Problem {
             kind: format!("urn:flotilla:problem:{code}"),
+            code: code.to_owned(),
             title: title.to_owned(),
             status: status.as_u16(),
             detail,
@@ -101,6 +138,11 @@ impl IntoResponse for ApiError {
             header::CONTENT_TYPE,
             HeaderValue::from_static("application/problem+json"),
         );
+        if let Some(seconds) = retry_after {
+            response
+                .headers_mut()
+                .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
         if status == StatusCode::UNAUTHORIZED {
             response
                 .headers_mut()
@@ -115,6 +157,10 @@ impl From<StoreError> for ApiError {
         match error {
             StoreError::NotFound { kind, id } => Self::NotFound { kind, id },
             StoreError::Exists(_) | StoreError::Conflict(_) => Self::Conflict(error.to_string()),
+            StoreError::Sql(sqlx::Error::PoolTimedOut) => {
+                Self::Unavailable("the database is busy: nothing was changed, try again".to_owned())
+            }
+            StoreError::Sql(sqlx::Error::PoolClosed) => Self::Unavailable(STOPPING.to_owned()),
             StoreError::Sql(_) | StoreError::Migrate(_) | StoreError::Corrupt { .. } | StoreError::File { .. } => {
                 Self::Internal(error.to_string())
             }
@@ -149,8 +195,40 @@ impl From<axum::extract::rejection::PathRejection> for ApiError {
     }
 }
 
+impl From<axum::extract::rejection::BytesRejection> for ApiError {
+    fn from(rejection: axum::extract::rejection::BytesRejection) -> Self {
+        match rejection.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => Self::TooLarge(rejection.body_text()),
+            _ => Self::invalid(rejection.body_text()),
+        }
+    }
+}
+
+impl From<flotilla_protocol::text::Deceptive> for ApiError {
+    fn from(deceptive: flotilla_protocol::text::Deceptive) -> Self {
+        Self::refused(deceptive.to_string())
+    }
+}
+
 impl From<flotilla_protocol::ids::IdError> for ApiError {
     fn from(error: flotilla_protocol::ids::IdError) -> Self {
         Self::invalid(error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_busy_database_is_no_fault_of_ours_and_says_when_to_come_back() {
+        for error in [sqlx::Error::PoolTimedOut, sqlx::Error::PoolClosed] {
+            let response = ApiError::from(StoreError::from(error)).into_response();
+            assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+            assert_eq!(response.headers()[header::RETRY_AFTER], "5");
+        }
+        let response = ApiError::from(StoreError::from(sqlx::Error::RowNotFound)).into_response();
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        assert!(!response.headers().contains_key(header::RETRY_AFTER));
     }
 }

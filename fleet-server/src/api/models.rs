@@ -24,13 +24,13 @@ use crate::api::auth::require;
 use crate::api::error::ApiError;
 use crate::api::extract::{Caller, Json, Path, Query};
 use crate::api::page_limit;
-use crate::app::App;
+use crate::app::{App, Change};
 use crate::audit;
 use crate::domain::authz::Action;
 use crate::packaging::packager::{self, Ask, Origin, PackagerError};
 use crate::packaging::signer::{self, SignatureRefused};
 use crate::store::models::{self as store, StoredVersion};
-use crate::store::{StoreError, audit as audit_log, documents};
+use crate::store::{StoreError, audit as audit_log, documents, rollouts};
 
 /// Longest ONNX file: it is held in memory while it is packaged.
 const MAX_ONNX_BYTES: usize = 512 << 20;
@@ -292,8 +292,11 @@ async fn sign(
         ));
     }
     store::set_envelope(&mut tx, version.id, &gathered.envelope, state).await?;
+    // Devices ask for the envelope by its digest, and it has another one now.
+    rollouts::mark_targeted_stale(&mut tx, version.id).await?;
     audit_log::append(&mut tx, &record).await?;
     tx.commit().await.map_err(StoreError::from)?;
+    app.changes.tell(Change::Targets);
     let status = if gathered.is_signed() {
         StatusCode::OK
     } else {

@@ -49,7 +49,7 @@ async fn create(
     require(&caller, Action::Operate)?;
     spec.phases = phases_or_default(&spec.phases);
     let refused = |error: crate::domain::rollout::RolloutError| ApiError::refused(error.to_string());
-    check(&spec.phases, &spec.gates, spec.soak_s).map_err(refused)?;
+    check(&spec.phases, &spec.gates, spec.soak_s, spec.start_spread_s).map_err(refused)?;
     TargetExpression::compile(&spec.target).map_err(|error| refused(error.into()))?;
     let version = store::models::get_version(&app.db, spec.model_version).await?;
     if version.signature != SignatureState::Signed {
@@ -189,7 +189,7 @@ async fn pause(caller: Caller, State(app): State<App>, Path(id): Path<String>) -
     .await
 }
 
-/// Go on after a pause or a failed gate
+/// Go on after a pause, or after a failed gate: the failures so far then no longer count against it
 #[utoipa::path(post, path = "/rollouts/{id}/resume", tag = "rollouts", params(("id" = String, Path)),
     security(("token" = [])), responses((status = 200, body = Rollout), (status = 409, body = Problem)))]
 async fn resume(caller: Caller, State(app): State<App>, Path(id): Path<String>) -> Result<Json<Rollout>, ApiError> {
@@ -276,6 +276,9 @@ async fn carry_out(tx: &mut Tx, caller: &Caller, rollout: &Rollout, order: &Orde
     }
     if order.to == RolloutState::Aborted {
         store::rollouts::withdraw(tx, rollout.id, now).await?;
+    }
+    if rollout.state == RolloutState::Halted && order.to == RolloutState::Running {
+        store::rollouts::excuse_failures(tx, rollout.id).await?;
     }
     let detail = [("from", rollout.state.as_str().to_owned())];
     let record = audit::record(

@@ -43,6 +43,14 @@ impl ActiveDevices {
         self.key(device).is_some()
     }
 
+    /// Everybody who may connect, as far as is known here.
+    pub(super) fn known(&self) -> Vec<DeviceId> {
+        let state = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let mut known: Vec<DeviceId> = state.keys.keys().cloned().collect();
+        known.sort();
+        known
+    }
+
     /// May the device connect? One that is not known here may have enrolled since: the database knows.
     pub(super) async fn admit(&self, db: &Db, device: &DeviceId) -> Result<bool, StoreError> {
         if self.contains(device) {

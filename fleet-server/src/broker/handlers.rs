@@ -3,15 +3,17 @@
 //! Every handler may see its message again, and messages may come out of order. Nothing here publishes: what is to be said
 //! once the transaction is committed is gathered in [`Effects`].
 
+mod samples;
 mod telemetry;
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
 use flotilla_protocol::audit::{AuditBatch, AuditHead, SignedAuditHead};
 use flotilla_protocol::bundle::Bundle;
 use flotilla_protocol::codec::{self, MAX_BUNDLE_BYTES, MAX_MESSAGE_BYTES};
 use flotilla_protocol::ids::{DeviceId, FleetId};
-use flotilla_protocol::messages::{Hello, RecordKey, SCHEMA, SampleBatch};
+use flotilla_protocol::messages::{AuditRefusal, Hello, RecordKey, SCHEMA, SampleBatch};
 use flotilla_protocol::report::{DetectedAttack, DeviceReport};
 use flotilla_protocol::topics::{Topic, Up};
 use flotilla_protocol::trust::{Authority, Document, PublicKey, Role, verify};
@@ -60,6 +62,13 @@ pub(super) enum Said {
 pub(super) struct Message {
     pub(super) device: DeviceId,
     pub(super) said: Said,
+}
+
+impl Message {
+    /// Hellos and reports; a later one says all that an earlier one said.
+    pub(super) const fn tells_how_it_is(&self) -> bool {
+        matches!(self.said, Said::Hello { .. } | Said::Report(_))
+    }
 }
 
 /// A message that is not taken.
@@ -202,11 +211,16 @@ pub(super) struct Effects {
     pub(super) receipts: BTreeMap<DeviceId, Vec<RecordKey>>,
     /// Devices that said hello, with their root's version.
     pub(super) answers: BTreeMap<DeviceId, u64>,
+    /// Devices whose report shows that they have not got the desired state that was signed for them last, with their root's
+    /// version.
+    pub(super) behind: BTreeMap<DeviceId, u64>,
     pub(super) changes: Vec<Change>,
     /// Event, device, reason.
     pub(super) refused: Vec<(&'static str, DeviceId, String)>,
     /// Devices whose audit entries left a gap, and that are to send again.
     pub(super) gaps: BTreeSet<DeviceId>,
+    /// Devices whose audit entries were not taken, and where the server's chain of them ends.
+    pub(super) audit_refused: BTreeMap<DeviceId, AuditRefusal>,
     /// Devices whose chain goes on.
     pub(super) closed: BTreeSet<DeviceId>,
 }
@@ -247,10 +261,15 @@ pub(super) async fn apply(
             telemetry::take(tx, device, (bundle, audit.as_ref()), now, effects).await?;
         }
         Said::Samples(batch) => {
-            if store::telemetry::record(tx, device, batch.key, now.ms).await?
-                && datasets::insert_harvested(tx, device, &batch.samples, now.ms).await? > 0
-            {
-                effects.change(Change::Samples);
+            if store::telemetry::record(tx, device, batch.key, now.ms).await? {
+                let admitted = samples::admit(tx, device, &batch.samples).await?;
+                if datasets::insert_harvested(tx, device, &admitted.samples, now.ms).await? > 0 {
+                    effects.change(Change::Samples);
+                }
+                let refused = admitted.refused.into_iter();
+                effects
+                    .refused
+                    .extend(refused.map(|why| ("samples.refused", device.clone(), why)));
             }
             effects.receipts.entry(device.clone()).or_default().push(batch.key);
         }
@@ -267,8 +286,19 @@ async fn take_report(tx: &mut Tx, report: &Report, now: i64, effects: &mut Effec
     if let Some(attack) = reported.new_attack {
         record_attack(tx, device, attack).await?;
     }
+    let documents = &report.document.documents;
+    match devices::compare_desired(tx, device, documents.desired_state.version).await? {
+        // It was lost on its way, or the device could not keep it.
+        Ordering::Less => {
+            effects.behind.insert(device.clone(), documents.root);
+        }
+        Ordering::Equal => {}
+        // This server was restored from a copy: it has signed later ones than it remembers, and goes on above them.
+        Ordering::Greater => effects.change(Change::Targets),
+    }
     effects.change(Change::Device(device.clone()));
     for rollout in reported.rollouts {
+        store::rollouts::touch(tx, rollout, now).await?;
         effects.change(Change::Rollout(rollout));
     }
     Ok(())

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use flotilla_protocol::codec::{self, CodecError, MAX_MESSAGE_BYTES};
 use flotilla_protocol::ids::DeviceId;
-use flotilla_protocol::messages::{HeadMessage, Receipt, RecordKey, SCHEMA};
+use flotilla_protocol::messages::{AuditRefusal, HeadMessage, Receipt, RecordKey, SCHEMA};
 use flotilla_protocol::topics::{Down, Topic};
 use metrics::counter;
 use rumqttc::Publish;
@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use crate::app::App;
 use crate::broker::active::ActiveDevices;
 use crate::broker::client::Publisher;
-use crate::broker::handlers::{self, Effects, Message, Now};
+use crate::broker::handlers::{self, Effects, Message, Now, Said};
 use crate::broker::presence::PresenceMap;
 use crate::clock;
 use crate::director::{Director, DirectorError};
@@ -32,6 +32,12 @@ const QUEUE: usize = 2048;
 const BATCH: usize = 256;
 /// How long a batch is gathered.
 const GATHER: Duration = Duration::from_millis(20);
+/// Hellos and reports kept to be stored again; no receipt makes their devices repeat them. The newest of each device counts.
+const KEPT: usize = 4096;
+/// How long they wait.
+const AGAIN: Duration = Duration::from_secs(5);
+/// A device that is behind on what it was told is told again, but not more often.
+const REPEAT: Duration = Duration::from_mins(1);
 /// How often a bundle behind a gap in its device's audit chain is left to come again.
 const GAP_PATIENCE: u32 = 3;
 
@@ -83,13 +89,58 @@ impl Gaps {
     }
 }
 
+/// Hellos and reports that could not be stored.
+#[derive(Debug, Default)]
+struct Kept(BTreeMap<DeviceId, Message>);
+
+impl Kept {
+    fn keep(&mut self, message: &Message) {
+        if matches!(message.said, Said::Bundle { .. } | Said::Samples(_)) {
+            return;
+        }
+        if self.0.len() >= KEPT && !self.0.contains_key(&message.device) {
+            counter!("flotilla_inbound_lost_total").increment(1);
+            return;
+        }
+        self.0.insert(message.device.clone(), message.clone());
+    }
+}
+
+/// When devices that are behind were told again. Entries are dropped once they are of no use.
+#[derive(Debug, Default)]
+struct Repeats(BTreeMap<DeviceId, Instant>);
+
+impl Repeats {
+    /// Of these, whoever may be told again now.
+    fn due(&mut self, behind: BTreeMap<DeviceId, u64>, now: Instant) -> BTreeMap<DeviceId, u64> {
+        self.0.retain(|_, told| now.duration_since(*told) < REPEAT);
+        let due = behind.into_iter().filter(|(device, _)| !self.0.contains_key(device));
+        let due: BTreeMap<DeviceId, u64> = due.collect();
+        self.0.extend(due.keys().map(|device| (device.clone(), now)));
+        due
+    }
+}
+
+/// What the task remembers from batch to batch.
+#[derive(Debug, Default)]
+struct Memory {
+    gaps: Gaps,
+    kept: Kept,
+    repeats: Repeats,
+}
+
 impl Inbound {
     pub(super) async fn run(self, mut queue: mpsc::Receiver<Publish>, mut shutdown: Shutdown) {
-        let mut gaps = Gaps::default();
+        let mut memory = Memory::default();
         loop {
             let first = tokio::select! {
                 () = shutdown.wait() => return,
                 first = queue.recv() => first,
+                () = tokio::time::sleep(AGAIN), if !memory.kept.0.is_empty() => {
+                    let kept = std::mem::take(&mut memory.kept).0.into_values().collect();
+                    self.store(kept, &mut memory).await;
+                    continue;
+                }
             };
             let Some(first) = first else { return };
             let mut batch = vec![first];
@@ -100,38 +151,59 @@ impl Inbound {
                     Ok(None) | Err(_) => break,
                 }
             }
-            self.take(batch, &mut gaps).await;
+            self.take(batch, &mut memory).await;
         }
     }
 
-    async fn take(&self, batch: Vec<Publish>, gaps: &mut Gaps) {
+    async fn take(&self, batch: Vec<Publish>, memory: &mut Memory) {
         let messages: Vec<Message> = batch.iter().filter_map(|publish| self.decode(publish)).collect();
-        let given_up = gaps.given_up();
-        let done = match self.commit(&messages, &given_up).await {
-            Ok(effects) => vec![effects],
-            Err(error) => {
-                tracing::warn!(%error, "a batch cannot be stored; trying its messages one by one");
-                self.commit_each(&messages, &given_up).await
-            }
-        };
+        // What is kept of a device is older than what it says now.
+        for message in messages.iter().filter(|message| message.tells_how_it_is()) {
+            memory.kept.0.remove(&message.device);
+        }
+        let done = self.stored(messages, memory).await;
         for publish in &batch {
             self.publisher.acknowledge(publish).await;
         }
-        for effects in done {
-            gaps.learn(&effects);
+        self.follow(done, memory).await;
+    }
+
+    async fn store(&self, messages: Vec<Message>, memory: &mut Memory) {
+        let done = self.stored(messages, memory).await;
+        self.follow(done, memory).await;
+    }
+
+    async fn stored(&self, messages: Vec<Message>, memory: &mut Memory) -> Vec<Effects> {
+        let given_up = memory.gaps.given_up();
+        match self.commit(&messages, &given_up).await {
+            Ok(effects) => vec![effects],
+            Err(error) => {
+                tracing::warn!(%error, "a batch cannot be stored; trying its messages one by one");
+                self.commit_each(&messages, &given_up, &mut memory.kept).await
+            }
+        }
+    }
+
+    async fn follow(&self, done: Vec<Effects>, memory: &mut Memory) {
+        for mut effects in done {
+            memory.gaps.learn(&effects);
+            let behind = std::mem::take(&mut effects.behind);
+            effects.answers.extend(memory.repeats.due(behind, Instant::now()));
             self.carry_out(effects).await;
         }
     }
 
-    /// One message that cannot be stored must not take the others with it. It is not receipted, so that it comes again.
-    async fn commit_each(&self, messages: &[Message], given_up: &BTreeSet<DeviceId>) -> Vec<Effects> {
+    /// One message that cannot be stored must not take the others with it. Records are not receipted, so that they come
+    /// again; hellos and reports are kept here.
+    async fn commit_each(&self, messages: &[Message], given_up: &BTreeSet<DeviceId>, kept: &mut Kept) -> Vec<Effects> {
         let mut done = Vec::new();
         for message in messages {
             match self.commit(std::slice::from_ref(message), given_up).await {
                 Ok(effects) => done.push(effects),
                 Err(error) => {
                     counter!("flotilla_inbound_failed_total").increment(1);
-                    tracing::error!(device = %message.device, %error, "a message cannot be stored; it is not receipted");
+                    tracing::error!(device = %message.device, %error, "a message cannot be stored; it is tried again");
+                    kept.keep(message);
                 }
             }
         }
@@ -175,7 +247,8 @@ impl Inbound {
     /// Everything is committed: says and tells what follows from it.
     async fn carry_out(&self, effects: Effects) {
         for (device, records) in effects.receipts {
-            self.receipt(device, records).await;
+            let audit_refused = effects.audit_refused.get(&device).copied();
+            self.receipt(device, records, audit_refused).await;
         }
         if let Err(error) = self.answer(&effects.answers).await {
             tracing::error!(%error, devices = effects.answers.len(), "devices that said hello cannot be answered");
@@ -188,10 +261,11 @@ impl Inbound {
         }
     }
 
-    async fn receipt(&self, device: DeviceId, records: Vec<RecordKey>) {
+    async fn receipt(&self, device: DeviceId, records: Vec<RecordKey>, audit_refused: Option<AuditRefusal>) {
         match codec::to_vec(&Receipt {
             schema: SCHEMA,
             records,
+            audit_refused,
         }) {
             Ok(bytes) => {
                 self.publisher
@@ -262,6 +336,16 @@ mod tests {
         assert!(message.len() <= MAX_MESSAGE_BYTES);
         let read: HeadMessage = codec::from_slice(&message, MAX_MESSAGE_BYTES).unwrap();
         assert_eq!((read.roots.len(), read.head.as_slice()), (3, &b"head"[..]));
+    }
+
+    #[test]
+    fn a_device_that_is_behind_is_told_again_now_and_then() {
+        let (mut repeats, start) = (Repeats::default(), Instant::now());
+        let behind: BTreeMap<DeviceId, u64> = [(DeviceId::new("a").unwrap(), 1)].into();
+        assert_eq!(repeats.due(behind.clone(), start), behind);
+        assert!(repeats.due(behind.clone(), start + REPEAT / 2).is_empty());
+        assert_eq!(repeats.due(behind.clone(), start + REPEAT), behind);
+        assert!(repeats.due(BTreeMap::new(), start + 3 * REPEAT).is_empty() && repeats.0.is_empty());
     }
 
     #[test]

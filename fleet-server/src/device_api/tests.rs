@@ -18,7 +18,7 @@ const TOKEN: &str = "flt_token";
 struct Bench {
     _dir: tempfile::TempDir,
     api: Api,
-    _tasks: Tasks,
+    tasks: Tasks,
 }
 
 async fn bench(uses: u32) -> Bench {
@@ -48,6 +48,7 @@ async fn bench(uses: u32) -> Bench {
         fleet: Arc::new(fleet),
         changes: Changes::default(),
         upload_dir: Arc::from(dir.path()),
+        imports: crate::imports::Imports::default(),
         db,
     };
     let mut tasks = Tasks::default();
@@ -57,11 +58,7 @@ async fn bench(uses: u32) -> Bench {
         ca: Arc::new(ca),
         refusals,
     };
-    Bench {
-        _dir: dir,
-        api,
-        _tasks: tasks,
-    }
+    Bench { _dir: dir, api, tasks }
 }
 
 fn csr() -> String {
@@ -167,6 +164,52 @@ async fn names_and_keys_belong_to_who_came_first() {
         Err(EnrolError::Decommissioned(_))
     ));
     assert_eq!(bench.tokens_used().await, 1, "refusals use nothing up");
+}
+
+#[tokio::test]
+async fn without_a_good_token_nobody_learns_which_names_there_are() {
+    let bench = bench(1).await;
+    bench.enrol(&request("a", 1)).await.unwrap();
+    let with_token = |device: &str, seed: u8, token: &str| {
+        let mut asked = request(device, seed);
+        asked.claim_token = token.into();
+        // Nothing but the token is looked at where it is not known.
+        if token != TOKEN {
+            asked.enrolment = "%".into();
+        }
+        asked
+    };
+    for device in ["a", "b"] {
+        let unknown = bench.enrol(&with_token(device, 2, "flt_guessed")).await.unwrap_err();
+        assert!(matches!(unknown, EnrolError::Token(ClaimError::Unknown)), "{unknown}");
+        let used = bench.enrol(&with_token(device, 2, TOKEN)).await.unwrap_err();
+        assert!(matches!(used, EnrolError::Token(ClaimError::UsedUp { .. })), "{used}");
+    }
+    // The device itself still gets in with it.
+    bench.enrol(&request("a", 1)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_refusal_names_the_device_asked_for_and_the_peer() {
+    let bench = bench(1).await;
+    let peer: SocketAddr = "192.0.2.7:4711".parse().unwrap();
+    let mut unknown = request("wanted", 1);
+    unknown.claim_token = "flt_other".into();
+    let request = Request::post(ENROL_PATH)
+        .header(header::CONTENT_TYPE, "application/json")
+        .extension(ConnectInfo(peer))
+        .body(Body::from(serde_json::to_string(&unknown).unwrap()))
+        .unwrap();
+    let response = router(bench.api.clone()).oneshot(request).await.unwrap();
+    assert_eq!(response.status(), StatusCode::FORBIDDEN);
+    assert_eq!(bench.tasks.stop(Duration::from_secs(10)).await, 0);
+    let events = store::audit::list(&bench.api.app.db, None, "", 10).await.unwrap();
+    let refused = events.iter().find(|event| event.event == "enrolment.refused").unwrap();
+    assert_eq!(
+        (refused.actor.as_str(), refused.subject.as_str()),
+        ("address:192.0.2.7", "device:wanted")
+    );
+    assert_eq!(refused.detail["peer"], "192.0.2.7:4711");
 }
 
 #[tokio::test]

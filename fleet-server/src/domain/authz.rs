@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use flotilla_protocol::ids::ApiTokenId;
+
 /// What a token stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
@@ -66,6 +68,30 @@ pub struct Principal {
     pub roles: Vec<Role>,
 }
 
+/// Whom a session or a sign-in link stands for. Roles are looked up anew at every request, so that what is revoked is
+/// revoked at once. Users and identities of other providers become further variants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PrincipalRef {
+    /// The holder of an API token.
+    ApiToken(ApiTokenId),
+}
+
+impl PrincipalRef {
+    /// As it is stored: the kind, and the id within it.
+    pub fn parts(&self) -> (&'static str, String) {
+        match self {
+            Self::ApiToken(id) => ("api-token", id.to_string()),
+        }
+    }
+
+    pub fn from_parts(kind: &str, id: &str) -> Option<Self> {
+        match kind {
+            "api-token" => id.parse().ok().map(Self::ApiToken),
+            _ => None,
+        }
+    }
+}
+
 /// What is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Action {
@@ -81,17 +107,33 @@ pub enum Action {
     Sign,
     /// Claim tokens, devices, rollouts.
     Operate,
+    /// Sign-in links, sessions.
+    Administer,
 }
 
 impl Action {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Read,
         Self::ReadAudit,
         Self::Label,
         Self::Build,
         Self::Sign,
         Self::Operate,
+        Self::Administer,
     ];
+
+    /// As capabilities name it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::ReadAudit => "read-audit",
+            Self::Label => "label",
+            Self::Build => "build",
+            Self::Sign => "sign",
+            Self::Operate => "operate",
+            Self::Administer => "administer",
+        }
+    }
 
     /// Completes "may not …".
     pub const fn describe(self) -> &'static str {
@@ -102,6 +144,7 @@ impl Action {
             Self::Build => "change datasets, runs or models",
             Self::Sign => "add signatures",
             Self::Operate => "change devices, claim tokens or rollouts",
+            Self::Administer => "make sign-in links or look at sessions",
         }
     }
 }
@@ -137,13 +180,13 @@ mod tests {
         }
         let table = table.join("\n");
         insta::assert_snapshot!(table, @r"
-        role             Read ReadAudit Label Build Sign Operate
-        viewer           yes - - - - -
-        labeler          yes - yes - - -
-        operator         yes - yes yes - yes
-        release-signer   yes - - - yes -
-        auditor          yes yes - - - -
-        admin            yes yes yes yes yes yes
+        role             Read ReadAudit Label Build Sign Operate Administer
+        viewer           yes - - - - - -
+        labeler          yes - yes - - - -
+        operator         yes - yes yes - yes -
+        release-signer   yes - - - yes - -
+        auditor          yes yes - - - - -
+        admin            yes yes yes yes yes yes yes
         ");
         let nobody = Principal {
             actor: "t".into(),

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::expr::{ExprError, Expression, Field, Row, Shape, nearest};
+use flotilla_expressions::{ExprError, Expression, Field, Row, Shape, nearest};
 
 /// Most functions of one set.
 pub const MAX_FUNCTIONS: usize = 512;

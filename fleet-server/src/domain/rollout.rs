@@ -5,14 +5,15 @@ use std::fmt;
 
 use flotilla_api_types::rollouts::{Gates, PhaseSize};
 
-use crate::domain::expr::{ExprError, Expression, Fact, Facts, Shape};
+use flotilla_expressions::{ExprError, Expression, Fact, Facts, Shape};
 
 /// How the deployments of the phases so far stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Progress {
     pub deployed: u64,
     pub succeeded: u64,
-    /// Final without success, timed out ones included. Devices that left the fleet or got other orders count as neither.
+    /// Final without success, timed out ones included. Devices that left the fleet or got other orders count as neither, nor
+    /// do failures that were there when a halted rollout was resumed.
     pub failed: u64,
     pub pending: u64,
 }
@@ -24,7 +25,8 @@ pub struct RolloutFacts {
     pub phase: u32,
     pub phases: Vec<PhaseSize>,
     pub gates: Gates,
-    /// Devices that the target expression selects now.
+    /// Devices deployed to, and those besides that the target expression selects now. Never falls below the first, whoever
+    /// leaves the fleet.
     pub targeted: u64,
     /// Devices deployed to in this phase and those before.
     pub progress: Progress,
@@ -108,6 +110,14 @@ pub fn phases_or_default(asked: &[PhaseSize]) -> Vec<PhaseSize> {
     asked.to_vec()
 }
 
+/// Longest time over which the starts of one phase are spread: a desired state must not lapse while its device waits.
+pub const MAX_START_SPREAD_S: u64 = 86_400;
+
+/// How long a device may say nothing before it has failed: it may have been told to wait with its start.
+pub const fn silence_s(gates: &Gates, start_spread_s: u64) -> u64 {
+    gates.device_timeout_s.saturating_add(start_spread_s)
+}
+
 /// Why a rollout's phases or gates are refused.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum RolloutError {
@@ -123,12 +133,14 @@ pub enum RolloutError {
     Timeout,
     #[error("soak_s = {0} is not between 0 and 30 days")]
     Soak(f64),
+    #[error("start_spread_s = {0} is more than a day ({MAX_START_SPREAD_S})")]
+    StartSpread(u64),
     #[error("target: {0}")]
     Target(#[from] ExprError),
 }
 
-/// Refuses phases and gates that could never end well.
-pub fn check(phases: &[PhaseSize], gates: &Gates, soak_s: f64) -> Result<(), RolloutError> {
+/// Refuses phases, gates and times that could never end well.
+pub fn check(phases: &[PhaseSize], gates: &Gates, soak_s: f64, start_spread_s: u64) -> Result<(), RolloutError> {
     if phases.is_empty() || phases.len() > 20 {
         return Err(RolloutError::Phases(phases.len()));
     }
@@ -153,6 +165,9 @@ pub fn check(phases: &[PhaseSize], gates: &Gates, soak_s: f64) -> Result<(), Rol
     }
     if !(0.0..=30.0 * 86_400.0).contains(&soak_s) {
         return Err(RolloutError::Soak(soak_s));
+    }
+    if start_spread_s > MAX_START_SPREAD_S {
+        return Err(RolloutError::StartSpread(start_spread_s));
     }
     Ok(())
 }
@@ -390,26 +405,41 @@ mod tests {
         let count = |devices| PhaseSize::Count { devices };
         let percent = |percent| PhaseSize::Percent { percent };
         assert_eq!(
-            check(&[count(0), percent(100.0)], &gates, 1.0),
+            check(&[count(0), percent(100.0)], &gates, 1.0, 0),
             Err(RolloutError::EmptyPhase(1))
         );
         assert_eq!(
-            check(&[percent(f64::NAN), percent(100.0)], &gates, 1.0),
+            check(&[percent(f64::NAN), percent(100.0)], &gates, 1.0, 0),
             Err(RolloutError::EmptyPhase(1))
         );
-        assert_eq!(check(&[percent(10.0)], &gates, 1.0), Err(RolloutError::LastPhase));
-        assert_eq!(check(&[], &gates, 1.0), Err(RolloutError::Phases(0)));
-        assert!(check(&phases_or_default(&[]), &gates, f64::NAN).is_err());
-        assert!(check(&phases_or_default(&[]), &gates, 60.0).is_ok());
+        assert_eq!(check(&[percent(10.0)], &gates, 1.0, 0), Err(RolloutError::LastPhase));
+        assert_eq!(check(&[], &gates, 1.0, 0), Err(RolloutError::Phases(0)));
+        assert!(check(&phases_or_default(&[]), &gates, f64::NAN, 0).is_err());
+        assert!(check(&phases_or_default(&[]), &gates, 60.0, MAX_START_SPREAD_S).is_ok());
+        assert_eq!(
+            check(&phases_or_default(&[]), &gates, 60.0, MAX_START_SPREAD_S + 1),
+            Err(RolloutError::StartSpread(MAX_START_SPREAD_S + 1))
+        );
+        assert_eq!(
+            silence_s(
+                &Gates {
+                    device_timeout_s: 60,
+                    ..gates
+                },
+                30
+            ),
+            90
+        );
     }
 
     proptest! {
-        /// Whatever devices do, the planner never deploys past the phase's goal, always ends, and never passes a gate
-        /// that failed.
+        /// Whatever devices do (they leave the fleet as well, before and after they were given the package), the planner
+        /// never deploys past the phase's goal, reaches everybody who is left, always ends, and never passes a gate that
+        /// failed.
         #[test]
         fn rollouts_keep_their_phase_and_end(
             targeted in 0u64..60, min_success in 0.0f64..=1.0, outcomes in proptest::collection::vec(any::<bool>(), 60),
-            sizes in proptest::collection::vec(1u32..20, 0..4)
+            sizes in proptest::collection::vec(1u32..20, 0..4), leaving in proptest::collection::vec(0u8..10, 500)
         ) {
             let mut phases: Vec<_> = sizes.into_iter().map(|devices| PhaseSize::Count { devices }).collect();
             phases.push(PhaseSize::Percent { percent: 100.0 });
@@ -417,17 +447,27 @@ mod tests {
                 phase: 0, phases, gates: Gates { min_success, device_timeout_s: 1 }, targeted, progress: Progress::default(),
             };
             let mut outcomes = outcomes.into_iter();
-            for _ in 0..500 {
+            // What the expression selects and the rollout was not given to.
+            let mut waiting = targeted;
+            for leaves in leaving {
+                if leaves == 0 {
+                    waiting = waiting.saturating_sub(1);
+                }
+                facts.targeted = waiting + facts.progress.deployed;
                 match decide(&facts) {
                     Decision::Deploy { devices, .. } => {
                         let size = facts.phases[facts.phase as usize];
-                        prop_assert!(facts.progress.deployed + devices <= goal(&size, targeted).max(facts.progress.deployed));
+                        let goal = goal(&size, facts.targeted).max(facts.progress.deployed);
+                        prop_assert!(devices >= 1 && facts.progress.deployed + devices <= goal);
+                        waiting -= devices;
                         facts.progress.deployed += devices;
                         facts.progress.pending += devices;
                     }
                     Decision::Hold { .. } => {
                         facts.progress.pending -= 1;
-                        if outcomes.next().unwrap() { facts.progress.succeeded += 1 } else { facts.progress.failed += 1 }
+                        if leaves == 1 {
+                            // Decommissioned: it counts as neither.
+                        } else if outcomes.next().unwrap() { facts.progress.succeeded += 1 } else { facts.progress.failed += 1 }
                     }
                     Decision::NextPhase { success, limit, .. } => {
                         prop_assert!(success >= limit || facts.progress.failed == 0);
@@ -435,15 +475,18 @@ mod tests {
                     }
                     Decision::Halt { success, limit, .. } => {
                         prop_assert!(success < limit && facts.progress.failed > 0);
-                        return Ok(());
+                        // Resumed: the failures so far are excused, and it must go on.
+                        facts.progress.failed = 0;
+                        let halts = matches!(decide(&facts), Decision::Halt { .. });
+                        prop_assert!(!halts);
                     }
                     Decision::Complete { .. } => {
-                        prop_assert_eq!(facts.progress.deployed, targeted);
+                        prop_assert_eq!(waiting, 0);
                         prop_assert_eq!(facts.progress.pending, 0);
                         return Ok(());
                     }
                     Decision::NothingTargeted => {
-                        prop_assert_eq!(targeted, 0);
+                        prop_assert_eq!(facts.targeted, 0);
                         return Ok(());
                     }
                 }

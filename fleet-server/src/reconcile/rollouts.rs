@@ -8,15 +8,22 @@ use flotilla_protocol::ids::{DeploymentId, DeviceId, Digest, RolloutId};
 use uuid::Uuid;
 
 use crate::app::{App, Change};
-use crate::domain::expr::ExprError;
-use crate::domain::rollout::{Decision, RolloutFacts, TargetExpression, TargetFacts, decide, phases_or_default};
+use crate::domain::rollout::{
+    Decision, RolloutFacts, TargetExpression, TargetFacts, decide, phases_or_default, silence_s,
+};
 use crate::store::rollouts::{NewDeployment, Transition};
 use crate::store::{self, StoreError};
 use crate::tasks::Shutdown;
 use crate::{audit, clock};
+use flotilla_expressions::ExprError;
 
 /// News apart, deadlines are looked at this often.
 const TICK: Duration = Duration::from_secs(5);
+/// News is gathered so long before the fleet is looked at again; longer where looking takes long, so that devices that
+/// report much cannot keep the reconciler busy.
+const GATHER: Duration = Duration::from_millis(200);
+/// Looking at the fleet takes at most one part in so many of the time.
+const SHARE: u32 = 5;
 /// Devices given the package per transaction.
 const BATCH: usize = 500;
 /// Devices looked at per query.
@@ -35,14 +42,22 @@ enum RolloutsError {
 pub async fn run(app: App, mut shutdown: Shutdown) {
     let mut news = app.changes.listen();
     loop {
+        let began = tokio::time::Instant::now();
         if let Err(error) = reconcile(&app).await {
             tracing::error!(%error, "rollouts cannot be reconciled; trying again");
         }
+        let gather = began.elapsed().saturating_mul(SHARE).clamp(GATHER, TICK);
         let woken = news.wait_for(|change| matches!(change, Change::Rollout(_) | Change::Device(_)));
         tokio::select! {
             () = shutdown.wait() => return,
             alive = woken => if !alive { return },
-            () = tokio::time::sleep(TICK) => {}
+            () = tokio::time::sleep(TICK) => continue,
+        }
+        // What comes in the meantime is seen together. Lost news ends the wait early, which is as good.
+        let more = tokio::time::timeout(gather, news.wait_for(|_| false));
+        tokio::select! {
+            () = shutdown.wait() => return,
+            lost = more => if lost == Ok(false) { return },
         }
     }
 }
@@ -66,12 +81,13 @@ async fn advance(app: &App, id: RolloutId) -> Result<(), RolloutsError> {
             return Ok(());
         }
         let target = TargetExpression::compile(&rollout.spec.target)?;
+        let progress = store::rollouts::progress(&app.db, id).await?;
         let facts = RolloutFacts {
             phase: rollout.phase,
             phases: phases_or_default(&rollout.spec.phases),
             gates: rollout.spec.gates,
-            targeted: select(app, &rollout, &target, 0).await?.matching,
-            progress: store::rollouts::progress(&app.db, id).await?,
+            targeted: select(app, &rollout, &target, 0).await?.waiting + progress.deployed,
+            progress,
         };
         let decision = decide(&facts);
         if !carry_out(app, &rollout, &target, &decision).await? {
@@ -108,7 +124,10 @@ async fn carry_out(
             ];
             let mut tx = app.db.begin().await?;
             let now = clock::now_ms();
-            store::rollouts::set_state(&mut tx, rollout.id, &stay, now).await?;
+            if !store::rollouts::set_state(&mut tx, rollout.id, &stay, now).await? {
+                // Paused or aborted since the decision: nobody is given anything any more.
+                return Ok(false);
+            }
             store::rollouts::deploy(&mut tx, rollout, rollout.spec.model_version, &chosen, now).await?;
             let record = audit::record(ACTOR, "rollout.deployed", format!("rollout:{}", rollout.id), detail);
             store::audit::append(&mut tx, &record).await?;
@@ -174,9 +193,9 @@ async fn change(
 }
 
 struct Selection {
-    /// Devices that the expression selects.
-    matching: u64,
-    /// Of those, the first that have not been given the rollout, in the order of a hash, so that no site is always the canary.
+    /// Devices that the expression selects and that have not been given the rollout.
+    waiting: u64,
+    /// The first of them in the order of a hash, so that no site is always the canary.
     chosen: Vec<NewDeployment>,
 }
 
@@ -187,7 +206,7 @@ async fn select(
     target: &TargetExpression,
     wanted: usize,
 ) -> Result<Selection, RolloutsError> {
-    let mut matching = 0;
+    let mut waiting = 0;
     let mut best: BTreeMap<Digest, DeviceId> = BTreeMap::new();
     let mut after = String::new();
     loop {
@@ -195,14 +214,8 @@ async fn select(
         let Some(last) = page.last().map(|row| row.id.to_string()) else {
             break;
         };
-        let given: BTreeSet<String> = if wanted == 0 {
-            BTreeSet::new()
-        } else {
-            store::rollouts::deployed_between(&app.db, rollout.id, &after, &last)
-                .await?
-                .into_iter()
-                .collect()
-        };
+        let given = store::rollouts::deployed_between(&app.db, rollout.id, &after, &last).await?;
+        let given: BTreeSet<String> = given.into_iter().collect();
         for row in page {
             let facts = TargetFacts {
                 id: row.id.as_str(),
@@ -211,11 +224,11 @@ async fn select(
                 hardware_class: &row.hardware_class,
                 agent_version: &row.agent_version,
             };
-            if !target.selects(&facts) {
+            if given.contains(row.id.as_str()) || !target.selects(&facts) {
                 continue;
             }
-            matching += 1;
-            if wanted > 0 && !given.contains(row.id.as_str()) {
+            waiting += 1;
+            if wanted > 0 {
                 best.insert(Digest::of(format!("{}/{}", rollout.id, row.id).as_bytes()), row.id);
                 if best.len() > wanted {
                     best.pop_last();
@@ -231,14 +244,14 @@ async fn select(
             device,
         })
         .collect();
-    Ok(Selection { matching, chosen })
+    Ok(Selection { waiting, chosen })
 }
 
 /// Fails deployments of devices that said nothing for too long: "in progress" for ever does not exist.
 async fn time_out(app: &App, id: RolloutId) -> Result<(), RolloutsError> {
     let rollout = store::rollouts::get(&app.db, id).await?;
     let now = clock::now_ms();
-    let limit_s = rollout.spec.gates.device_timeout_s;
+    let limit_s = silence_s(&rollout.spec.gates, rollout.spec.start_spread_s);
     let reason = format!("nothing was heard of the device for {limit_s} s");
     let before = now.saturating_sub(store::rollouts::timeout_ms(limit_s));
     let mut tx = app.db.begin().await?;

@@ -2,7 +2,10 @@
 //! chains as they were verified on arrival.
 
 use flotilla_api_types::audit::{AuditEvent, AuditVerification, ChainVerification, DeviceChainVerification};
-use flotilla_protocol::audit::{AuditBatch, AuditHead, AuditRecord, continue_chain, encode_entry};
+use flotilla_api_types::devices::DeviceAuditGap;
+use flotilla_protocol::audit::{
+    AUDIT_GAP, AuditBatch, AuditGap, AuditHead, AuditRecord, MAX_ENTRY_BYTES, continue_chain, encode_entry,
+};
 use flotilla_protocol::codec;
 use flotilla_protocol::ids::{DeviceId, Digest};
 use futures_util::TryStreamExt as _;
@@ -10,12 +13,13 @@ use serde_bytes::ByteBuf;
 use sqlx::Row as _;
 
 use crate::clock;
-use crate::store::{Db, StoreError, Tx, parsed, statements, to_i64, to_u64};
+use crate::store::{Db, StoreError, Tx, overview, parsed, statements, to_i64, to_u64};
 
 statements! {
     LAST = "SELECT idx, hash FROM audit_log ORDER BY idx DESC LIMIT 1";
     APPEND = "INSERT INTO audit_log (idx, at, event, entry, hash) VALUES ($1, $2, $3, $4, $5)";
     LIST = "SELECT idx, entry FROM audit_log WHERE idx < $1 AND ($2 = '' OR event = $2) ORDER BY idx DESC LIMIT $3";
+    LIST_FROM = "SELECT idx, entry FROM audit_log WHERE idx >= $1 ORDER BY idx LIMIT $2";
     WALK = "SELECT idx, entry, hash FROM audit_log ORDER BY idx";
     DEVICE_HEAD = "SELECT epoch, entries, hash FROM device_audit_heads WHERE device = $1";
     DEVICE_APPEND = "INSERT INTO device_audit (device, epoch, idx, at, event, entry) VALUES ($1, $2, $3, $4, $5, $6)";
@@ -26,6 +30,8 @@ statements! {
         AND ($4 = '' OR event = $4) ORDER BY epoch DESC, idx DESC LIMIT $5";
     DEVICE_WALK = "SELECT epoch, idx, entry FROM device_audit WHERE device = $1 ORDER BY epoch, idx";
     DEVICE_HEADS = "SELECT device, epoch, entries, hash FROM device_audit_heads ORDER BY device";
+    DEVICE_GAPS = "SELECT epoch, entry FROM device_audit WHERE device = $1 AND idx = 0 AND event = $2
+        ORDER BY epoch DESC LIMIT $3";
     DEVICE_COUNT = "SELECT COUNT(*) FROM device_audit WHERE device = $1";
 }
 
@@ -45,6 +51,9 @@ pub async fn append(tx: &mut Tx, record: &AuditRecord) -> Result<AuditHead, Stor
         .bind(next.hash.to_string())
         .execute(&mut **tx)
         .await?;
+    if let Some(device) = record.subject.strip_prefix("device:") {
+        overview::add_log(tx, device, head.count).await?;
+    }
     Ok(next)
 }
 
@@ -64,6 +73,24 @@ pub async fn list(db: &Db, before: Option<u64>, event: &str, limit: u32) -> Resu
     let rows = sqlx::query(LIST)
         .bind(before.map_or(i64::MAX, to_i64))
         .bind(event)
+        .bind(i64::from(limit))
+        .fetch_all(db.read())
+        .await?;
+    rows.iter()
+        .map(|row| event_of(to_u64(row.try_get("idx")?), row.try_get("entry")?, None))
+        .collect()
+}
+
+/// The index that the next entry of the server's log will have.
+pub async fn next_index(db: &Db) -> Result<u64, StoreError> {
+    let row = sqlx::query(LAST).fetch_optional(db.read()).await?;
+    row.map_or(Ok(0), |row| Ok(to_u64(row.try_get("idx")?) + 1))
+}
+
+/// Oldest first, from `first` on.
+pub async fn list_from(db: &Db, first: u64, limit: u32) -> Result<Vec<AuditEvent>, StoreError> {
+    let rows = sqlx::query(LIST_FROM)
+        .bind(to_i64(first))
         .bind(i64::from(limit))
         .fetch_all(db.read())
         .await?;
@@ -98,8 +125,8 @@ pub async fn list_device(
 }
 
 fn event_of(index: u64, entry: &[u8], device: Option<DeviceId>) -> Result<AuditEvent, StoreError> {
-    let record: AuditRecord = codec::from_slice(entry, flotilla_protocol::audit::MAX_ENTRY_BYTES)
-        .map_err(|why| StoreError::corrupt("audit entry", why))?;
+    let record: AuditRecord =
+        codec::from_slice(entry, MAX_ENTRY_BYTES).map_err(|why| StoreError::corrupt("audit entry", why))?;
     Ok(AuditEvent {
         index,
         at: clock::rfc3339(record.at),
@@ -164,6 +191,40 @@ pub struct DeviceEntry {
     pub index: u64,
     pub record: AuditRecord,
     pub bytes: Vec<u8>,
+}
+
+/// The same inside a transaction.
+pub async fn device_entries(tx: &mut Tx, device: &DeviceId) -> Result<u64, StoreError> {
+    let count: i64 = sqlx::query_scalar(DEVICE_COUNT)
+        .bind(device.as_str())
+        .fetch_one(&mut **tx)
+        .await?;
+    Ok(to_u64(count))
+}
+
+/// The losses that a device has declared, newest first.
+pub async fn device_gaps(db: &Db, device: &DeviceId, limit: u32) -> Result<Vec<DeviceAuditGap>, StoreError> {
+    let rows = sqlx::query(DEVICE_GAPS)
+        .bind(device.as_str())
+        .bind(AUDIT_GAP)
+        .bind(i64::from(limit))
+        .fetch_all(db.read())
+        .await?;
+    let mut gaps = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let record: AuditRecord = codec::from_slice(row.try_get("entry")?, MAX_ENTRY_BYTES)
+            .map_err(|why| StoreError::corrupt("audit entry", why))?;
+        let Some(gap) = AuditGap::of(&record) else { continue };
+        gaps.push(DeviceAuditGap {
+            epoch: to_u64(row.try_get("epoch")?),
+            lost: gap.lost,
+            after_epoch: gap.after.epoch,
+            after_count: gap.after.count,
+            after_hash: gap.after.hash,
+            at: clock::rfc3339(record.at),
+        });
+    }
+    Ok(gaps)
 }
 
 pub async fn device_count(db: &Db, device: &DeviceId) -> Result<u64, StoreError> {

@@ -1,12 +1,13 @@
 //! Datasets, their samples, and the versions frozen from them.
 //!
+//! `samples` is a view of what is published; what imports under way have staged stands in `stored_samples` too.
 //! Hand labels, guesses and labeling functions stand in `labels`; the contents of a version stand in a blob.
 
 use std::collections::BTreeMap;
 
 use flotilla_api_types::datasets::{CreateDataset, DatasetVersion, LabelSource, Sample, SampleLabel, Split};
 use flotilla_protocol::features::FeatureSpec;
-use flotilla_protocol::ids::{DatasetId, DatasetVersionId, DeviceId, Digest};
+use flotilla_protocol::ids::{DatasetId, DatasetVersionId, DeviceId, Digest, ImportId};
 use flotilla_protocol::messages;
 use futures_util::TryStreamExt as _;
 use sqlx::Row as _;
@@ -28,10 +29,15 @@ statements! {
     SET_FEATURES = "UPDATE datasets SET features = $2 WHERE id = $1 AND features IS NULL";
     SLICES = "SELECT slice, COUNT(*) AS samples FROM samples WHERE dataset = $1 GROUP BY slice ORDER BY slice";
     HAND_LABELS = "SELECT COUNT(*) FROM annotations WHERE dataset = $1";
-    NEXT_ORDINAL = "SELECT COALESCE(MAX(ordinal) + 1, 0) FROM samples WHERE dataset = $1";
-    INSERT_SAMPLE = "INSERT INTO samples
-        (dataset, digest, ordinal, sample_key, slice, split, device, predicted, raw, created_at)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (dataset, digest) DO NOTHING";
+    NEXT_ORDINAL = "SELECT COALESCE(MAX(ordinal) + 1, 0) FROM stored_samples WHERE dataset = $1";
+    INSERT_SAMPLE = "INSERT INTO stored_samples
+        (dataset, digest, ordinal, sample_key, slice, split, device, predicted, raw, created_at, import_id)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT (dataset, digest) DO UPDATE SET
+        ordinal = excluded.ordinal, sample_key = excluded.sample_key, slice = excluded.slice, split = excluded.split,
+        device = excluded.device, predicted = excluded.predicted, created_at = excluded.created_at,
+        import_id = excluded.import_id
+        WHERE stored_samples.import_id <> COALESCE(excluded.import_id, '') AND EXISTS
+        (SELECT 1 FROM imports i WHERE i.id = stored_samples.import_id AND i.state <> 'finished')";
     SAMPLES = "SELECT s.ordinal, s.digest, s.sample_key, s.slice, s.split, s.predicted, s.created_at,
         CASE WHEN $6 = 'values' THEN s.raw END AS raw, a.label AS hand, g.label AS guess, g.confidence
         FROM samples s
@@ -199,12 +205,20 @@ pub async fn fix_features(tx: &mut Tx, dataset: DatasetId, found: &FeatureSpec) 
     }
 }
 
-/// Adds samples at the dataset's end; what is there already (same content) is left as it is. Gives how many are new, for
-/// each split.
+/// Where samples come from, and what they form together.
+#[derive(Debug, Clone, Copy)]
+pub struct Origin<'a> {
+    pub slice: &'a str,
+    /// Staged until this import is finished; `None`: published at once.
+    pub import: Option<ImportId>,
+}
+
+/// Adds samples at the dataset's end; what is there already (same content) is left as it is, but what an unfinished import
+/// staged is taken over: that import may come to nothing. Gives how many are new, for each split.
 pub async fn insert_samples(
     tx: &mut Tx,
     dataset: DatasetId,
-    slice: &str,
+    origin: Origin<'_>,
     samples: &[NewSample],
     now: i64,
 ) -> Result<BTreeMap<Split, u64>, StoreError> {
@@ -221,12 +235,13 @@ pub async fn insert_samples(
             .bind(sample.digest.to_string())
             .bind(ordinal)
             .bind(&sample.key)
-            .bind(slice)
+            .bind(origin.slice)
             .bind(sample.split.as_str())
             .bind(harvested.map(|(device, _)| device.as_str()))
             .bind(harvested.map(|(_, predicted)| predicted.as_str()))
             .bind(raw)
             .bind(now)
+            .bind(origin.import.map(|import| import.to_string()))
             .execute(&mut **tx)
             .await?
             .rows_affected();
@@ -267,7 +282,11 @@ pub async fn insert_harvested(
                 values,
                 harvested: Some((device.clone(), sample.predicted.clone())),
             };
-            new += insert_samples(tx, dataset.id, &slice, &[kept], now)
+            let origin = Origin {
+                slice: &slice,
+                import: None,
+            };
+            new += insert_samples(tx, dataset.id, origin, &[kept], now)
                 .await?
                 .values()
                 .sum::<u64>();

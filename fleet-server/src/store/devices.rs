@@ -5,9 +5,7 @@ mod reported;
 
 use std::collections::BTreeMap;
 
-use flotilla_api_types::devices::{
-    Device, DeviceAttack, DeviceDeployment, DeviceDetail, DeviceModel, DeviceStatus, DeviceTarget, DeviceTelemetry,
-};
+use flotilla_api_types::devices::{DeviceAttack, DeviceDeployment, DeviceDetail, DeviceTarget, DeviceTelemetry};
 use flotilla_protocol::codec::{self, MAX_DOCUMENT_BYTES};
 use flotilla_protocol::ids::{ClaimTokenId, DeviceId, Digest};
 use flotilla_protocol::report::{DeploymentState, DetectedAttack};
@@ -17,13 +15,16 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteExecutor};
 
 use crate::clock;
-use crate::store::{Db, StoreError, Tx, audit, json, parsed, statements, to_i64, to_json, to_u64};
+use crate::store::{Db, StoreError, Tx, audit, device_summaries, json, parsed, statements, to_i64, to_json, to_u64};
 
 pub use desired::{
-    DesiredTarget, PendingDevice, clear_stale, desired_targets, desired_targets_of_stale, mark_expiring_stale, pending,
-    pending_stale, revoked_manifests, set_desired,
+    DesiredTarget, PendingDevice, clear_stale, compare_desired, desired_targets, desired_targets_of_stale,
+    mark_expiring_stale, pending, pending_stale, revoked_manifests, set_desired,
 };
 pub use reported::{Presence, Reported, apply_presence, apply_report, reset_presence};
+
+/// Declared losses shown with a device.
+const AUDIT_GAPS: u32 = 20;
 
 statements! {
     INSERT = "INSERT INTO devices (id, status, thumbprint, signing_key, wrapping_key, certificate_digest, claim_token, tags,
@@ -34,31 +35,14 @@ statements! {
     IDENTITY = "SELECT status, signing_key FROM devices WHERE id = $1";
     ACTIVE = "SELECT id, signing_key FROM devices WHERE status = 'active'";
     RENEW = "UPDATE devices SET certificate_digest = $1 WHERE id = $2 AND status = 'active'";
-    LIST = "SELECT d.id, d.status, d.connected, d.tags, d.hardware_class, d.arch, d.agent_version, d.thumbprint,
-        d.enrolled_at, d.last_seen,
-        CAST((SELECT COALESCE(SUM(m.inferences), 0) FROM device_models m WHERE m.device = d.id) AS BIGINT) AS inferences,
-        CAST((SELECT COALESCE(MAX(t.drifted), 0) FROM drift_status t JOIN device_slots s ON s.device = t.device
-            AND s.manifest = t.manifest WHERE t.device = d.id) AS BIGINT) AS drifted
-        FROM devices d WHERE d.id > $1 AND ($2 = '' OR LOWER(d.id) LIKE $2 ESCAPE '\\' OR LOWER(d.tags) LIKE $2 ESCAPE '\\'
-            OR LOWER(d.hardware_class) LIKE $2 ESCAPE '\\') ORDER BY d.id LIMIT $3";
-    LIST_SLOTS = "SELECT s.device, s.slot, s.line, s.semver, s.release_counter, s.manifest, s.committed FROM device_slots s
-        WHERE s.device IN (SELECT d.id FROM devices d WHERE d.id > $1 AND ($2 = '' OR LOWER(d.id) LIKE $2 ESCAPE '\\'
-            OR LOWER(d.tags) LIKE $2 ESCAPE '\\' OR LOWER(d.hardware_class) LIKE $2 ESCAPE '\\') ORDER BY d.id LIMIT $3)
-        ORDER BY s.device, s.slot";
-    GET = "SELECT d.id, d.status, d.connected, d.tags, d.hardware_class, d.arch, d.agent_version, d.thumbprint,
-        d.enrolled_at, d.last_seen, d.ram_bytes, d.disk_free_bytes, d.boot_count, d.report_counter, d.error, d.attack,
-        CAST((SELECT COALESCE(SUM(m.inferences), 0) FROM device_models m WHERE m.device = d.id) AS BIGINT) AS inferences,
-        CAST((SELECT COALESCE(MAX(t.drifted), 0) FROM drift_status t JOIN device_slots s ON s.device = t.device
-            AND s.manifest = t.manifest WHERE t.device = d.id) AS BIGINT) AS drifted
-        FROM devices d WHERE d.id = $1";
-    SLOTS = "SELECT device, slot, line, semver, release_counter, manifest, committed FROM device_slots WHERE device = $1
-        ORDER BY slot";
+    GET = "SELECT ram_bytes, disk_free_bytes, boot_count, report_counter, error, attack FROM devices WHERE id = $1";
     TARGETS = "SELECT t.slot, t.deployment, v.line, v.semver, v.manifest FROM targets t
         JOIN model_versions v ON v.id = t.model_version WHERE t.device = $1 ORDER BY t.slot";
     DEPLOYMENTS = "SELECT id, rollout, state, reason, updated_at FROM deployments WHERE device = $1
         ORDER BY created_at DESC, id DESC LIMIT 20";
     TELEMETRY = "SELECT line, manifest, inferences, failures, bundles, latency FROM device_models WHERE device = $1
         ORDER BY line, manifest";
+    TAGS = "SELECT tags FROM devices WHERE id = $1";
     SET_TAGS = "UPDATE devices SET tags = $1 WHERE id = $2";
     DECOMMISSION = "UPDATE devices SET status = 'decommissioned', connected = 0, desired = NULL, desired_stale = 0
         WHERE id = $1 AND status = 'active'";
@@ -77,6 +61,7 @@ statements! {
     APPLY_DEPLOYMENT = "UPDATE deployments SET state = $1, reason = $2, bytes_received = $3, bytes_total = $4, updated_at = $5
         WHERE id = $6 AND device = $7 AND state NOT IN ('no-longer-applicable', 'decommissioned')
         AND (state <> $1 OR state IN ('pending', 'downloading', 'installing', 'verifying', 'soaking')) RETURNING rollout";
+    BYTES_RECEIVED = "SELECT bytes_received FROM deployments WHERE id = $1 AND device = $2";
     APPLY_PRESENCE = "UPDATE devices SET connected = COALESCE($1, connected), last_seen = $2
         WHERE id = $3 AND status = 'active'";
     RESET_PRESENCE = "UPDATE devices SET connected = 0 WHERE connected <> 0";
@@ -96,6 +81,9 @@ statements! {
         AND v.signature = 'signed' AND v.envelope IS NOT NULL ORDER BY t.device, t.slot";
     SET_DESIRED = "UPDATE devices SET desired_version = $1, desired = $2, desired_expires = $3, desired_stale = 0
         WHERE id = $4 AND status = 'active' AND desired_version < $1";
+    DESIRED_VERSION = "SELECT desired_version FROM devices WHERE id = $1";
+    RAISE_DESIRED = "UPDATE devices SET desired_version = $1, desired = NULL, desired_stale = 1
+        WHERE id = $2 AND status = 'active' AND desired_version < $1";
     CLEAR_STALE = "UPDATE devices SET desired_stale = 0 WHERE id = $1";
     MARK_EXPIRING = "UPDATE devices SET desired_stale = 1
         WHERE connected = 1 AND status = 'active' AND desired_stale = 0 AND desired_expires < $1";
@@ -135,7 +123,8 @@ pub async fn insert(tx: &mut Tx, device: &NewDevice<'_>, now: i64) -> Result<(),
         .map_err(|error| {
             StoreError::or_exists(error, || format!("a device with the id or the key of '{}'", device.id))
         })?;
-    Ok(())
+    device_summaries::set_tags(tx, device.id.as_str(), device.tags).await?;
+    device_summaries::refresh_all(tx, device.id.as_str()).await
 }
 
 /// What a device proves itself by.
@@ -185,86 +174,6 @@ pub async fn renew(tx: &mut Tx, device: &DeviceId, certificate: Digest) -> Resul
     Ok(())
 }
 
-/// A page of a list.
-#[derive(Debug, Clone, Default)]
-pub struct DeviceFilter {
-    pub after: Option<DeviceId>,
-    pub limit: u32,
-    /// Part of an id, a tag or a hardware class; empty: all.
-    pub text: String,
-}
-
-/// In order of id.
-pub async fn list(db: &Db, filter: &DeviceFilter) -> Result<Vec<Device>, StoreError> {
-    let after = filter.after.as_ref().map_or("", |id| id.as_str());
-    let text = like(&filter.text);
-    let bound = |sql| sqlx::query(sql).bind(after).bind(&text).bind(i64::from(filter.limit));
-    let mut devices = bound(LIST)
-        .fetch_all(db.read())
-        .await?
-        .iter()
-        .map(device_of)
-        .collect::<Result<Vec<Device>, _>>()?;
-    let mut models: BTreeMap<String, Vec<DeviceModel>> = BTreeMap::new();
-    for row in bound(LIST_SLOTS).fetch_all(db.read()).await? {
-        models.entry(row.try_get("device")?).or_default().push(model_of(&row)?);
-    }
-    for device in &mut devices {
-        device.models = models.remove(device.id.as_str()).unwrap_or_default();
-    }
-    Ok(devices)
-}
-
-/// The pattern of LIKE that finds `text` anywhere, in lower case; empty for empty text.
-fn like(text: &str) -> String {
-    if text.is_empty() {
-        return String::new();
-    }
-    let mut pattern = String::from("%");
-    for c in text.to_lowercase().chars() {
-        if matches!(c, '%' | '_' | '\\') {
-            pattern.push('\\');
-        }
-        pattern.push(c);
-    }
-    pattern.push('%');
-    pattern
-}
-
-fn device_of(row: &SqliteRow) -> Result<Device, StoreError> {
-    let active = row.try_get::<String, _>("status")? == "active";
-    let connected = row.try_get::<i64, _>("connected")? != 0;
-    Ok(Device {
-        id: parsed("device id", row.try_get("id")?)?,
-        status: match (active, connected) {
-            (false, _) => DeviceStatus::Decommissioned,
-            (true, true) => DeviceStatus::Online,
-            (true, false) => DeviceStatus::Offline,
-        },
-        tags: json("tags", row.try_get("tags")?)?,
-        hardware_class: row.try_get("hardware_class")?,
-        arch: row.try_get("arch")?,
-        agent_version: row.try_get("agent_version")?,
-        thumbprint: parsed("thumbprint", row.try_get("thumbprint")?)?,
-        enrolled_at: clock::rfc3339(row.try_get("enrolled_at")?),
-        last_seen: row.try_get::<Option<i64>, _>("last_seen")?.map(clock::rfc3339),
-        models: Vec::new(),
-        inferences: to_u64(row.try_get("inferences")?),
-        drifted: row.try_get::<i64, _>("drifted")? != 0,
-    })
-}
-
-fn model_of(row: &SqliteRow) -> Result<DeviceModel, StoreError> {
-    Ok(DeviceModel {
-        slot: parsed("slot name", row.try_get("slot")?)?,
-        line: parsed("model line", row.try_get("line")?)?,
-        semver: row.try_get("semver")?,
-        release_counter: to_u64(row.try_get("release_counter")?),
-        manifest: parsed("manifest digest", row.try_get("manifest")?)?,
-        committed: row.try_get::<i64, _>("committed")? != 0,
-    })
-}
-
 pub async fn get(db: &Db, id: &DeviceId) -> Result<DeviceDetail, StoreError> {
     let row = sqlx::query(GET)
         .bind(id.as_str())
@@ -272,8 +181,10 @@ pub async fn get(db: &Db, id: &DeviceId) -> Result<DeviceDetail, StoreError> {
         .await?
         .ok_or_else(|| StoreError::not_found("device", id))?;
     let rows = |sql| sqlx::query(sql).bind(id.as_str()).fetch_all(db.read());
-    let mut device = device_of(&row)?;
-    device.models = rows(SLOTS).await?.iter().map(model_of).collect::<Result<_, _>>()?;
+    let device = device_summaries::by_ids(db, std::slice::from_ref(id))
+        .await?
+        .pop()
+        .ok_or_else(|| StoreError::not_found("device", id))?;
     let attack: Option<String> = row.try_get("attack")?;
     Ok(DeviceDetail {
         device,
@@ -293,6 +204,7 @@ pub async fn get(db: &Db, id: &DeviceId) -> Result<DeviceDetail, StoreError> {
             .map(telemetry_of)
             .collect::<Result<_, _>>()?,
         audit_entries: audit::device_count(db, id).await?,
+        audit_gaps: audit::device_gaps(db, id, AUDIT_GAPS).await?,
         last_attack: attack.as_deref().map(attack_of).transpose()?,
         error: row.try_get("error")?,
     })
@@ -342,6 +254,15 @@ fn attack_of(text: &str) -> Result<DeviceAttack, StoreError> {
     })
 }
 
+/// A device's tags, as they stand inside this transaction.
+pub async fn tags(tx: &mut Tx, id: &DeviceId) -> Result<BTreeMap<String, String>, StoreError> {
+    let text: Option<String> = sqlx::query_scalar(TAGS)
+        .bind(id.as_str())
+        .fetch_optional(&mut **tx)
+        .await?;
+    json("tags", &text.ok_or_else(|| StoreError::not_found("device", id))?)
+}
+
 /// Replaces the tags.
 pub async fn set_tags(tx: &mut Tx, id: &DeviceId, tags: &BTreeMap<String, String>) -> Result<(), StoreError> {
     let changed = sqlx::query(SET_TAGS)
@@ -352,7 +273,8 @@ pub async fn set_tags(tx: &mut Tx, id: &DeviceId, tags: &BTreeMap<String, String
     if changed.rows_affected() == 0 {
         return Err(StoreError::not_found("device", id));
     }
-    Ok(())
+    device_summaries::set_tags(tx, id.as_str(), tags).await?;
+    device_summaries::refresh_all(tx, id.as_str()).await
 }
 
 /// Takes a device out of service for good: its id cannot enrol again. `false` when it was out already.
@@ -370,6 +292,7 @@ pub async fn decommission(tx: &mut Tx, id: &DeviceId, now: i64) -> Result<bool, 
         .execute(&mut **tx)
         .await?;
     sqlx::query(DROP_TARGETS).bind(id.as_str()).execute(&mut **tx).await?;
+    device_summaries::refresh(tx, id.as_str()).await?;
     Ok(true)
 }
 

@@ -38,6 +38,8 @@ pub enum JobKind {
     Train,
     /// Subject: a dataset; payload: `FitLabelModel`.
     LabelModel,
+    /// Subject: which devices, for people; payload: `BulkOrder`.
+    BulkDevices,
 }
 
 impl JobKind {
@@ -45,6 +47,7 @@ impl JobKind {
         match self {
             Self::Train => "train",
             Self::LabelModel => "label-model",
+            Self::BulkDevices => "bulk-devices",
         }
     }
 }
@@ -53,7 +56,7 @@ impl FromStr for JobKind {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        [Self::Train, Self::LabelModel]
+        [Self::Train, Self::LabelModel, Self::BulkDevices]
             .into_iter()
             .find(|kind| kind.as_str() == text)
             .ok_or_else(|| format!("'{text}' is no job kind"))

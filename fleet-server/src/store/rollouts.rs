@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use flotilla_api_types::rollouts::{CreateRollout, Deployment, Rollout, RolloutState};
-use flotilla_protocol::ids::{DeploymentId, DeviceId, ModelVersionId, RolloutId, SlotName};
+use flotilla_protocol::ids::{DeploymentId, DeviceId, Digest, ModelLine, ModelVersionId, RolloutId, SlotName};
 use flotilla_protocol::report::DeploymentState;
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
 use crate::clock;
 use crate::domain::rollout::Progress;
-use crate::store::{Db, StoreError, Tx, json, parsed, statements, to_i64, to_json, to_u64};
+use crate::store::{Db, StoreError, Tx, device_summaries, json, parsed, statements, to_i64, to_json, to_u64};
 
 statements! {
     INSERT = "INSERT INTO rollouts (id, project_id, model_version, spec, state, phase, decision, created_at, updated_at)
@@ -22,6 +22,9 @@ statements! {
     RUNNING = "SELECT id FROM rollouts WHERE state = 'running' ORDER BY id LIMIT 1000";
     SET_STATE = "UPDATE rollouts SET state = $1, phase = $2, decision = $3, updated_at = $4 WHERE id = $5 AND state = $6";
     TOUCH = "UPDATE rollouts SET updated_at = $1 WHERE id = $2";
+    EXCUSED = "SELECT excused FROM rollouts WHERE id = $1";
+    EXCUSE = "UPDATE rollouts SET excused = (SELECT COUNT(*) FROM deployments WHERE rollout = $1
+        AND state IN ('failure', 'rolled-back')) WHERE id = $1";
     COUNTS = "SELECT rollout, state, COUNT(*) AS n FROM deployments WHERE rollout = $1 GROUP BY rollout, state";
     DEPLOYED_BETWEEN = "SELECT device FROM deployments WHERE rollout = $1 AND device > $2 AND device <= $3";
     INSERT_DEPLOYMENT = "INSERT INTO deployments
@@ -33,12 +36,20 @@ statements! {
     SET_TARGET = "INSERT INTO targets (device, slot, deployment, model_version) VALUES ($1, $2, $3, $4)
         ON CONFLICT (device, slot) DO UPDATE SET deployment = excluded.deployment, model_version = excluded.model_version";
     MARK_STALE = "UPDATE devices SET desired_stale = 1 WHERE id = $1";
+    // A device that timed out has failed and may still come back: its order is withdrawn as well.
     MARK_ROLLOUT_STALE = "UPDATE devices SET desired_stale = 1 WHERE id IN (SELECT device FROM deployments WHERE rollout = $1
-        AND state IN ('pending', 'downloading', 'installing', 'verifying', 'soaking'))";
+        AND state NOT IN ('success', 'already-installed'))";
     DROP_TARGETS = "DELETE FROM targets WHERE deployment IN (SELECT id FROM deployments WHERE rollout = $1
-        AND state IN ('pending', 'downloading', 'installing', 'verifying', 'soaking'))";
+        AND state NOT IN ('success', 'already-installed'))";
     ABORT_DEPLOYMENTS = "UPDATE deployments SET state = 'no-longer-applicable', reason = 'the rollout was aborted', updated_at = $1
         WHERE rollout = $2 AND state IN ('pending', 'downloading', 'installing', 'verifying', 'soaking')";
+    MARK_TARGETED_STALE = "UPDATE devices SET desired_stale = 1 WHERE id IN (SELECT device FROM targets WHERE model_version = $1)";
+    HARVEST_OF = "SELECT r.spec FROM deployments d JOIN rollouts r ON r.id = d.rollout
+        JOIN model_versions v ON v.id = r.model_version WHERE d.device = $1 AND v.manifest = $2 AND v.line = $3
+        ORDER BY d.created_at DESC, d.id DESC LIMIT 1";
+    HARVESTED = "SELECT taken FROM harvested WHERE device = $1 AND manifest = $2";
+    COUNT_HARVESTED = "INSERT INTO harvested (device, manifest, taken) VALUES ($1, $2, $3)
+        ON CONFLICT (device, manifest) DO UPDATE SET taken = harvested.taken + excluded.taken";
     TIME_OUT = "UPDATE deployments SET state = 'failure', reason = $1, updated_at = $2 WHERE rollout = $3 AND updated_at < $4
         AND state IN ('pending', 'downloading', 'installing', 'verifying', 'soaking')";
     DEPLOYMENTS = "SELECT id, device, phase, state, reason, bytes_received, bytes_total, updated_at FROM deployments
@@ -140,7 +151,18 @@ pub async fn progress(db: &Db, id: RolloutId) -> Result<Progress, StoreError> {
             progress.pending += n;
         }
     }
+    let excused: i64 = sqlx::query_scalar(EXCUSED)
+        .bind(id.to_string())
+        .fetch_one(db.read())
+        .await?;
+    progress.failed = progress.failed.saturating_sub(to_u64(excused));
     Ok(progress)
+}
+
+/// The failures so far no longer count against the rollout: somebody looked at them and goes on.
+pub async fn excuse_failures(tx: &mut Tx, id: RolloutId) -> Result<(), StoreError> {
+    sqlx::query(EXCUSE).bind(id.to_string()).execute(&mut **tx).await?;
+    Ok(())
 }
 
 /// A change of state, made only from the state that it was decided in.
@@ -230,6 +252,7 @@ pub async fn deploy(
             .bind(new.device.as_str())
             .execute(&mut **tx)
             .await?;
+        device_summaries::refresh(tx, new.device.as_str()).await?;
     }
     touch(tx, rollout.id, now).await
 }
@@ -249,6 +272,51 @@ pub async fn withdraw(tx: &mut Tx, id: RolloutId, now: i64) -> Result<(), StoreE
         .bind(id.to_string())
         .execute(&mut **tx)
         .await?;
+    device_summaries::refresh_rollout(tx, &id.to_string()).await
+}
+
+/// How many more samples of a package are taken from a device: what the rollout that gave it the package allows, less what
+/// came before. `None`: no rollout gave it this package of this line.
+pub async fn harvest_left(
+    tx: &mut Tx,
+    device: &DeviceId,
+    line: &ModelLine,
+    manifest: &Digest,
+) -> Result<Option<u64>, StoreError> {
+    let spec: Option<String> = sqlx::query_scalar(HARVEST_OF)
+        .bind(device.as_str())
+        .bind(manifest.to_string())
+        .bind(line.as_str())
+        .fetch_optional(&mut **tx)
+        .await?;
+    let Some(spec) = spec else { return Ok(None) };
+    let spec: CreateRollout = json("rollout", &spec)?;
+    let allowed = spec.harvest.map_or(0, |harvest| u64::from(harvest.max_samples));
+    let taken: Option<i64> = sqlx::query_scalar(HARVESTED)
+        .bind(device.as_str())
+        .bind(manifest.to_string())
+        .fetch_optional(&mut **tx)
+        .await?;
+    Ok(Some(allowed.saturating_sub(to_u64(taken.unwrap_or(0)))))
+}
+
+/// Counts samples against [`harvest_left`].
+pub async fn count_harvested(tx: &mut Tx, device: &DeviceId, manifest: &Digest, taken: u64) -> Result<(), StoreError> {
+    sqlx::query(COUNT_HARVESTED)
+        .bind(device.as_str())
+        .bind(manifest.to_string())
+        .bind(to_i64(taken))
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+/// Devices that are to have the version need another desired state.
+pub async fn mark_targeted_stale(tx: &mut Tx, version: ModelVersionId) -> Result<(), StoreError> {
+    sqlx::query(MARK_TARGETED_STALE)
+        .bind(version.to_string())
+        .execute(&mut **tx)
+        .await?;
     Ok(())
 }
 
@@ -261,6 +329,9 @@ pub async fn time_out(tx: &mut Tx, id: RolloutId, reason: &str, before: i64, now
         .bind(before)
         .execute(&mut **tx)
         .await?;
+    if done.rows_affected() > 0 {
+        device_summaries::refresh_rollout(tx, &id.to_string()).await?;
+    }
     Ok(done.rows_affected())
 }
 

@@ -2,7 +2,7 @@
 //! the last drift judgement of every device and package.
 
 use flotilla_api_types::drift::{DeviceDrift, FeatureSeverity};
-use flotilla_protocol::bundle::ModelTelemetry;
+use flotilla_protocol::bundle::{Judged, ModelTelemetry};
 use flotilla_protocol::codec::{self, MAX_BUNDLE_BYTES, MAX_DOCUMENT_BYTES};
 use flotilla_protocol::ids::{DeviceId, Digest, ModelLine};
 use flotilla_protocol::messages::RecordKey;
@@ -32,6 +32,7 @@ statements! {
         ON CONFLICT (device, manifest) DO UPDATE SET drifted = excluded.drifted, share = excluded.share,
         observations = excluded.observations, judgements = excluded.judgements, alarms = excluded.alarms,
         nearest_slice = excluded.nearest_slice, worst = excluded.worst, at = excluded.at";
+    ADD_JUDGED = "UPDATE drift_status SET judgements = $1, alarms = $2 WHERE device = $3 AND manifest = $4";
     DRIFT_LIST = "SELECT t.device, t.manifest, t.line, t.drifted, t.share, t.observations, t.judgements, t.alarms,
         t.nearest_slice, t.worst, t.at, COALESCE(v.semver, '') AS semver
         FROM drift_status t LEFT JOIN model_versions v ON v.manifest = t.manifest
@@ -168,7 +169,8 @@ fn read_sketch(bytes: &[u8]) -> Result<SketchSet, StoreError> {
 }
 
 /// Keeps a judgement; `true` when it is another than the last one's. A device repeats its last judgement in every bundle
-/// until the next window is full: only one that differs in any figure counts as new.
+/// until the next window is full, and may have judged several windows in one interval: it says how many there were. Of one
+/// that does not say so, a judgement counts as new when it differs in any figure.
 async fn set_drift(
     tx: &mut Tx,
     device: &DeviceId,
@@ -183,20 +185,40 @@ async fn set_drift(
         .bind(&manifest)
         .fetch_optional(&mut **tx)
         .await?;
-    let (mut judgements, mut alarms, mut was_drifted) = (0i64, 0i64, false);
+    let (mut judgements, mut alarms, mut was_drifted) = (0u64, 0u64, false);
+    let (mut same, mut older) = (false, false);
     if let Some(row) = row {
         was_drifted = row.try_get::<i64, _>("drifted")? != 0;
-        judgements = row.try_get("judgements")?;
-        alarms = row.try_get("alarms")?;
-        let same = was_drifted == status.drifted
+        judgements = to_u64(row.try_get("judgements")?);
+        alarms = to_u64(row.try_get("alarms")?);
+        same = was_drifted == status.drifted
             && row.try_get::<f64, _>("share")?.to_bits() == status.share.to_bits()
             && row.try_get::<i64, _>("observations")? == to_i64(status.count)
             && row.try_get::<String, _>("nearest_slice")? == status.nearest_slice
             && row.try_get::<String, _>("worst")? == worst;
-        // Bundles may come out of order: an older one does not speak for the present.
-        if same || row.try_get::<i64, _>("at")? > at {
-            return Ok(false);
+        // Bundles may come out of order: an older one does not speak for the present, but it counts.
+        older = row.try_get::<i64, _>("at")? > at;
+    }
+    let new = model.judged.unwrap_or_else(|| {
+        let told = u64::from(!same && !older);
+        Judged {
+            judgements: told,
+            alarms: told * u64::from(status.drifted),
         }
+    });
+    judgements = judgements.saturating_add(new.judgements);
+    alarms = alarms.saturating_add(new.alarms);
+    if older || same {
+        if new != Judged::default() {
+            sqlx::query(ADD_JUDGED)
+                .bind(to_i64(judgements))
+                .bind(to_i64(alarms))
+                .bind(device.as_str())
+                .bind(&manifest)
+                .execute(&mut **tx)
+                .await?;
+        }
+        return Ok(false);
     }
     sqlx::query(SET_DRIFT)
         .bind(device.as_str())
@@ -205,8 +227,8 @@ async fn set_drift(
         .bind(i64::from(status.drifted))
         .bind(status.share)
         .bind(to_i64(status.count))
-        .bind(judgements.saturating_add(1))
-        .bind(alarms.saturating_add(i64::from(status.drifted)))
+        .bind(to_i64(judgements))
+        .bind(to_i64(alarms))
         .bind(&status.nearest_slice)
         .bind(worst)
         .bind(at)
@@ -342,6 +364,7 @@ mod tests {
             latency,
             sketches: Some(set(3)),
             drift,
+            judged: None,
         }
     }
 
@@ -405,6 +428,31 @@ mod tests {
                 .count,
             3
         );
+    }
+
+    #[tokio::test]
+    async fn counted_judgements_add_up_in_any_order() {
+        let (_dir, db) = db().await;
+        let mut tx = db.begin().await.unwrap();
+        let told = |drifted, share, judgements, alarms| ModelTelemetry {
+            judged: Some(Judged { judgements, alarms }),
+            ..interval(Some(status(drifted, share)))
+        };
+        // Three windows in one interval, the alarm already over; the same judgement repeated; an interval that comes late.
+        for (at, model, changed) in [
+            (NOW - 10, told(false, 0.1, 3, 1), false),
+            (NOW - 9, told(false, 0.1, 0, 0), false),
+            (NOW - 8, told(true, 0.6, 2, 2), true),
+            (NOW - 20, told(false, 0.2, 4, 0), false),
+            (NOW - 7, told(true, 0.6, 1, 1), false),
+            (NOW - 6, interval(Some(status(false, 0.1))), true),
+        ] {
+            let taken = add_interval(&mut tx, &device(), &model, at, NOW).await.unwrap();
+            assert_eq!(taken.drift_changed, changed, "{at}");
+        }
+        tx.commit().await.unwrap();
+        let list = drift_list(&db, None, None, ("", ""), 10).await.unwrap();
+        assert_eq!((list[0].judgements, list[0].alarms, list[0].drifted), (11, 4, false));
     }
 
     #[tokio::test]

@@ -12,7 +12,9 @@ use crate::store::{Db, StoreError, Tx, json, parsed, statements, to_json};
 
 statements! {
     CREATE_API = "INSERT INTO api_tokens (id, name, hash, roles, created_at, revoked_at) VALUES ($1, $2, $3, $4, $5, NULL)";
-    FIND_API = "SELECT name, roles FROM api_tokens WHERE hash = $1 AND revoked_at IS NULL";
+    FIND_API = "SELECT id, name, roles FROM api_tokens WHERE hash = $1 AND revoked_at IS NULL";
+    IS_GOOD = "SELECT 1 FROM api_tokens WHERE id = $1 AND revoked_at IS NULL";
+    ADMINS = "SELECT id, roles FROM api_tokens WHERE revoked_at IS NULL ORDER BY created_at, id LIMIT 100";
     CREATE_CLAIM = "INSERT INTO claim_tokens (id, hash, uses, used, expires_at, revoked_at, tags, created_at)
         VALUES ($1, $2, $3, 0, $4, NULL, $5, $6)";
     LIST_CLAIM = "SELECT id, uses, used, expires_at, revoked_at, tags, created_at FROM claim_tokens WHERE id < $1
@@ -50,18 +52,39 @@ pub async fn create_api_token(
 }
 
 /// Who a token stands for; `None` for unknown and revoked ones.
-pub async fn find_api_token(db: &Db, hash: &str) -> Result<Option<Principal>, StoreError> {
+pub async fn find_api_token(db: &Db, hash: &str) -> Result<Option<(ApiTokenId, Principal)>, StoreError> {
     let Some(row) = sqlx::query(FIND_API).bind(hash).fetch_optional(db.read()).await? else {
         return Ok(None);
     };
     let roles: Vec<String> = json("roles", row.try_get("roles")?)?;
-    Ok(Some(Principal {
+    let principal = Principal {
         actor: format!("token:{}", row.try_get::<String, _>("name")?),
         roles: roles
             .iter()
             .map(|role| parsed("role", role))
             .collect::<Result<_, _>>()?,
-    }))
+    };
+    Ok(Some((parsed("API token id", row.try_get("id")?)?, principal)))
+}
+
+/// Is the token there and not revoked?
+pub async fn is_good(db: &Db, id: ApiTokenId) -> Result<bool, StoreError> {
+    let row = sqlx::query(IS_GOOD)
+        .bind(id.to_string())
+        .fetch_optional(db.read())
+        .await?;
+    Ok(row.is_some())
+}
+
+/// The oldest token that may do everything: whoever starts the server signs in with it.
+pub async fn first_admin(db: &Db) -> Result<Option<ApiTokenId>, StoreError> {
+    for row in sqlx::query(ADMINS).fetch_all(db.read()).await? {
+        let roles: Vec<String> = json("roles", row.try_get("roles")?)?;
+        if roles.iter().any(|role| role == Role::Admin.as_str()) {
+            return Ok(Some(parsed("API token id", row.try_get("id")?)?));
+        }
+    }
+    Ok(None)
 }
 
 pub async fn create_claim_token(
@@ -175,7 +198,23 @@ pub async fn claim(tx: &mut Tx, hash: &str, now: i64) -> Result<ClaimedToken, Cl
         .fetch_optional(&mut **tx)
         .await
         .map_err(StoreError::from)?;
-    let Some(row) = state else {
+    judge(state.as_ref(), now)?;
+    // Between the two statements of this transaction nothing changes.
+    Err(ClaimError::Unknown)
+}
+
+/// Is the token good for an enrolment now? Takes nothing, and needs no turn at writing.
+pub async fn check_claim(db: &Db, hash: &str, now: i64) -> Result<(), ClaimError> {
+    let state = sqlx::query(CLAIM_STATE)
+        .bind(hash)
+        .fetch_optional(db.read())
+        .await
+        .map_err(StoreError::from)?;
+    judge(state.as_ref(), now)
+}
+
+fn judge(row: Option<&SqliteRow>, now: i64) -> Result<(), ClaimError> {
+    let Some(row) = row else {
         return Err(ClaimError::Unknown);
     };
     let number = |column: &str| row.try_get::<i64, _>(column).map_err(StoreError::from);
@@ -192,7 +231,11 @@ pub async fn claim(tx: &mut Tx, hash: &str, now: i64) -> Result<ClaimedToken, Cl
             at: clock::rfc3339(expires_at),
         });
     }
-    Err(ClaimError::UsedUp { uses: number("uses")? })
+    let uses = number("uses")?;
+    if number("used")? >= uses {
+        return Err(ClaimError::UsedUp { uses });
+    }
+    Ok(())
 }
 
 fn claimed_of(row: &SqliteRow) -> Result<ClaimedToken, StoreError> {
@@ -281,7 +324,8 @@ mod tests {
             .await
             .unwrap();
         tx.commit().await.unwrap();
-        let found = find_api_token(&db, &hash).await.unwrap().unwrap();
+        let (id, found) = find_api_token(&db, &hash).await.unwrap().unwrap();
+        assert_eq!(first_admin(&db).await.unwrap(), Some(id));
         assert_eq!(
             (found.actor.as_str(), found.roles),
             ("token:admin", vec![Role::Admin, Role::Viewer])

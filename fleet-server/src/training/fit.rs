@@ -5,16 +5,23 @@
 //! differently elsewhere). The forward pass that golden outputs come from is plain Rust over the weights, independent of
 //! burn and of the inference engine.
 
+mod check;
+mod network;
+#[cfg(test)]
+mod tests;
+
 use std::ops::ControlFlow;
 
 use burn::optim::{AdamW, AdamWConfig, Optimizer};
 use burn::tensor::activation::{log_softmax, relu};
 use burn::tensor::{Device, Tensor, TensorData};
-use flotilla_protocol::codec::{self, CodecError};
-use flotilla_protocol::ids::Digest;
 use serde::{Deserialize, Serialize};
 
 use super::rng::TrainingRng;
+
+use self::check::check_data;
+pub use self::check::check_parameters;
+pub use self::network::{DenseLayer, MlpWeights};
 
 /// Most hidden layers.
 pub const MAX_LAYERS: usize = 8;
@@ -94,95 +101,6 @@ pub struct EpochMetrics {
     pub loss: f64,
     /// Share of training samples classified right, before each batch's step.
     pub accuracy: f64,
-}
-
-/// A dense layer.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct DenseLayer {
-    pub inputs: usize,
-    pub outputs: usize,
-    /// Row-major `[inputs, outputs]`.
-    pub weight: Vec<f32>,
-    pub bias: Vec<f32>,
-}
-
-/// A trained network: standardisation, layers with `ReLU` between them, softmax.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct MlpWeights {
-    pub mean: Vec<f32>,
-    /// Population standard deviation; 1 for a constant feature.
-    pub std: Vec<f32>,
-    pub layers: Vec<DenseLayer>,
-    /// In the order of the scores.
-    pub labels: Vec<String>,
-}
-
-impl MlpWeights {
-    /// Probabilities `[samples, classes]` of features `[samples, features]`. Sums run in FP64.
-    pub fn forward(&self, features: &[f32]) -> Result<Vec<f32>, FitError> {
-        let width = self.mean.len();
-        if width == 0 || !features.len().is_multiple_of(width) {
-            return Err(FitError::Size {
-                what: "features",
-                expected: width,
-                found: features.len(),
-            });
-        }
-        if let Some(index) = features.iter().position(|value| !value.is_finite()) {
-            return Err(FitError::NotFinite {
-                sample: index / width,
-                feature: index % width,
-            });
-        }
-        let mut out = Vec::with_capacity(features.len() / width * self.labels.len());
-        for row in features.chunks_exact(width) {
-            let mut values: Vec<f32> = row
-                .iter()
-                .zip(self.mean.iter().zip(&self.std))
-                .map(|(value, (mean, std))| (value - mean) / std)
-                .collect();
-            for (index, layer) in self.layers.iter().enumerate() {
-                values = layer.forward(&values, index + 1 < self.layers.len());
-            }
-            out.extend(softmax(&values));
-        }
-        Ok(out)
-    }
-
-    /// The weights' name: SHA-256 of their CBOR.
-    pub fn digest(&self) -> Result<Digest, CodecError> {
-        Ok(Digest::of(&codec::to_vec(self)?))
-    }
-}
-
-impl DenseLayer {
-    /// `rectify`: a hidden layer, with its `ReLU`.
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "activations are FP32, as in the exported graph"
-    )]
-    fn forward(&self, input: &[f32], rectify: bool) -> Vec<f32> {
-        let mut sums: Vec<f64> = self.bias.iter().map(|b| f64::from(*b)).collect();
-        for (value, row) in input.iter().zip(self.weight.chunks_exact(self.outputs.max(1))) {
-            for (sum, weight) in sums.iter_mut().zip(row) {
-                *sum += f64::from(*value) * f64::from(*weight);
-            }
-        }
-        sums.into_iter()
-            .map(|sum| if rectify { sum.max(0.0) } else { sum } as f32)
-            .collect()
-    }
-}
-
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "scores are FP32, as in the exported graph"
-)]
-fn softmax(logits: &[f32]) -> Vec<f32> {
-    let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let powers: Vec<f64> = logits.iter().map(|v| f64::from(v - highest).exp()).collect();
-    let sum: f64 = powers.iter().sum();
-    powers.into_iter().map(|power| (power / sum) as f32).collect()
 }
 
 /// Fits a network. `progress` is called after every epoch; `Break` stops with [`FitError::Cancelled`].
@@ -265,103 +183,11 @@ pub fn balanced_weights(labels: &[usize], classes: usize) -> Vec<f32> {
         .collect()
 }
 
-/// Are these parameters that data of this form can be fitted with?
-pub fn check_parameters(set: &TrainingSet<'_>, parameters: &MlpParameters) -> Result<(), FitError> {
-    let refuse = |why: String| Err(FitError::Parameter(why));
-    if parameters.hidden.len() > MAX_LAYERS {
-        return refuse(format!(
-            "hidden: {} layers, at most {MAX_LAYERS}",
-            parameters.hidden.len()
-        ));
-    }
-    if let Some(width) = parameters.hidden.iter().find(|width| !(1..=MAX_WIDTH).contains(*width)) {
-        return refuse(format!("hidden: a layer of {width}, 1 to {MAX_WIDTH} are possible"));
-    }
-    let rate = parameters.learning_rate;
-    if !(rate.is_finite() && rate > 0.0) {
-        return refuse(format!("learning_rate: {rate} is not above 0"));
-    }
-    let decay = parameters.weight_decay;
-    if !(decay.is_finite() && decay >= 0.0) {
-        return refuse(format!("weight_decay: {decay} is below 0"));
-    }
-    if !(1..=1_000_000).contains(&parameters.epochs) {
-        return refuse(format!("epochs: {}, 1 to 1000000 are possible", parameters.epochs));
-    }
-    if parameters.batch_size == 0 {
-        return refuse("batch_size: at least 1".to_owned());
-    }
-    let widths = layer_widths(set, parameters);
-    let total: usize = widths
-        .windows(2)
-        .map(|pair| {
-            pair.iter()
-                .fold(1usize, |product, width| product.saturating_mul(*width))
-        })
-        .fold(0, usize::saturating_add);
-    if total > MAX_WEIGHTS {
-        return refuse(format!("hidden: {total} weights, at most {MAX_WEIGHTS}"));
-    }
-    Ok(())
-}
-
 fn layer_widths(set: &TrainingSet<'_>, parameters: &MlpParameters) -> Vec<usize> {
     let mut widths = vec![set.feature_count];
     widths.extend(&parameters.hidden);
     widths.push(set.classes.len());
     widths
-}
-
-fn check_data(set: &TrainingSet<'_>) -> Result<(), FitError> {
-    let samples = set.labels.len();
-    if samples == 0 || set.feature_count == 0 {
-        return Err(FitError::Empty);
-    }
-    let expected = samples.saturating_mul(set.feature_count);
-    if set.features.len() != expected {
-        return Err(FitError::Size {
-            what: "features",
-            expected,
-            found: set.features.len(),
-        });
-    }
-    if u32::try_from(samples).is_err() {
-        return Err(FitError::Parameter(format!("samples: {samples}, at most {}", u32::MAX)));
-    }
-    if let Some(index) = set.features.iter().position(|v| !v.is_finite()) {
-        return Err(FitError::NotFinite {
-            sample: index / set.feature_count,
-            feature: index % set.feature_count,
-        });
-    }
-    let classes = set.classes.len();
-    if let Some((sample, label)) = set.labels.iter().enumerate().find(|(_, label)| **label >= classes) {
-        return Err(FitError::Label {
-            sample,
-            label: *label,
-            classes,
-        });
-    }
-    let first = set.labels.first();
-    if set.labels.iter().all(|label| Some(label) == first) {
-        let name = first.and_then(|label| set.classes.get(*label));
-        return Err(FitError::OneClass(name.cloned().unwrap_or_default()));
-    }
-    let Some(weights) = set.weights else { return Ok(()) };
-    if weights.len() != samples {
-        return Err(FitError::Size {
-            what: "sample weights",
-            expected: samples,
-            found: weights.len(),
-        });
-    }
-    match weights.iter().enumerate().find(|(_, w)| !(w.is_finite() && **w >= 0.0)) {
-        Some((sample, weight)) => Err(FitError::Weight {
-            sample,
-            weight: *weight,
-        }),
-        None => Ok(()),
-    }
 }
 
 /// Mean and population standard deviation per feature, over all samples alike.
@@ -549,203 +375,4 @@ fn to_f64(n: usize) -> f64 {
 #[expect(clippy::cast_possible_truncation, reason = "models take FP32")]
 fn to_f32(v: f64) -> f32 {
     v as f32
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parameters() -> MlpParameters {
-        MlpParameters {
-            hidden: vec![16],
-            learning_rate: 0.01,
-            weight_decay: 0.01,
-            epochs: 60,
-            batch_size: 16,
-        }
-    }
-
-    fn classes() -> Vec<String> {
-        vec!["in".into(), "out".into()]
-    }
-
-    /// Points inside and outside a circle: no line divides them. A third feature is constant.
-    fn circle(samples: u64) -> (Vec<f32>, Vec<usize>) {
-        let mut rng = TrainingRng::new(samples);
-        let (mut features, mut labels) = (Vec::new(), Vec::new());
-        for _ in 0..samples {
-            let (x, y) = (rng.symmetric(1.0), rng.symmetric(1.0));
-            features.extend([x * 40.0 + 7.0, y, 3.0]);
-            labels.push(usize::from(x.hypot(y) > 0.75));
-        }
-        (features, labels)
-    }
-
-    fn run(seed: u64, parameters: &MlpParameters) -> Result<MlpWeights, FitError> {
-        let (features, labels) = circle(400);
-        let set = TrainingSet {
-            features: &features,
-            feature_count: 3,
-            labels: &labels,
-            classes: &classes(),
-            weights: None,
-        };
-        fit(&set, parameters, seed, &mut |_| ControlFlow::Continue(()))
-    }
-
-    #[test]
-    fn a_circle_is_learned_and_the_seed_decides_every_bit() {
-        let weights = run(5, &parameters()).unwrap();
-        let (features, labels) = circle(300);
-        let scores = weights.forward(&features).unwrap();
-        let right = scores
-            .chunks(2)
-            .zip(&labels)
-            .filter(|(row, label)| usize::from(row[1] > row[0]) == **label)
-            .count();
-        assert!(right >= 275, "{right} of 300");
-        assert!((weights.std[2] - 1.0).abs() < 1e-9, "a constant feature is not scaled");
-        assert_eq!(
-            weights.digest().unwrap(),
-            run(5, &parameters()).unwrap().digest().unwrap()
-        );
-        assert_ne!(
-            weights.digest().unwrap(),
-            run(6, &parameters()).unwrap().digest().unwrap()
-        );
-    }
-
-    #[test]
-    fn progress_is_told_and_can_stop() {
-        let (features, labels) = circle(200);
-        let set = TrainingSet {
-            features: &features,
-            feature_count: 3,
-            labels: &labels,
-            classes: &classes(),
-            weights: None,
-        };
-        let mut seen = Vec::new();
-        let outcome = fit(&set, &parameters(), 1, &mut |metrics| {
-            seen.push(metrics);
-            if metrics.epoch == 30 {
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
-            }
-        });
-        assert_eq!(outcome, Err(FitError::Cancelled { epoch: 30 }));
-        assert_eq!(seen.len(), 30);
-        assert!(
-            seen[29].loss < seen[0].loss * 0.7 && seen[29].accuracy > seen[0].accuracy,
-            "{seen:?}"
-        );
-    }
-
-    #[test]
-    fn weights_and_decay_do_what_they_say() {
-        let (features, labels) = circle(300);
-        let zero: Vec<f32> = labels.iter().map(|label| if *label == 0 { 0.0 } else { 1.0 }).collect();
-        let set = TrainingSet {
-            features: &features,
-            feature_count: 3,
-            labels: &labels,
-            classes: &classes(),
-            weights: Some(&zero),
-        };
-        let weights = fit(&set, &parameters(), 1, &mut |_| ControlFlow::Continue(())).unwrap();
-        let scores = weights.forward(&features).unwrap();
-        assert!(scores.chunks(2).all(|row| row[1] > 0.5), "class 'in' weighs nothing");
-        let norm = |decay: f32| {
-            let weights = run(
-                1,
-                &MlpParameters {
-                    weight_decay: decay,
-                    ..parameters()
-                },
-            )
-            .unwrap();
-            weights.layers[0].weight.iter().map(|w| w * w).sum::<f32>()
-        };
-        assert!(norm(1.0) < norm(0.0) * 0.8);
-        assert_eq!(
-            balanced_weights(&[0, 0, 0, 1], 3),
-            [4.0 / 6.0, 4.0 / 6.0, 4.0 / 6.0, 2.0]
-        );
-    }
-
-    #[test]
-    fn what_cannot_be_fitted_says_why() {
-        let names = classes();
-        let set = |features: &'static [f32], labels: &'static [usize], weights: Option<&'static [f32]>| {
-            let set = TrainingSet {
-                features,
-                feature_count: 1,
-                labels,
-                classes: &names,
-                weights,
-            };
-            fit(&set, &parameters(), 1, &mut |_| ControlFlow::Continue(()))
-                .unwrap_err()
-                .to_string()
-        };
-        let table = [
-            set(&[], &[], None),
-            set(&[1.0, 2.0], &[1, 1], None),
-            set(&[1.0], &[0, 1], None),
-            set(&[1.0, f32::NAN], &[0, 1], None),
-            set(&[1.0, 2.0], &[0, 2], None),
-            set(&[1.0, 2.0], &[0, 1], Some(&[1.0])),
-            set(&[1.0, 2.0], &[0, 1], Some(&[1.0, -1.0])),
-            run(
-                1,
-                &MlpParameters {
-                    learning_rate: 0.0,
-                    ..parameters()
-                },
-            )
-            .unwrap_err()
-            .to_string(),
-            run(
-                1,
-                &MlpParameters {
-                    learning_rate: 1e30,
-                    ..parameters()
-                },
-            )
-            .unwrap_err()
-            .to_string(),
-            run(
-                1,
-                &MlpParameters {
-                    hidden: vec![0],
-                    ..parameters()
-                },
-            )
-            .unwrap_err()
-            .to_string(),
-            run(
-                1,
-                &MlpParameters {
-                    batch_size: 0,
-                    ..parameters()
-                },
-            )
-            .unwrap_err()
-            .to_string(),
-        ];
-        insta::assert_snapshot!(table.join("\n"), @r"
-        the dataset has no training samples
-        the dataset has one class: every training sample is 'out'; label samples of another class
-        features: 1 values where 2 are needed
-        sample 1, feature 0 is not a finite number
-        sample 1 has class 2, there are 2
-        sample weights: 1 values where 2 are needed
-        sample 1 has weight -1; weights are finite and not negative
-        parameter learning_rate: 0 is not above 0
-        the loss is no longer a number in epoch 1; lower the learning rate of 1000000000000000000000000000000
-        parameter hidden: a layer of 0, 1 to 4096 are possible
-        parameter batch_size: at least 1
-        ");
-    }
 }

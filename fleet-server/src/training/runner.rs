@@ -21,7 +21,7 @@ use crate::packaging::package::{ScoredSample, golden_set};
 use crate::store::jobs::Claim;
 use crate::store::{StoreError, audit as audit_log, runs};
 use crate::training::export::to_onnx;
-use crate::training::fit::{self, EpochMetrics, FitError, MlpParameters, MlpWeights, TrainingSet};
+use crate::training::fit::{self, EpochMetrics, FitError, MlpParameters, MlpWeights, TrainingSet, balanced_weights};
 use crate::training::scoring::{self, ScoringError, Subject, trained_package};
 use crate::training::trainset::{self, Labelled, RawSamples, TrainsetError, with_raw};
 use crate::{audit, clock};
@@ -152,15 +152,21 @@ async fn fit_reporting(
 ) -> Result<(MlpWeights, EpochMetrics), JobError> {
     let (sender, mut queue) = mpsc::channel::<EpochMetrics>(METRICS_QUEUE);
     let parameters = parameters(&run.trainer);
+    let trainer = run.trainer.clone();
     let seed = run.seed;
     let (watch, data) = (Arc::clone(control), Arc::clone(prepared));
     let fitting = tokio::task::spawn_blocking(move || {
+        let api::Trainer::Mlp(mlp) = &trainer;
+        let weights = match mlp.class_weights {
+            api::ClassWeights::None => None,
+            api::ClassWeights::Balanced => Some(balanced_weights(&data.labels, data.document.labels.len())),
+        };
         let set = TrainingSet {
             features: &data.features,
             feature_count: data.document.features.feature_count(),
             labels: &data.labels,
             classes: &data.document.labels,
-            weights: None,
+            weights: weights.as_deref(),
         };
         let mut last = None;
         let weights = fit::fit(&set, &parameters, seed, &mut |epoch| {

@@ -1,18 +1,24 @@
 //! `datasets`: made from a specification, filled from files, read as samples.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 use flotilla_api_types::Page;
 use flotilla_api_types::datasets::{
-    CreateDataset, Dataset, ImportReport, LabelSource, Sample, SampleLabel, SampleShape,
+    CreateDataset, Dataset, Import, ImportReport, ImportState, LabelSource, Sample, SampleLabel, SampleShape,
 };
+use indicatif::ProgressBar;
 use serde_json::Value;
+use uuid::Uuid;
 
 use crate::commands::{Context, PageArgs, versions, with_more};
 use crate::error::CliError;
 use crate::files;
 use crate::output::{bytes, fields, or_dash, pairs, percent, table};
+
+/// How often the server is asked how far an import is.
+const WATCH_EVERY: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum DatasetsCommand {
@@ -39,6 +45,14 @@ pub(crate) enum DatasetsCommand {
         #[arg(long)]
         split: Option<SplitArg>,
     },
+    /// Imports of a dataset, newest first: how far, and how they ended
+    Imports {
+        dataset: String,
+        #[command(flatten)]
+        page: PageArgs,
+    },
+    /// Cancel an import that is under way: nothing of it stays
+    CancelImport { import: String },
     /// Samples of a dataset
     Samples(SamplesArgs),
     /// Immutable versions of a dataset
@@ -120,6 +134,16 @@ pub(crate) async fn run(context: &Context, command: DatasetsCommand) -> Result<(
             query.extend(split.map(|split| ("split", split.as_str().to_owned())));
             import(context, &dataset, &query, &file).await
         }
+        DatasetsCommand::Imports { dataset, page } => {
+            let answer: Value = page.ask(client.get(&["datasets", &dataset, "imports"])).send().await?;
+            context.out.show(&answer, |page: Page<Import>| {
+                with_more(import_table(&page.items), page.next_cursor.as_deref())
+            })
+        }
+        DatasetsCommand::CancelImport { import } => {
+            let answer: Value = client.delete(&["imports", &import]).send().await?;
+            crate::commands::done(&context.out, &answer, &format!("{import} is cancelled"))
+        }
         DatasetsCommand::Samples(args) => samples(context, args).await,
         DatasetsCommand::Versions { dataset, page } => versions::list(context, &dataset, &page).await,
     }
@@ -127,17 +151,69 @@ pub(crate) async fn run(context: &Context, command: DatasetsCommand) -> Result<(
 
 async fn import(context: &Context, dataset: &str, query: &[(&str, String)], file: &Path) -> Result<(), CliError> {
     let length = std::fs::metadata(file).map_err(|why| CliError::file(file, why))?.len();
-    let bar = context.out.byte_bar(length, &file.display().to_string());
+    let label = file.display().to_string();
+    let bar = context.out.byte_bar(length, &label);
     let path = ["datasets", dataset, "imports"];
-    let sent = context.client.upload(&path, query, file, "text/csv", bar.clone()).await;
+    // Named here, so that the server's side of it can be watched while the request is open.
+    let id = Uuid::now_v7().to_string();
+    let mut query = query.to_vec();
+    query.push(("import", id.clone()));
+    let sent = {
+        let upload = context.client.upload(&path, &query, file, "text/csv", bar.clone());
+        tokio::select! {
+            sent = upload => sent,
+            never = watch(context, &id, &bar) => match never {},
+        }
+    };
     bar.finish_and_clear();
     context
         .out
         .show(&sent?, |report: ImportReport| describe_import(&report))
 }
 
+/// Once the file is sent, the bar shows how much of it the server has read. Never ends by itself.
+#[expect(clippy::infinite_loop, reason = "it is dropped when the upload is answered")]
+async fn watch(context: &Context, id: &str, bar: &ProgressBar) -> std::convert::Infallible {
+    let mut reading = false;
+    loop {
+        tokio::time::sleep(WATCH_EVERY).await;
+        // What cannot be read now is read the next time: the upload's own answer is what counts.
+        let Ok(import) = context.client.get(&["imports", id]).send::<Import>().await else {
+            continue;
+        };
+        if import.state == ImportState::Reading {
+            if !reading {
+                reading = true;
+                bar.set_message("reading");
+            }
+            bar.set_position(import.bytes_read);
+        }
+    }
+}
+
+fn import_table(imports: &[Import]) -> String {
+    let rows = imports.iter().map(|import| {
+        vec![
+            import.id.to_string(),
+            import.slice.clone(),
+            import.state.as_str().to_owned(),
+            percent(import.progress),
+            import.rows.to_string(),
+            import.samples.to_string(),
+            import.started_by.clone(),
+            import.created_at.clone(),
+            or_dash(import.error.as_ref()),
+        ]
+    });
+    let header = [
+        "import", "slice", "state", "progress", "rows", "samples", "by", "started", "why",
+    ];
+    table(&header, rows)
+}
+
 pub(crate) fn describe_import(report: &ImportReport) -> String {
     fields(&[
+        ("import", report.import.to_string()),
         ("slice", report.slice.clone()),
         ("rows", report.rows.to_string()),
         ("samples", report.samples.to_string()),

@@ -1,76 +1,215 @@
 //! `devices`: what is in the field, what it runs, what it says.
 
-use clap::Subcommand;
-use flotilla_api_types::Page;
-use flotilla_api_types::devices::{Device, DeviceDetail, DeviceStatus, UpdateDevice};
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use flotilla_api_types::devices::{
+    BulkAction, BulkDevices, Device, DeviceAuditGap, DeviceCounts, DeviceDetail, DevicePage, DeviceStatus, TagChange,
+    UpdateDevice,
+};
+use flotilla_api_types::overview::TimelineEvent;
+use flotilla_api_types::{Job, Page};
 use serde_json::Value;
 
-use crate::commands::{Context, PageArgs, parse_pair, to_map, with_more};
+use crate::commands::{Context, PageArgs, jobs, parse_pair, to_map, with_more};
 use crate::error::CliError;
 use crate::output::{bytes, fields, or_dash, pairs, table};
 
+/// Changes to a whole fleet take a while.
+const BULK_PATIENCE: Duration = Duration::from_hours(1);
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum DevicesCommand {
-    /// All devices
+    /// All devices, or those that match a filter
     List {
-        /// Only devices whose id or tags contain this
-        #[arg(long, short)]
-        query: Option<String>,
+        #[command(flatten)]
+        filter: FilterArgs,
+        /// id, status, model, drift, inferences, class, agent, `enrolled_at` or `last_seen`; `-` in front: largest first
+        #[arg(long, allow_hyphen_values = true)]
+        sort: Option<String>,
         #[command(flatten)]
         page: PageArgs,
     },
+    /// How many devices match a filter, by status
+    Count {
+        #[command(flatten)]
+        filter: FilterArgs,
+    },
     /// One device in full
     Show { id: String },
-    /// Replace a device's tags (none given: remove all)
+    /// Everything about a device, newest first: both audit logs, deployments, judgements, comings and goings
+    Timeline {
+        id: String,
+        #[command(flatten)]
+        page: PageArgs,
+    },
+    /// Replace a device's tags (none given: remove all); with --filter, set and remove tags of all that match
     Tag {
-        id: String,
-        #[arg(value_parser = parse_pair, value_name = "NAME=VALUE")]
-        tags: Vec<(String, String)>,
+        /// The device, then its tags; with --filter the tags alone
+        #[arg(value_name = "DEVICE | NAME=VALUE")]
+        words: Vec<String>,
+        #[command(flatten)]
+        bulk: BulkArgs,
+        /// Tags to take away, with --filter
+        #[arg(long, value_name = "NAME", requires = "filter")]
+        remove: Vec<String>,
     },
-    /// Refuse the device for ever
+    /// Refuse the device, or all that match, for ever
     Decommission {
-        id: String,
-        /// It cannot be undone: say that it is meant
-        #[arg(long)]
-        yes: bool,
+        #[arg(required_unless_present = "filter", conflicts_with = "filter")]
+        id: Option<String>,
+        #[command(flatten)]
+        bulk: BulkArgs,
     },
+}
+
+/// Which devices.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct FilterArgs {
+    /// `status:alert site:oslo -model:2.0.0 drift:>0.2 text`: statuses online, offline, updating, alert, decommissioned; keys id,
+    /// model, class, arch, agent, drift; any other is a tag's; `-` negates, `*` at the end: begins with
+    #[arg(long, short, visible_alias = "query", short_alias = 'q', allow_hyphen_values = true)]
+    filter: Option<String>,
+}
+
+/// Many devices at once.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct BulkArgs {
+    /// All devices that match, as in `devices list`
+    #[arg(long, allow_hyphen_values = true)]
+    filter: Option<String>,
+    /// Say that it is meant: many devices change, or it cannot be undone
+    #[arg(long)]
+    yes: bool,
+    /// Only if so many match
+    #[arg(long, value_name = "COUNT", requires = "filter")]
+    expect: Option<u64>,
 }
 
 pub(crate) async fn run(context: &Context, command: DevicesCommand) -> Result<(), CliError> {
     let client = &context.client;
     match command {
-        DevicesCommand::List { query, page } => {
-            let call = page.ask(client.get(&["devices"])).maybe("q", query);
+        DevicesCommand::List { filter, sort, page } => {
+            let call = page
+                .ask(client.get(&["devices"]))
+                .maybe("filter", filter.filter)
+                .maybe("sort", sort);
             let answer: Value = call.send().await?;
-            context.out.show(&answer, |page: Page<Device>| {
+            context.out.show(&answer, |page: DevicePage| {
+                let shown = page.items.len() as u64;
                 let table = table(
                     &["device", "status", "model", "inferences", "drift", "last seen", "tags"],
                     page.items.into_iter().map(row),
                 );
-                with_more(table, page.next_cursor.as_deref())
+                let more = with_more(table, page.next_cursor.as_deref());
+                if shown < page.total {
+                    format!("{more}\n{shown} of {}", page.total)
+                } else {
+                    more
+                }
+            })
+        }
+        DevicesCommand::Count { filter } => {
+            let call = client.get(&["devices", "counts"]).maybe("filter", filter.filter);
+            let answer: Value = call.send().await?;
+            context
+                .out
+                .show(&answer, |counts: DeviceCounts| describe_counts(&counts))
+        }
+        DevicesCommand::Timeline { id, page } => {
+            let answer: Value = page.ask(client.get(&["devices", &id, "timeline"])).send().await?;
+            context.out.show(&answer, |page: Page<TimelineEvent>| {
+                let rows = page
+                    .items
+                    .into_iter()
+                    .map(|event| vec![event.at, event.event, event.actor, pairs(event.detail)]);
+                with_more(
+                    table(&["at", "event", "by", "detail"], rows),
+                    page.next_cursor.as_deref(),
+                )
             })
         }
         DevicesCommand::Show { id } => {
             let answer: Value = client.get(&["devices", &id]).send().await?;
             context.out.show(&answer, |detail: DeviceDetail| describe(&detail))
         }
-        DevicesCommand::Tag { id, tags } => {
-            let body = UpdateDevice { tags: to_map(tags) };
-            let answer: Value = client.patch(&["devices", &id]).json(&body)?.send().await?;
-            context.out.show(&answer, |device: Device| {
-                format!("{}: {}", device.id, pairs(device.tags))
-            })
-        }
-        DevicesCommand::Decommission { id, yes } => {
-            if !yes {
-                return Err(CliError::Usage(format!(
-                    "{id} can never come back under its keys: repeat with --yes if that is meant"
-                )));
-            }
-            let answer: Value = client.post(&["devices", &id, "decommission"]).send().await?;
-            crate::commands::done(&context.out, &answer, &format!("{id} decommissioned"))
-        }
+        DevicesCommand::Tag { words, bulk, remove } => tag(context, words, bulk, remove).await,
+        DevicesCommand::Decommission { id, bulk } => decommission(context, id, bulk).await,
     }
+}
+
+async fn tag(context: &Context, words: Vec<String>, bulk: BulkArgs, remove: Vec<String>) -> Result<(), CliError> {
+    let mut words = words.into_iter();
+    let device = if bulk.filter.is_none() { words.next() } else { None };
+    let tags = words
+        .map(|word| parse_pair(&word).map_err(CliError::Usage))
+        .collect::<Result<Vec<_>, _>>()?;
+    if bulk.filter.is_some() {
+        let change = TagChange {
+            set: to_map(tags),
+            remove,
+        };
+        return change_all(context, bulk, BulkAction::Tag(change)).await;
+    }
+    let id = device.ok_or_else(|| CliError::Usage("name a device, or give --filter".to_owned()))?;
+    let body = UpdateDevice { tags: to_map(tags) };
+    let answer: Value = context.client.patch(&["devices", &id]).json(&body)?.send().await?;
+    context.out.show(&answer, |device: Device| {
+        format!("{}: {}", device.id, pairs(device.tags))
+    })
+}
+
+async fn decommission(context: &Context, id: Option<String>, bulk: BulkArgs) -> Result<(), CliError> {
+    let Some(id) = id else {
+        return change_all(context, bulk, BulkAction::Decommission).await;
+    };
+    if !bulk.yes {
+        return Err(CliError::Usage(format!(
+            "{id} can never come back under its keys: repeat with --yes if that is meant"
+        )));
+    }
+    let answer: Value = context.client.post(&["devices", &id, "decommission"]).send().await?;
+    crate::commands::done(&context.out, &answer, &format!("{id} decommissioned"))
+}
+
+/// One action on all that match: refused unless it is said to be meant, or if their number is another.
+async fn change_all(context: &Context, bulk: BulkArgs, action: BulkAction) -> Result<(), CliError> {
+    let filter = bulk.filter.unwrap_or_default();
+    let counts: DeviceCounts = context
+        .client
+        .get(&["devices", "counts"])
+        .query("filter", &filter)
+        .send()
+        .await?;
+    if !bulk.yes {
+        return Err(CliError::Usage(format!(
+            "{} devices match: repeat with --yes --expect {0} if they are meant",
+            counts.total
+        )));
+    }
+    let order = BulkDevices {
+        filter: Some(filter),
+        ids: None,
+        action,
+        expected_total: bulk.expect.unwrap_or(counts.total),
+    };
+    let job: Job = context.client.post(&["devices", "bulk"]).json(&order)?.send().await?;
+    let job = jobs::wait(context, &job.id.to_string(), BULK_PATIENCE).await?;
+    if context.out.is_json() {
+        return context.out.print_json(&job);
+    }
+    context.out.line(&job.message)
+}
+
+fn describe_counts(counts: &DeviceCounts) -> String {
+    fields(&[
+        ("total", counts.total.to_string()),
+        ("online", counts.online.to_string()),
+        ("offline", counts.offline.to_string()),
+        ("decommissioned", counts.decommissioned.to_string()),
+        ("updating", counts.updating.to_string()),
+        ("alert", counts.alert.to_string()),
+    ])
 }
 
 const fn status(device: &Device) -> &'static str {
@@ -109,6 +248,20 @@ fn row(device: Device) -> Vec<String> {
     ]
 }
 
+/// The newest declared loss, and how many there were.
+fn audit_gaps(gaps: &[DeviceAuditGap]) -> String {
+    or_dash(gaps.first().map(|gap| {
+        format!(
+            "{}; the last one lost {} entries after entry {} of epoch {} ({})",
+            gaps.len(),
+            gap.lost,
+            gap.after_count,
+            gap.after_epoch,
+            gap.at
+        )
+    }))
+}
+
 fn describe(detail: &DeviceDetail) -> String {
     let device = &detail.device;
     let head = fields(&[
@@ -130,6 +283,7 @@ fn describe(detail: &DeviceDetail) -> String {
             format!("{}, {}", detail.boot_count, detail.report_counter),
         ),
         ("audit entries", detail.audit_entries.to_string()),
+        ("audit gaps", audit_gaps(&detail.audit_gaps)),
         ("tags", pairs(&device.tags)),
         ("error", or_dash(detail.error.as_ref())),
         (

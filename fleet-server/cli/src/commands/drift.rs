@@ -1,13 +1,14 @@
 //! `drift`: what devices see, beside what their models were trained on.
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use flotilla_api_types::Page;
-use flotilla_api_types::drift::{DeviceDrift, FeatureHistogram};
+use flotilla_api_types::drift::{ClassShare, DeviceDrift, DriftPoint, FeatureHistogram};
 use serde_json::Value;
 
+use crate::client::{Call, Client};
 use crate::commands::{Context, PageArgs, with_more};
 use crate::error::CliError;
-use crate::output::{percent, table, yes_no};
+use crate::output::{or_dash, percent, table, yes_no};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum DriftCommand {
@@ -22,12 +23,48 @@ pub(crate) enum DriftCommand {
         #[command(flatten)]
         page: PageArgs,
     },
-    /// All features of one device and package, furthest first
+    /// All features of a package on a device, beside what it was trained on, furthest first
     Show {
-        device: String,
-        /// Digest of the manifest
-        manifest: String,
+        #[command(flatten)]
+        place: Place,
     },
+    /// The statistic hour by hour
+    Series {
+        #[command(flatten)]
+        place: Place,
+        /// Show this feature's statistic too
+        #[arg(long)]
+        feature: Option<String>,
+    },
+    /// How often each class is predicted, beside the training data's mix
+    Classes {
+        #[command(flatten)]
+        place: Place,
+    },
+}
+
+/// Whose data, of which package, of what time.
+#[derive(Debug, Args)]
+pub(crate) struct Place {
+    /// A device, or '*' for every device that runs the package
+    device: String,
+    /// Digest of the manifest, or a model line: its newest version
+    manifest: String,
+    /// RFC 3339; a day before `--to` if absent
+    #[arg(long, value_name = "TIME")]
+    from: Option<String>,
+    /// RFC 3339; now if absent
+    #[arg(long, value_name = "TIME")]
+    to: Option<String>,
+}
+
+impl Place {
+    fn ask<'a>(&self, client: &'a Client, what: &str) -> Call<'a> {
+        client
+            .get(&["drift", &self.device, &self.manifest, what])
+            .maybe("from", self.from.as_ref())
+            .maybe("to", self.to.as_ref())
+    }
 }
 
 pub(crate) async fn run(context: &Context, command: DriftCommand) -> Result<(), CliError> {
@@ -43,10 +80,10 @@ pub(crate) async fn run(context: &Context, command: DriftCommand) -> Result<(), 
                 with_more(drift_table(&page.items), page.next_cursor.as_deref())
             })
         }
-        DriftCommand::Show { device, manifest } => {
-            let answer: Value = client.get(&["drift", &device, &manifest, "features"]).send().await?;
-            context.out.show(&answer, |features: Vec<FeatureHistogram>| {
-                let rows = features.into_iter().map(|feature| {
+        DriftCommand::Show { place } => {
+            let answer: Value = place.ask(client, "features").send().await?;
+            context.out.show(&answer, |page: Page<FeatureHistogram>| {
+                let rows = page.items.into_iter().map(|feature| {
                     vec![
                         feature.name,
                         yes_no(feature.severity.drifted),
@@ -54,13 +91,70 @@ pub(crate) async fn run(context: &Context, command: DriftCommand) -> Result<(), 
                         format!("{:.3}", feature.severity.corrected),
                         histogram(&feature.reference),
                         histogram(&feature.seen),
+                        feature.slice,
                     ]
                 });
-                let header = ["feature", "drifted", "psi", "corrected", "reference", "seen"];
+                let header = [
+                    "feature",
+                    "drifted",
+                    "psi",
+                    "corrected",
+                    "reference",
+                    "seen",
+                    "beside slice",
+                ];
                 table(&header, rows)
             })
         }
+        DriftCommand::Series { place, feature } => {
+            let call = place.ask(client, "series").maybe("feature", feature);
+            let answer: Value = call.send().await?;
+            context
+                .out
+                .show(&answer, |page: Page<DriftPoint>| series_table(&page.items))
+        }
+        DriftCommand::Classes { place } => {
+            let answer: Value = place.ask(client, "classes").send().await?;
+            context.out.show(&answer, |page: Page<ClassShare>| {
+                let rows = page.items.into_iter().map(|class| {
+                    vec![
+                        class.label,
+                        percent(class.reference),
+                        percent(class.seen),
+                        class.seen_count.to_string(),
+                    ]
+                });
+                table(&["class", "reference", "seen", "predictions"], rows)
+            })
+        }
     }
+}
+
+fn series_table(points: &[DriftPoint]) -> String {
+    let rows = points.iter().map(|point| {
+        vec![
+            point.at.clone(),
+            point.count.to_string(),
+            or_dash(point.drifted.map(|drifted| if drifted { "DRIFTED" } else { "no" })),
+            or_dash(point.share.map(percent)),
+            point.nearest_slice.clone(),
+            or_dash(
+                point
+                    .feature
+                    .as_ref()
+                    .map(|feature| format!("{:.3}", feature.corrected)),
+            ),
+        ]
+    });
+    let header = [
+        "hour",
+        "observations",
+        "drift",
+        "features",
+        "nearest slice",
+        "feature's statistic",
+    ];
+    table(&header, rows)
 }
 
 pub(crate) fn drift_table(rows: &[DeviceDrift]) -> String {
@@ -92,14 +186,19 @@ pub(crate) fn drift_table(rows: &[DeviceDrift]) -> String {
     table(&header, rows)
 }
 
-/// Counts as a row of blocks, the fullest bin at full height.
-fn histogram(counts: &[u64]) -> String {
+/// Shares as a row of blocks, the fullest bin at full height.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "eighths of a share of the fullest are 0 to 8"
+)]
+fn histogram(shares: &[f64]) -> String {
     const BLOCKS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
-    let fullest = counts.iter().copied().max().unwrap_or(0).max(1);
-    counts
+    let fullest = shares.iter().copied().fold(f64::MIN_POSITIVE, f64::max);
+    shares
         .iter()
-        .map(|count| {
-            let eighths = usize::try_from(count.saturating_mul(8).div_ceil(fullest)).unwrap_or(0);
+        .map(|share| {
+            let eighths = (share / fullest * 8.0).ceil().clamp(0.0, 8.0) as usize;
             BLOCKS.get(eighths).copied().unwrap_or('█')
         })
         .collect()
@@ -111,8 +210,8 @@ mod tests {
 
     #[test]
     fn histograms_show_what_is_there() {
-        assert_eq!(histogram(&[0, 1, 4, 8]), " ▁▄█");
-        assert_eq!(histogram(&[0, 0]), "  ");
-        assert_eq!(histogram(&[1, 100]), "▁█", "the smallest count is still seen");
+        assert_eq!(histogram(&[0.0, 0.1, 0.4, 0.8]), " ▁▄█");
+        assert_eq!(histogram(&[0.0, 0.0]), "  ");
+        assert_eq!(histogram(&[0.01, 0.99]), "▁█", "the smallest share is still seen");
     }
 }

@@ -83,6 +83,9 @@ pub(crate) struct CreateArgs {
     /// Per device; 0: unlimited
     #[arg(long, default_value_t = 0)]
     max_bytes_per_s: u64,
+    /// Devices of a phase start at different moments within so long, at most a day; 0: at once
+    #[arg(long = "start-spread", default_value_t = 0, value_name = "SECONDS")]
+    start_spread_s: u64,
     /// Devices keep inputs for labeling while their data drifts
     #[arg(long)]
     harvest_on_drift: bool,
@@ -258,6 +261,7 @@ impl CreateArgs {
             soak_s: self.soak_s,
             max_error_permille: self.max_error_permille,
             max_bytes_per_s: self.max_bytes_per_s,
+            start_spread_s: self.start_spread_s,
             harvest,
         }
     }
@@ -299,6 +303,7 @@ pub(crate) fn describe(rollout: &Rollout) -> String {
         ("target", rollout.spec.target.clone()),
         ("slot", rollout.spec.slot.to_string()),
         ("soak", format!("{} s", rollout.spec.soak_s)),
+        ("start spread", format!("{} s", rollout.spec.start_spread_s)),
         ("created", rollout.created_at.clone()),
         ("updated", rollout.updated_at.clone()),
     ])

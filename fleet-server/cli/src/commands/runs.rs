@@ -1,9 +1,9 @@
 //! `runs`: training, its metrics, and evaluation on other dataset versions.
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use flotilla_api_types::Page;
 use flotilla_api_types::runs::{
-    CreateEvaluation, CreateRun, Evaluation, MetricPoint, MlpParameters, Run, RunStatus, Trainer,
+    ClassWeights, CreateEvaluation, CreateRun, Evaluation, MetricPoint, MlpParameters, Run, RunStatus, Trainer,
 };
 use flotilla_protocol::ids::DatasetVersionId;
 use serde_json::Value;
@@ -58,6 +58,9 @@ pub(crate) struct CreateArgs {
     epochs: u32,
     #[arg(long, default_value_t = 16)]
     batch_size: u32,
+    /// Let every class count alike in the loss, however many samples it has
+    #[arg(long, value_name = "HOW", default_value = "none")]
+    class_weights: ClassWeightsArg,
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Why it is made
@@ -65,6 +68,21 @@ pub(crate) struct CreateArgs {
     cause: String,
     #[command(flatten)]
     wait: WaitArgs,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum ClassWeightsArg {
+    None,
+    Balanced,
+}
+
+impl From<ClassWeightsArg> for ClassWeights {
+    fn from(arg: ClassWeightsArg) -> Self {
+        match arg {
+            ClassWeightsArg::None => Self::None,
+            ClassWeightsArg::Balanced => Self::Balanced,
+        }
+    }
 }
 
 pub(crate) async fn run(context: &Context, command: RunsCommand) -> Result<(), CliError> {
@@ -126,6 +144,7 @@ async fn create(context: &Context, args: CreateArgs) -> Result<(), CliError> {
             weight_decay: args.weight_decay,
             epochs: args.epochs,
             batch_size: args.batch_size,
+            class_weights: args.class_weights.into(),
         }),
         seed: args.seed,
         cause: args.cause,
@@ -176,8 +195,16 @@ fn run_table(runs: &[Run]) -> String {
 fn describe(run: &Run) -> String {
     let Trainer::Mlp(mlp) = &run.trainer;
     let trainer = format!(
-        "mlp hidden={:?} learning_rate={} weight_decay={} epochs={} batch_size={}",
-        mlp.hidden, mlp.learning_rate, mlp.weight_decay, mlp.epochs, mlp.batch_size
+        "mlp hidden={:?} learning_rate={} weight_decay={} epochs={} batch_size={} class_weights={}",
+        mlp.hidden,
+        mlp.learning_rate,
+        mlp.weight_decay,
+        mlp.epochs,
+        mlp.batch_size,
+        match mlp.class_weights {
+            ClassWeights::None => "none",
+            ClassWeights::Balanced => "balanced",
+        }
     );
     fields(&[
         ("run", run.id.to_string()),

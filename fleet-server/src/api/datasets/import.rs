@@ -1,5 +1,6 @@
-//! One import: the body is spooled to a nameless file while it is hashed, parsed on a thread of its own, and stored in one
-//! transaction. Memory holds a window and a few batches, however long the file is.
+//! One import: the body is spooled to a nameless file while it is hashed, parsed on a thread of its own, and staged in
+//! batches, each a short transaction; one more publishes it all. Memory holds a window and a few batches, and nobody else
+//! waits for the database longer than for one batch, however long the file is.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufReader, Seek as _};
@@ -7,25 +8,29 @@ use std::path::Path;
 
 use axum::body::Body;
 use flotilla_api_types::common::ProblemItem;
-use flotilla_api_types::datasets::{CreateDataset, ImportReport, SampleShape, Split, SplitRule};
+use flotilla_api_types::datasets::{CreateDataset, ImportReport, ImportState, SampleShape, Split, SplitRule};
 use flotilla_protocol::features::FeatureSpec;
-use flotilla_protocol::ids::{Digest, Hasher};
+use flotilla_protocol::ids::{Digest, Hasher, ImportId};
 use futures_util::TryStreamExt as _;
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::mpsc;
+use tokio::time::{Duration, Instant};
 use uuid::Uuid;
 
 use crate::api::error::ApiError;
 use crate::app::{App, Change};
 use crate::domain::dataset::{self as domain, Group, ImportError, ImportSpec, Layout, SampleReader, sample_digest};
-use crate::store::datasets::{self as store, NewSample, StoredDataset};
+use crate::store::datasets::{self as store, NewSample, Origin, StoredDataset};
+use crate::store::imports::{self, NewImport, Place};
 use crate::store::{StoreError, audit as audit_log};
 use crate::{audit, clock};
 
 /// Longest file: it stands on the server's disk while it is read.
 const MAX_BYTES: u64 = 2 << 30;
-/// Samples handed over at a time.
+/// Samples handed over, and staged in one transaction, at a time.
 const BATCH: usize = 256;
+/// While the body arrives, its progress is written so often.
+const TELL_EVERY: Duration = Duration::from_millis(500);
 /// Batches that may wait for the database; then the parser waits.
 const QUEUE: usize = 4;
 /// Most residues of a split rule.
@@ -62,14 +67,21 @@ pub(super) fn declared_features(shape: &SampleShape) -> Option<FeatureSpec> {
 /// From the dataset's description to the reader's. `split`: overrides the dataset's rule.
 pub(super) fn plan(dataset: &CreateDataset, split: Option<Split>) -> Result<Plan, ImportError> {
     let mut layout = layout_of(&dataset.shape);
-    let everything_in = |split| (Some(split), domain::SplitRule::Hash { holdout_share: 0.0 });
+    let everything_in = |split| {
+        let everything = domain::SplitRule::Hash {
+            holdout_share: 0.0,
+            column: None,
+        };
+        (Some(split), everything)
+    };
     let (all, rule) = match (split, &dataset.split) {
         (Some(split), _) => everything_in(split),
         (None, SplitRule::All { split }) => everything_in(*split),
-        (None, SplitRule::Hash { holdout }) => (
+        (None, SplitRule::Hash { holdout, column }) => (
             None,
             domain::SplitRule::Hash {
                 holdout_share: *holdout,
+                column: column.as_ref().map(|column| of_case(&layout, column)).transpose()?,
             },
         ),
         (
@@ -83,7 +95,7 @@ pub(super) fn plan(dataset: &CreateDataset, split: Option<Split>) -> Result<Plan
         ) => {
             let group = column
                 .as_ref()
-                .map_or(Ok(Group::Row), |column| by_case(&mut layout, column))?;
+                .map_or(Ok(Group::Row), |column| group_by(&mut layout, column))?;
             (None, modulo(group, *modulus, train, holdout)?)
         }
     };
@@ -133,19 +145,27 @@ fn layout_of(shape: &SampleShape) -> Layout {
     }
 }
 
-/// The reader divides by the last column of the case: the one asked for is put there.
-fn by_case(layout: &mut Layout, column: &String) -> Result<Group, ImportError> {
+/// A column that a split may look at: any for rows, one of the case for a series.
+fn of_case(layout: &Layout, column: &str) -> Result<String, ImportError> {
+    match layout {
+        Layout::Series { case_columns, .. } if !case_columns.iter().any(|name| name == column) => {
+            Err(ImportError::Split(format!(
+                "'{column}' is none of the case columns ({}): a case never straddles splits",
+                case_columns.join(", ")
+            )))
+        }
+        Layout::Series { .. } | Layout::Row { .. } => Ok(column.to_owned()),
+    }
+}
+
+/// Rows are divided by any column. For a series, the reader divides by the last column of the case: the one asked for is
+/// put there.
+fn group_by(layout: &mut Layout, column: &str) -> Result<Group, ImportError> {
+    let column = of_case(layout, column)?;
     let Layout::Series { case_columns, .. } = layout else {
-        return Err(ImportError::Split(
-            "rows are divided by their number: leave the split's 'column' out".to_owned(),
-        ));
+        return Ok(Group::Column(column));
     };
-    let Some(place) = case_columns.iter().position(|name| name == column) else {
-        return Err(ImportError::Split(format!(
-            "'{column}' is none of the case columns ({}): a case never straddles splits",
-            case_columns.join(", ")
-        )));
-    };
+    let place = case_columns.iter().position(|name| *name == column).unwrap_or(0);
     let last = case_columns.len() - 1;
     case_columns.swap(place, last);
     Ok(Group::Case)
@@ -187,11 +207,12 @@ fn scratch_file(folder: &Path) -> std::io::Result<File> {
     Ok(file)
 }
 
-async fn spool(app: &App, body: Body) -> Result<Spooled, ApiError> {
+async fn spool(app: &App, id: ImportId, body: Body) -> Result<Spooled, ApiError> {
     let broken = |why: std::io::Error| ApiError::Internal(format!("spooling an import: {why}"));
     let mut file = tokio::fs::File::from_std(scratch_file(&app.upload_dir).map_err(broken)?);
     let mut hasher = Hasher::default();
     let mut stream = body.into_data_stream();
+    let mut told = Instant::now();
     while let Some(piece) = stream
         .try_next()
         .await
@@ -204,6 +225,11 @@ async fn spool(app: &App, body: Body) -> Result<Spooled, ApiError> {
             )));
         }
         file.write_all(&piece).await.map_err(broken)?;
+        if told.elapsed() >= TELL_EVERY {
+            told = Instant::now();
+            going_on(imports::received(&app.db, id, hasher.length(), clock::now_ms()).await?)?;
+            app.imports.tell();
+        }
     }
     file.flush().await.map_err(broken)?;
     let mut file = file.into_std().await;
@@ -215,7 +241,21 @@ async fn spool(app: &App, body: Body) -> Result<Spooled, ApiError> {
     })
 }
 
+fn going_on(yes: bool) -> Result<(), ApiError> {
+    if yes { Ok(()) } else { Err(cancelled()) }
+}
+
+fn cancelled() -> ApiError {
+    ApiError::Conflict("the import was cancelled: nothing was imported".to_owned())
+}
+
 type Reader = SampleReader<BufReader<File>>;
+
+/// What is handed over at a time.
+struct Batch {
+    samples: Vec<NewSample>,
+    place: Place,
+}
 
 /// What the parser saw, beside the samples it sent.
 struct Parsed {
@@ -224,69 +264,137 @@ struct Parsed {
     kept: u64,
 }
 
-/// Imports a body into a slice.
-pub(super) async fn run(
-    app: &App,
-    actor: &str,
-    dataset: &StoredDataset,
-    slice: &str,
-    split: Option<Split>,
-    body: Body,
-) -> Result<ImportReport, ApiError> {
-    let plan = plan(&dataset.spec, split).map_err(|why| refused(&why))?;
-    let spooled = spool(app, body).await?;
+/// What to import, and where.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Order<'a> {
+    pub(super) id: ImportId,
+    pub(super) actor: &'a str,
+    pub(super) dataset: &'a StoredDataset,
+    pub(super) slice: &'a str,
+    /// Overrides the dataset's rule.
+    pub(super) split: Option<Split>,
+    /// Where the client says how long the body is.
+    pub(super) length: Option<u64>,
+}
+
+/// Imports a body into a slice. Dropping the future ends the import as a cancelled one; what it staged is removed.
+pub(super) async fn run(app: &App, order: Order<'_>, body: Body) -> Result<ImportReport, ApiError> {
+    let plan = plan(&order.dataset.spec, order.split).map_err(|why| refused(&why))?;
+    let id = order.id;
+    // Before the row is there, so that the reconciler never takes it for one that nobody runs.
+    let mut running = app
+        .imports
+        .begin(id)
+        .ok_or_else(|| ApiError::Conflict(format!("import '{id}' is running")))?;
+    let new = NewImport {
+        id,
+        dataset: order.dataset.id,
+        slice: order.slice,
+        actor: order.actor,
+        bytes_total: order.length,
+    };
+    imports::begin(&app.db, &new, clock::now_ms()).await?;
+    app.imports.tell();
+    let outcome = tokio::select! {
+        biased;
+        () = running.cancelled() => Err(cancelled()),
+        outcome = take(app, order, plan, body) => outcome,
+    };
+    if let Err(error) = &outcome {
+        let mut tx = app.db.begin().await?;
+        let why = error.to_string();
+        imports::end(&mut tx, id, ImportState::Failed, &why, clock::now_ms()).await?;
+        tx.commit().await.map_err(StoreError::from)?;
+    }
+    app.imports.tell();
+    outcome
+}
+
+async fn take(app: &App, order: Order<'_>, plan: Plan, body: Body) -> Result<ImportReport, ApiError> {
+    let spooled = spool(app, order.id, body).await?;
     let (bytes, file) = (spooled.bytes, spooled.digest);
+    going_on(imports::reading(&app.db, order.id, bytes, clock::now_ms()).await?)?;
+    app.imports.tell();
     let all = plan.all;
     let reader = blocking(move || Reader::new(BufReader::new(spooled.file), &plan.spec)).await?;
     let reader = reader.map_err(|why| refused(&why))?;
     let features = reader.feature_spec().clone();
-
+    if let Some(fixed) = &order.dataset.features
+        && *fixed != features
+    {
+        return Err(other_features(fixed, &features));
+    }
     let (sender, mut batches) = mpsc::channel(QUEUE);
     let parser = tokio::task::spawn_blocking(move || parse(reader, all, &sender));
-    let now = clock::now_ms();
-    let mut tx = app.db.begin().await?;
-    let fixed = store::fix_features(&mut tx, dataset.id, &features).await?;
-    if fixed != features {
-        return Err(other_features(&fixed, &features));
-    }
-    let mut report = ImportReport {
-        slice: slice.to_owned(),
-        rows: 0,
-        samples: 0,
-        duplicates: 0,
-        train: 0,
-        holdout: 0,
-        excluded: 0,
-        bytes,
-        file,
-    };
     while let Some(batch) = batches.recv().await {
-        let new = store::insert_samples(&mut tx, dataset.id, slice, &batch, now).await?;
-        report.train += new.get(&Split::Train).copied().unwrap_or(0);
-        report.holdout += new.get(&Split::Holdout).copied().unwrap_or(0);
+        stage(app, &order, &batch).await?;
+        app.imports.tell();
     }
-    // An error drops the transaction: nothing of the file stays.
     let parsed = parser
         .await
         .map_err(|why| ApiError::Internal(why.to_string()))?
         .map_err(|why| refused(&why))?;
-    report.rows = parsed.rows;
-    report.excluded = parsed.excluded;
-    report.samples = report.train + report.holdout;
-    report.duplicates = parsed.kept.saturating_sub(report.samples);
     if parsed.kept + parsed.excluded == 0 {
         return Err(ApiError::refused(format!(
             "no sample came of {} lines: every case is shorter than one window",
             parsed.rows
         )));
     }
+    publish(app, &order, &features, parsed, (bytes, file)).await
+}
+
+/// One short transaction: samples that nobody sees yet, and how far the import is.
+async fn stage(app: &App, order: &Order<'_>, batch: &Batch) -> Result<(), ApiError> {
+    let now = clock::now_ms();
+    let origin = Origin {
+        slice: order.slice,
+        import: Some(order.id),
+    };
+    let mut tx = app.db.begin().await?;
+    let new = store::insert_samples(&mut tx, order.dataset.id, origin, &batch.samples, now).await?;
+    let staged = new.values().sum();
+    going_on(imports::read(&mut tx, order.id, batch.place, staged, now).await?)?;
+    tx.commit().await.map_err(StoreError::from)?;
+    Ok(())
+}
+
+/// The last transaction: from here on everybody sees all of it.
+async fn publish(
+    app: &App,
+    order: &Order<'_>,
+    features: &FeatureSpec,
+    parsed: Parsed,
+    (bytes, file): (u64, Digest),
+) -> Result<ImportReport, ApiError> {
+    let mut tx = app.db.begin().await?;
+    let fixed = store::fix_features(&mut tx, order.dataset.id, features).await?;
+    if fixed != *features {
+        return Err(other_features(&fixed, features));
+    }
+    let staged = imports::staged(&mut tx, order.id).await?;
+    let samples = staged.values().sum();
+    let count = |split| staged.get(&split).copied().unwrap_or(0);
+    let report = ImportReport {
+        import: order.id,
+        slice: order.slice.to_owned(),
+        rows: parsed.rows,
+        samples,
+        duplicates: parsed.kept.saturating_sub(samples),
+        train: count(Split::Train),
+        holdout: count(Split::Holdout),
+        excluded: parsed.excluded,
+        bytes,
+        file,
+    };
+    going_on(imports::finish(&mut tx, order.id, &report, clock::now_ms()).await?)?;
     let detail = [
-        ("slice", slice.to_owned()),
+        ("slice", report.slice.clone()),
         ("file", file.to_string()),
         ("samples", report.samples.to_string()),
         ("duplicates", report.duplicates.to_string()),
     ];
-    let record = audit::record(actor, "dataset.imported", format!("dataset:{}", dataset.id), detail);
+    let subject = format!("dataset:{}", order.dataset.id);
+    let record = audit::record(order.actor, "dataset.imported", subject, detail);
     audit_log::append(&mut tx, &record).await?;
     tx.commit().await.map_err(StoreError::from)?;
     app.changes.tell(Change::Samples);
@@ -300,46 +408,64 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 }
 
 /// Reads to the end, or to the first error. Waits while the queue is full.
-fn parse(mut reader: Reader, all: Option<Split>, queue: &mpsc::Sender<Vec<NewSample>>) -> Result<Parsed, ImportError> {
+fn parse(mut reader: Reader, all: Option<Split>, queue: &mpsc::Sender<Batch>) -> Result<Parsed, ImportError> {
     let features = reader.feature_spec().clone();
-    let (mut kept, mut excluded) = (0, 0);
-    let mut batch = Vec::with_capacity(BATCH);
-    for sample in reader.by_ref() {
+    let (mut kept, mut excluded, mut passed) = (0, 0, 0);
+    let mut samples = Vec::with_capacity(BATCH);
+    while let Some(sample) = reader.next() {
         let sample = sample?;
+        passed += 1;
         let split = match (all, sample.split) {
-            (Some(split), _) => split,
-            (None, domain::Split::Train) => Split::Train,
-            (None, domain::Split::Holdout) => Split::Holdout,
-            (None, domain::Split::Excluded) => {
-                excluded += 1;
-                continue;
-            }
+            (Some(split), _) => Some(split),
+            (None, domain::Split::Train) => Some(Split::Train),
+            (None, domain::Split::Holdout) => Some(Split::Holdout),
+            (None, domain::Split::Excluded) => None,
         };
-        let digest = sample_digest(&features, &sample.values).map_err(|why| ImportError::Csv {
-            line: 0,
-            why: why.to_string(),
-        })?;
-        kept += 1;
-        batch.push(NewSample {
-            digest,
-            key: sample.key,
-            split,
-            values: sample.values,
-            harvested: None,
-        });
-        if batch.len() == BATCH && queue.blocking_send(std::mem::take(&mut batch)).is_err() {
-            break;
+        if let Some(split) = split {
+            let digest = sample_digest(&features, &sample.values).map_err(|why| ImportError::Csv {
+                line: 0,
+                why: why.to_string(),
+            })?;
+            kept += 1;
+            samples.push(NewSample {
+                digest,
+                key: sample.key,
+                split,
+                values: sample.values,
+                harvested: None,
+            });
+        } else {
+            excluded += 1;
+        }
+        // Excluded samples count: a file of nothing else makes progress too, and can be cancelled.
+        if passed == BATCH {
+            passed = 0;
+            let batch = Batch {
+                samples: std::mem::take(&mut samples),
+                place: place(&reader),
+            };
+            if queue.blocking_send(batch).is_err() {
+                break;
+            }
         }
     }
-    if !batch.is_empty() {
+    if passed > 0 {
+        let place = place(&reader);
         // An error means that the import was given up: nobody waits for the rest.
-        drop(queue.blocking_send(batch));
+        drop(queue.blocking_send(Batch { samples, place }));
     }
     Ok(Parsed {
         rows: reader.counts().lines,
         excluded,
         kept,
     })
+}
+
+fn place(reader: &Reader) -> Place {
+    Place {
+        bytes: reader.position(),
+        lines: reader.counts().lines,
+    }
 }
 
 fn other_features(fixed: &FeatureSpec, found: &FeatureSpec) -> ApiError {
@@ -362,6 +488,7 @@ fn refused(error: &ImportError) -> ApiError {
         ImportError::NotANumber { line, column, .. }
         | ImportError::NotFinite { line, column, .. }
         | ImportError::Group { line, column, .. }
+        | ImportError::NoGroup { line, column }
         | ImportError::OutOfOrder { line, column, .. } => format!("line {line}, column {column}"),
         ImportError::ColumnCount { line, .. }
         | ImportError::DuplicateCase { line, .. }

@@ -62,6 +62,7 @@ impl TestServer {
             }),
             changes: Changes::default(),
             upload_dir: uploads.into(),
+            imports: crate::imports::Imports::default(),
         };
         Self {
             app,

@@ -100,6 +100,37 @@ async fn residues_in_neither_split_are_left_out() {
 }
 
 #[tokio::test]
+async fn rows_of_one_group_are_on_one_side() {
+    let server = TestServer::new().await;
+    let mut spec = rows("rows");
+    spec["split"] = json!({"kind": "hash", "holdout": 0.4, "column": "truth"});
+    let dataset: Dataset = server.post("/datasets", &spec).await;
+    let shown = serde_json::to_value(dataset.split).unwrap();
+    assert_eq!(shown, spec["split"]);
+    let lines: Vec<String> = (0..60).map(|i| format!("{i},{},g{}", i * i, i % 12)).collect();
+    let (status, body) = server
+        .import("/datasets/rows/imports", format!("x,y,truth\n{}\n", lines.join("\n")))
+        .await;
+    assert_eq!(status, StatusCode::CREATED, "{body}");
+    let mut sides = std::collections::BTreeMap::new();
+    for sample in samples(&server, "values=true").await {
+        #[expect(clippy::cast_possible_truncation, reason = "whole numbers below 60")]
+        let group = sample.values.as_ref().unwrap()[0] as i32 % 12;
+        assert_eq!(
+            *sides.entry(group).or_insert(sample.split),
+            sample.split,
+            "group {group}"
+        );
+    }
+    assert_eq!(sides.len(), 12);
+    assert!(
+        [Split::Train, Split::Holdout]
+            .iter()
+            .all(|side| sides.values().any(|s| s == side))
+    );
+}
+
+#[tokio::test]
 async fn datasets_that_cannot_work_are_refused_place_by_place() {
     let server = TestServer::new().await;
     let refused = async |change: &dyn Fn(&mut Value)| {
@@ -119,7 +150,12 @@ async fn datasets_that_cannot_work_are_refused_place_by_place() {
         refused(&|spec| spec["labels"] = json!(["a", "a"])).await,
         refused(&|spec| spec["split"]["train"] = json!([0, 7])).await,
         refused(&|spec| spec["split"]["holdout"] = json!([0])).await,
-        refused(&|spec| spec["split"]["column"] = json!("x")).await,
+        refused(&|spec| {
+            spec["shape"] = json!({"kind": "series", "case_columns": ["case"], "order_column": "t", "channels": ["x"],
+                "window": 2, "hop": 2, "rate_hz": 1.0, "statistics": ["mean"]});
+            spec["split"] = json!({"kind": "hash", "holdout": 0.2, "column": "person"});
+        })
+        .await,
     ];
     insta::assert_snapshot!(table.join("\n"), @r"
     name: 1 to 64 of a-z, 0-9 and '-' are needed
@@ -127,7 +163,7 @@ async fn datasets_that_cannot_work_are_refused_place_by_place() {
     labels[1]: 'a' stands twice
     shape: the split rule is not usable: residue 7 never occurs modulo 5
     shape: the split rule is not usable: residue 0 is in both splits
-    shape: the split rule is not usable: rows are divided by their number: leave the split's 'column' out
+    shape: the split rule is not usable: 'person' is none of the case columns (case): a case never straddles splits
     ");
     server.post::<Dataset>("/datasets", &rows("rows")).await;
     assert_eq!(

@@ -6,10 +6,13 @@ use axum::http::{Method, StatusCode};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use flotilla_api_types::datasets::{Dataset, DatasetVersion, LabelModel, LabelingFunction, Sample};
+use flotilla_api_types::drift::{ClassShare, DriftPoint, FeatureHistogram};
 use flotilla_api_types::models::{ManifestDocument, Model, ModelVersion, SignatureState};
 use flotilla_api_types::runs::{Evaluation, MetricPoint, Run, RunStatus};
 use flotilla_api_types::{Job, JobState, Page};
-use flotilla_protocol::manifest::Manifest;
+use flotilla_protocol::codec::{self, MAX_COMPONENT_BYTES};
+use flotilla_protocol::manifest::{ComponentKind, Manifest};
+use flotilla_protocol::sketch::{ReferenceProfile, SketchSet};
 use flotilla_protocol::trust::{Document as _, Envelope, KeyPair, Role};
 use serde_json::{Value, json};
 
@@ -116,9 +119,11 @@ async fn from_a_csv_file_to_a_signed_package() {
     let same = train(&server, &version, 1).await;
     assert_eq!(same.model, run.model, "same data, parameters and seed");
     assert_ne!(train(&server, &version, 2).await.model, run.model);
+    balanced(&server, &version, &run).await;
 
     evaluations(&server, &run, &version).await;
     let packaged = packaging(&server, &run).await;
+    drift_of_a_package(&server, &packaged).await;
     signatures(&server, &packaged).await;
     imports(&server, &run, &version).await;
     let lines: Page<Model> = server.get("/models").await;
@@ -138,6 +143,21 @@ async fn from_a_csv_file_to_a_signed_package() {
     ] {
         assert!(events.iter().any(|e| e == event), "{event}: {events:?}");
     }
+}
+
+/// Classes of unequal size, weighed alike: another model of the same data and seed.
+async fn balanced(server: &TestServer, version: &DatasetVersion, run: &Run) {
+    let mut trainer = demo()["trainer"].clone();
+    trainer["class_weights"] = json!("balanced");
+    let ask = json!({"experiment": "motions", "dataset_version": version.id, "trainer": trainer, "seed": run.seed});
+    let weighed: Run = server.post("/runs", &ask).await;
+    server.job_end(weighed.job).await;
+    let weighed: Run = server.get(&format!("/runs/{}", weighed.id)).await;
+    assert_eq!(weighed.status, RunStatus::Finished, "{weighed:?}");
+    assert_ne!(weighed.model, run.model);
+    trainer["class_weights"] = json!("fair");
+    let ask = json!({"experiment": "motions", "dataset_version": version.id, "trainer": trainer, "seed": 1});
+    assert_eq!(server.try_post("/runs", &ask).await.0, StatusCode::BAD_REQUEST);
 }
 
 async fn evaluations(server: &TestServer, run: &Run, version: &DatasetVersion) {
@@ -210,6 +230,89 @@ async fn packaging(server: &TestServer, run: &Run) -> ModelVersion {
     let (status, body) = server.try_post("/models/motions/versions", &ask).await;
     assert_eq!(status, StatusCode::CONFLICT, "{body}");
     version
+}
+
+/// Two devices' sketches of two hours, one of them far from the training data.
+async fn drift_of_a_package(server: &TestServer, version: &ModelVersion) {
+    let stored = crate::store::models::get(&server.app.db, version.id).await.unwrap();
+    let manifest = read_manifest(&stored.payload).unwrap();
+    let component = manifest.component(ComponentKind::Reference).unwrap();
+    let bytes = server.app.blobs.get(&component.blob.sha256).await.unwrap();
+    let profile: ReferenceProfile = codec::from_slice(&bytes, MAX_COMPONENT_BYTES).unwrap();
+    let sketch = |value: f32, count: usize| {
+        let mut sketch = SketchSet::new(component.blob.sha256, &profile);
+        for _ in 0..count {
+            sketch.observe(&profile, &vec![value; profile.features.len()], Some(2));
+        }
+        sketch
+    };
+    let from = 1_795_399_200_000_i64;
+    let mut tx = server.app.db.begin().await.unwrap();
+    for (device, hour, sketch) in [
+        ("a", 0, sketch(1e6, 200)),
+        ("b", 0, sketch(1e6, 100)),
+        ("a", 5, sketch(0.0, 3)),
+    ] {
+        sqlx::query("INSERT INTO sketches VALUES ($1, $2, $3, $4)")
+            .bind(from / 3_600_000 + hour)
+            .bind(device)
+            .bind(version.manifest.to_string())
+            .bind(codec::to_vec(&sketch).unwrap())
+            .execute(&mut *tx)
+            .await
+            .unwrap();
+    }
+    tx.commit().await.unwrap();
+    let time = "from=2026-11-23T02:00:00Z&to=2026-11-23T08:00:00Z";
+    let of = |device: &str, what: &str| format!("/drift/{device}/{}/{what}?{time}", version.manifest);
+    let features: Page<FeatureHistogram> = server.get(&of("a", "features")).await;
+    assert_eq!(features.items.len(), profile.features.len());
+    let first = &features.items[0];
+    assert!(first.severity.drifted && first.seen_count == 203, "{first:?}");
+    assert_eq!(
+        (first.edges.len(), first.reference.len()),
+        (first.seen.len() + 1, first.seen.len())
+    );
+    // The line's newest version, on every device.
+    let all: Page<FeatureHistogram> = server.get(&format!("/drift/*/motions/features?{time}")).await;
+    assert_eq!(all.items[0].seen_count, 303);
+    let classes: Page<ClassShare> = server.get(&of("*", "classes")).await;
+    assert!(
+        (classes.items[2].seen - 1.0).abs() < 1e-9 && classes.items[2].reference < 0.5,
+        "{classes:?}"
+    );
+    let series: Page<DriftPoint> = server
+        .get(&format!("{}&feature={}", of("a", "series"), first.name))
+        .await;
+    let told: Vec<(&str, u64, Option<bool>)> = series
+        .items
+        .iter()
+        .map(|point| (point.at.as_str(), point.count, point.drifted))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("2026-11-23T02:00:00.000Z", 200, Some(true)),
+            ("2026-11-23T07:00:00.000Z", 3, None)
+        ]
+    );
+    assert_eq!(series.items[0].feature.as_ref().unwrap().name, first.name);
+    for (path, status) in [
+        (of("c", "features"), StatusCode::NOT_FOUND),
+        (format!("{}&feature=nothing", of("a", "series")), StatusCode::NOT_FOUND),
+        (
+            format!("/drift/a/{}/series?from=yesterday", version.manifest),
+            StatusCode::BAD_REQUEST,
+        ),
+        (
+            format!("/drift/a/{}/series?from=2020-01-01T00:00:00Z", version.manifest),
+            StatusCode::BAD_REQUEST,
+        ),
+        ("/drift/a/unknown/classes".to_owned(), StatusCode::NOT_FOUND),
+    ] {
+        let (found, body) = server.send(ApiRole::Viewer, Method::GET, &path, "", "").await;
+        assert_eq!(found, status, "{path}: {body}");
+    }
 }
 
 async fn signatures(server: &TestServer, version: &ModelVersion) {

@@ -1,18 +1,20 @@
 //! Bundles: counted once, merged into totals and sketches; their audit entries continue the device's chain or are refused.
 //!
 //! A gap in the chain may be a matter of order (an earlier bundle was lost on its way and comes again): such a bundle is not
-//! receipted, so that it comes again too. Once that has been tried, the gap is real: the entries are refused, on record, and
-//! the counts are taken.
+//! receipted, so that it comes again too. Once that has been tried, the gap is real: the entries are refused, on record, the
+//! counts are taken, and the device is told where its chain ends here. It answers with an epoch whose first entry says what
+//! was lost; that is taken, and put on record in the server's own log.
 
-use flotilla_protocol::audit::{AuditError, AuditHead, continue_chain};
+use flotilla_protocol::audit::{AuditError, AuditGap, AuditHead, continue_chain};
 use flotilla_protocol::bundle::{Bundle, ModelTelemetry};
 use flotilla_protocol::ids::DeviceId;
+use flotilla_protocol::messages::{AuditRefusal, RecordKey};
 use metrics::counter;
 
 use crate::app::Change;
 use crate::broker::handlers::{AuditOffer, Effects, Now};
 use crate::store::audit::DeviceEntry;
-use crate::store::{StoreError, Tx, audit, telemetry};
+use crate::store::{StoreError, Tx, audit, device_summaries, overview, telemetry};
 
 /// More packages than any device runs in one interval.
 const MAX_MODELS: usize = 64;
@@ -47,6 +49,11 @@ fn check_model(model: &ModelTelemetry) -> Result<(), String> {
             return absurd("its sketch");
         }
     }
+    if let Some(judged) = &model.judged
+        && (judged.judgements > MAX_COUNT || judged.alarms > judged.judgements)
+    {
+        return absurd("its judgements");
+    }
     if let Some(drift) = &model.drift {
         let numbers = drift.worst.iter().all(|f| f.psi.is_finite() && f.corrected.is_finite());
         if !numbers || !(0.0..=1.0).contains(&drift.share) || drift.nearest_slice.len() > 500 {
@@ -77,7 +84,7 @@ pub(super) async fn take(
 ) -> Result<(), StoreError> {
     if !telemetry::is_recorded(tx, device, bundle.key).await? {
         if let Some(offer) = offer
-            && !take_audit(tx, device, offer, now, effects).await?
+            && !take_audit(tx, device, (bundle.key, offer), now, effects).await?
         {
             return Ok(());
         }
@@ -90,17 +97,36 @@ pub(super) async fn take(
             if taken.drift_changed || model.sketches.is_some() {
                 effects.change(Change::Drift);
             }
+            let hour = overview::hour_of(bundle.to.clamp(0, now.ms.max(0)));
+            overview::add_hour(tx, device, model, hour).await?;
+            if taken.drift_changed {
+                note_drift(tx, device, model, now.ms).await?;
+            }
         }
+        device_summaries::refresh(tx, device.as_str()).await?;
+        effects.change(Change::Telemetry(device.clone()));
     }
     effects.receipts.entry(device.clone()).or_default().push(bundle.key);
     Ok(())
+}
+
+/// A judgement that turned stands in the device's past.
+async fn note_drift(tx: &mut Tx, device: &DeviceId, model: &ModelTelemetry, now: i64) -> Result<(), StoreError> {
+    let Some(status) = &model.drift else { return Ok(()) };
+    let event = if status.drifted { "drift.alarm" } else { "drift.clear" };
+    let detail = [
+        ("line", model.line.to_string()),
+        ("share", format!("{:.3}", status.share)),
+        ("nearest_slice", status.nearest_slice.clone()),
+    ];
+    overview::add_event(tx, device.as_str(), now, event, detail).await
 }
 
 /// `false`: the bundle is to come again.
 async fn take_audit(
     tx: &mut Tx,
     device: &DeviceId,
-    offer: &AuditOffer,
+    (key, offer): (RecordKey, &AuditOffer),
     now: Now<'_>,
     effects: &mut Effects,
 ) -> Result<bool, StoreError> {
@@ -110,6 +136,7 @@ async fn take_audit(
         Chain::Continues { entries, head } => {
             let envelope = offer.head.as_ref().map_or(&[][..], |(_, envelope)| envelope.as_slice());
             audit::append_device(tx, device, &entries, &head, envelope).await?;
+            record_gaps(tx, device, &entries).await?;
             effects.closed.insert(device.clone());
             return Ok(true);
         }
@@ -120,7 +147,35 @@ async fn take_audit(
         Chain::Gap(why) | Chain::Refused(why) => why,
     };
     effects.refused.push(("device-audit.refused", device.clone(), why));
+    let refusal = AuditRefusal {
+        record: key,
+        head: known,
+        entries: audit::device_entries(tx, device).await?,
+    };
+    effects.audit_refused.insert(device.clone(), refusal);
     Ok(true)
+}
+
+/// A loss that a device declares stands in the server's log too.
+async fn record_gaps(tx: &mut Tx, device: &DeviceId, entries: &[DeviceEntry]) -> Result<(), StoreError> {
+    for entry in entries.iter().filter(|entry| entry.index == 0) {
+        let Some(gap) = AuditGap::of(&entry.record) else {
+            continue;
+        };
+        let who = format!("device:{device}");
+        let detail = [
+            ("lost", gap.lost.to_string()),
+            ("kept", gap.kept.to_string()),
+            ("after_epoch", gap.after.epoch.to_string()),
+            ("after_count", gap.after.count.to_string()),
+            ("after_hash", gap.after.hash.to_string()),
+            ("epoch", entry.epoch.to_string()),
+        ];
+        let record = crate::audit::record(&who, "device.audit-gap", who.clone(), detail);
+        audit::append(tx, &record).await?;
+        tracing::warn!(%device, lost = gap.lost, epoch = entry.epoch, "a device lost entries of its audit chain");
+    }
+    Ok(())
 }
 
 /// Continues the chain by every batch; the result must be what the device signed.

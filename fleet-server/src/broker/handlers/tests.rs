@@ -2,19 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use flotilla_api_types::devices::CreateClaimToken;
-use flotilla_protocol::audit::{AuditRecord, encode_entry};
-use flotilla_protocol::bundle::{Dropped, ModelTelemetry, Resources};
-use flotilla_protocol::ids::{Digest, ModelLine, SlotName};
-use flotilla_protocol::sketch::LatencyHistogram;
-use flotilla_protocol::trust::{DeviceFacts, DocumentVersions, Header, KeyPair, sign};
+use flotilla_protocol::audit::{AuditGap, AuditRecord, encode_entry};
+use flotilla_protocol::trust::{KeyPair, sign};
 use serde_bytes::ByteBuf;
-use uuid::Uuid;
 
 use super::*;
-use crate::store::{Db, tokens};
-
-const NOW: i64 = 1_795_399_200_000;
+use crate::store::Db;
+use crate::testing::{self, NOW, fleet, header};
 
 fn device() -> DeviceId {
     DeviceId::new("press-07").unwrap()
@@ -24,21 +18,6 @@ fn key() -> KeyPair {
     KeyPair::from_seed(&[7; 32])
 }
 
-fn fleet() -> FleetId {
-    FleetId::new(Uuid::nil())
-}
-
-fn header(schema: &str, version: u64) -> Header {
-    Header {
-        schema: schema.into(),
-        role: Role::Device,
-        fleet: fleet(),
-        version,
-        issued: NOW,
-        expires: NOW + 1,
-    }
-}
-
 struct Bench {
     _dir: tempfile::TempDir,
     db: Db,
@@ -46,38 +25,12 @@ struct Bench {
 }
 
 async fn bench() -> Bench {
-    let dir = tempfile::tempdir().unwrap();
-    let db = Db::open(&dir.path().join("test.db")).await.unwrap();
-    let mut tx = db.begin().await.unwrap();
-    let request = CreateClaimToken {
-        uses: 1,
-        lifetime_s: 60,
-        tags: BTreeMap::new(),
-    };
-    let token = tokens::create_claim_token(&mut tx, "h", &request, NOW).await.unwrap();
-    let new = devices::NewDevice {
-        id: &device(),
-        signing_key: key().public(),
-        wrapping_key: &[0; 32],
-        certificate_digest: Digest::of(b"c"),
-        claim_token: token.id,
-        tags: &BTreeMap::new(),
-        facts: &facts(),
-    };
-    devices::insert(&mut tx, &new, NOW).await.unwrap();
-    tx.commit().await.unwrap();
+    let (dir, db) = testing::db().await;
+    testing::enrol(&db, device().as_str(), 7, BTreeMap::new())
+        .await
+        .unwrap();
     let active = ActiveDevices::load(&db).await.unwrap();
     Bench { _dir: dir, db, active }
-}
-
-fn facts() -> DeviceFacts {
-    DeviceFacts {
-        hardware_class: "pi-5".into(),
-        arch: "aarch64".into(),
-        agent_version: "0.1.0".into(),
-        ram_bytes: 1 << 30,
-        disk_free_bytes: 1 << 32,
-    }
 }
 
 impl Bench {
@@ -150,55 +103,29 @@ impl Chain {
     }
 
     fn signed_by(&self, key: &KeyPair) -> ByteBuf {
-        let head = SignedAuditHead {
-            header: header(SignedAuditHead::SCHEMA, 1),
-            device: device(),
-            head: self.head,
-        };
-        ByteBuf::from(sign(&head, key).unwrap())
+        signed_head(self.head, key)
     }
 }
 
-fn bundle(seq: u64, (audit, audit_head): (Vec<AuditBatch>, Option<ByteBuf>)) -> Bundle {
-    let mut latency = LatencyHistogram::default();
-    latency.record(100);
-    Bundle {
-        schema: SCHEMA,
+fn signed_head(head: AuditHead, key: &KeyPair) -> ByteBuf {
+    let head = SignedAuditHead {
+        header: header(SignedAuditHead::SCHEMA, 1),
         device: device(),
-        key: RecordKey { boot_epoch: 1, seq },
-        from: NOW - 1000,
-        to: NOW,
-        models: vec![ModelTelemetry {
-            slot: SlotName::main(),
-            line: ModelLine::new("anomaly").unwrap(),
-            manifest: Digest::of(b"m"),
-            inferences: 10,
-            failures: 0,
-            latency,
-            sketches: None,
-            drift: None,
-        }],
-        resources: Resources::default(),
-        dropped: Dropped::default(),
+        head,
+    };
+    ByteBuf::from(sign(&head, key).unwrap())
+}
+
+fn bundle(seq: u64, (audit, audit_head): (Vec<AuditBatch>, Option<ByteBuf>)) -> Bundle {
+    Bundle {
         audit,
         audit_head,
+        ..testing::bundle(device().as_str(), seq)
     }
 }
 
 fn report(version: u64) -> DeviceReport {
-    DeviceReport {
-        header: header(DeviceReport::SCHEMA, version),
-        device: device(),
-        facts: facts(),
-        slots: vec![],
-        deployments: vec![],
-        documents: DocumentVersions::default(),
-        trusted_time: NOW,
-        attack: None,
-        boot_count: 1,
-        error: None,
-        audit_head: AuditHead::start(0),
-    }
+    testing::report(device().as_str(), version)
 }
 
 #[tokio::test]
@@ -246,9 +173,83 @@ async fn a_gap_waits_and_is_refused_with_its_counts_taken_when_given_up() {
     assert_eq!(effects.receipts[&device()], [ahead.key]);
     assert_eq!(effects.refused[0].0, "device-audit.refused");
     assert_eq!((bench.inferences().await, bench.audit_entries().await), (20, 1));
+    let refusal = effects.audit_refused[&device()];
+    assert_eq!((refusal.record, refusal.entries, refusal.head.count), (ahead.key, 1, 1));
     // The lost one turns up after all.
     bench.take(&bundle(2, chain.from(1))).await;
     assert_eq!((bench.inferences().await, bench.audit_entries().await), (30, 3));
+}
+
+/// The device answers a refusal with an epoch that says what was lost.
+#[tokio::test]
+async fn a_declared_loss_is_taken_and_stands_on_record() {
+    let bench = bench().await;
+    let mut chain = Chain::new(&["a"]);
+    bench.take(&bundle(1, chain.from(0))).await;
+    chain.push("lost");
+    chain.push("b");
+    let message = codec::to_vec_zstd(&bundle(3, chain.from(2))).unwrap();
+    let message = bench.decode(Up::Bundle, &message).unwrap();
+    let refusal = bench.apply(&message, &[device()].into()).await.audit_refused[&device()];
+    let gap = AuditGap {
+        after: refusal.head,
+        lost: 1,
+        kept: 1,
+    };
+    let epoch = |after: AuditHead| {
+        let opening = encode_entry(&AuditGap { after, ..gap }.opening(4, NOW)).unwrap();
+        let entries = vec![ByteBuf::from(opening), chain.entries[2].clone()];
+        let head = entries
+            .iter()
+            .fold(AuditHead::start(4), |head, entry| head.append(entry));
+        let first = AuditBatch {
+            epoch: 4,
+            first: 0,
+            entries,
+        };
+        (vec![first], Some(signed_head(head, &key())))
+    };
+    // Of another head it is refused like any other: the device is told again where the chain ends.
+    let effects = bench.take(&bundle(4, epoch(AuditHead::start(0)))).await;
+    assert_eq!(effects.audit_refused[&device()].head, refusal.head);
+    let effects = bench.take(&bundle(5, epoch(refusal.head))).await;
+    assert!(
+        effects.refused.is_empty() && effects.audit_refused.is_empty(),
+        "{effects:?}"
+    );
+    let detail = devices::get(&bench.db, &device()).await.unwrap();
+    assert_eq!(detail.audit_entries, 3);
+    let [shown] = detail.audit_gaps.as_slice() else {
+        panic!("{detail:?}")
+    };
+    assert_eq!(
+        (shown.epoch, shown.lost, shown.after_count, shown.after_hash),
+        (4, 1, 1, refusal.head.hash)
+    );
+    let recorded = store::audit::list(&bench.db, None, "device.audit-gap", 10)
+        .await
+        .unwrap();
+    assert_eq!(recorded.len(), 1);
+    assert_eq!(
+        (recorded[0].subject.as_str(), recorded[0].detail["lost"].as_str()),
+        ("device:press-07", "1")
+    );
+    let verified = store::audit::verify(&bench.db).await.unwrap();
+    assert!(verified.ok && verified.devices[0].epochs == 2, "{verified:?}");
+    // And it goes on from there.
+    let opening = epoch(refusal.head);
+    let head = opening.0[0]
+        .entries
+        .iter()
+        .fold(AuditHead::start(4), |head, entry| head.append(entry));
+    let next = chain.entries[0].clone();
+    let batch = AuditBatch {
+        epoch: 4,
+        first: 2,
+        entries: vec![next.clone()],
+    };
+    let more = (vec![batch], Some(signed_head(head.append(&next), &key())));
+    assert!(bench.take(&bundle(6, more)).await.closed.contains(&device()));
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! What the director signs desired states from, and the desired states themselves.
 
+use std::cmp::Ordering;
+
 use flotilla_api_types::rollouts::CreateRollout;
 use flotilla_protocol::ids::{DeploymentId, DeviceId, Digest, ModelLine, SlotName};
 use flotilla_protocol::trust::KeyId;
@@ -8,8 +10,8 @@ use sqlx::SqliteExecutor;
 use sqlx::sqlite::SqliteRow;
 
 use super::{
-    CLEAR_STALE, DESIRED_TARGETS, DESIRED_TARGETS_OF_STALE, MARK_EXPIRING, PENDING, PENDING_STALE, REVOKED_MANIFESTS,
-    SET_DESIRED,
+    CLEAR_STALE, DESIRED_TARGETS, DESIRED_TARGETS_OF_STALE, DESIRED_VERSION, MARK_EXPIRING, PENDING, PENDING_STALE,
+    RAISE_DESIRED, REVOKED_MANIFESTS, SET_DESIRED,
 };
 use crate::store::{Db, StoreError, Tx, json, parsed, to_i64, to_u64};
 
@@ -127,6 +129,24 @@ pub async fn set_desired(
         )));
     }
     Ok(())
+}
+
+/// How the version of the desired state that a device has seen compares with the one signed for it last. A device that is
+/// ahead raises ours: the next one is signed above it, and at once.
+pub async fn compare_desired(tx: &mut Tx, device: &DeviceId, seen: u64) -> Result<Ordering, StoreError> {
+    let signed: Option<i64> = sqlx::query_scalar(DESIRED_VERSION)
+        .bind(device.as_str())
+        .fetch_optional(&mut **tx)
+        .await?;
+    let order = seen.cmp(&to_u64(signed.unwrap_or(0)));
+    if order.is_gt() {
+        sqlx::query(RAISE_DESIRED)
+            .bind(to_i64(seen))
+            .bind(device.as_str())
+            .execute(&mut **tx)
+            .await?;
+    }
+    Ok(order)
 }
 
 /// The stored desired state still says what is wanted.

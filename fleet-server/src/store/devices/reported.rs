@@ -6,8 +6,11 @@ use flotilla_protocol::ids::{DeviceId, RolloutId};
 use flotilla_protocol::report::{DetectedAttack, DeviceReport};
 use sqlx::Row as _;
 
-use super::{APPLY_DEPLOYMENT, APPLY_PRESENCE, APPLY_REPORT, CLEAR_SLOTS, INSERT_SLOT, LAST_ATTACK, RESET_PRESENCE};
-use crate::store::{Db, StoreError, Tx, json, parsed, to_i64, to_json};
+use super::{
+    APPLY_DEPLOYMENT, APPLY_PRESENCE, APPLY_REPORT, BYTES_RECEIVED, CLEAR_SLOTS, INSERT_SLOT, LAST_ATTACK,
+    RESET_PRESENCE,
+};
+use crate::store::{Db, StoreError, Tx, device_summaries, json, overview, parsed, to_i64, to_json, to_u64};
 
 /// What a report changed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -62,9 +65,11 @@ pub async fn apply_report(
         return Ok(Reported::default());
     }
     replace_slots(tx, report).await?;
+    let rollouts = apply_deployments(tx, report, now).await?;
+    device_summaries::refresh_all(tx, device.as_str()).await?;
     Ok(Reported {
         newer: true,
-        rollouts: apply_deployments(tx, report, now).await?,
+        rollouts,
         new_attack: attack.filter(|attack| known.as_ref() != Some(attack)),
     })
 }
@@ -93,6 +98,11 @@ async fn replace_slots(tx: &mut Tx, report: &DeviceReport) -> Result<(), StoreEr
 async fn apply_deployments(tx: &mut Tx, report: &DeviceReport, now: i64) -> Result<Vec<RolloutId>, StoreError> {
     let mut rollouts = Vec::new();
     for deployment in &report.deployments {
+        let before: Option<i64> = sqlx::query_scalar(BYTES_RECEIVED)
+            .bind(deployment.deployment.to_string())
+            .bind(report.device.as_str())
+            .fetch_optional(&mut **tx)
+            .await?;
         let row = sqlx::query(APPLY_DEPLOYMENT)
             .bind(deployment.state.as_str())
             .bind(deployment.reason.as_deref().map(clip))
@@ -104,6 +114,10 @@ async fn apply_deployments(tx: &mut Tx, report: &DeviceReport, now: i64) -> Resu
             .fetch_optional(&mut **tx)
             .await?;
         if let Some(row) = row {
+            let more = deployment.bytes_received.saturating_sub(to_u64(before.unwrap_or(0)));
+            if more > 0 {
+                overview::add_bytes(tx, more, now).await?;
+            }
             rollouts.push(parsed("rollout id", row.try_get("rollout")?)?);
         }
     }
@@ -127,6 +141,15 @@ pub async fn apply_presence(tx: &mut Tx, changes: &BTreeMap<DeviceId, Presence>)
             .bind(device.as_str())
             .execute(&mut **tx)
             .await?;
+        device_summaries::set_presence(tx, device.as_str(), presence.connected, presence.last_seen).await?;
+        if let Some(connected) = presence.connected {
+            let event = if connected {
+                "device.connected"
+            } else {
+                "device.disconnected"
+            };
+            overview::add_event(tx, device.as_str(), presence.last_seen, event, []).await?;
+        }
     }
     Ok(())
 }
@@ -135,6 +158,7 @@ pub async fn apply_presence(tx: &mut Tx, changes: &BTreeMap<DeviceId, Presence>)
 pub async fn reset_presence(db: &Db) -> Result<(), StoreError> {
     let mut tx = db.begin().await?;
     sqlx::query(RESET_PRESENCE).execute(&mut *tx).await?;
+    device_summaries::all_offline(&mut tx).await?;
     tx.commit().await?;
     Ok(())
 }

@@ -1,72 +1,21 @@
 //! Tests of the device store on a real SQLite file.
 
-use flotilla_api_types::devices::CreateClaimToken;
-use flotilla_protocol::audit::AuditHead;
-use flotilla_protocol::ids::{DeploymentId, FleetId, ModelLine, RolloutId, SlotName};
+use flotilla_api_types::devices::DeviceStatus;
+use flotilla_protocol::ids::{DeploymentId, ModelLine, RolloutId, SlotName};
 use flotilla_protocol::report::{DeploymentReport, DeviceReport, InstalledModel, SlotReport};
-use flotilla_protocol::trust::{Document as _, DocumentVersions, Header, KeyPair, Role};
+use flotilla_protocol::trust::KeyPair;
 use uuid::Uuid;
 
 use super::*;
-use crate::store::tokens;
-
-const NOW: i64 = 1_000_000;
-
-fn id(text: &str) -> DeviceId {
-    DeviceId::new(text).unwrap()
-}
-
-fn facts() -> DeviceFacts {
-    DeviceFacts {
-        hardware_class: "pi-5".into(),
-        arch: "aarch64".into(),
-        agent_version: "0.1.0".into(),
-        ram_bytes: 1 << 30,
-        disk_free_bytes: 1 << 32,
-    }
-}
-
-async fn db() -> (tempfile::TempDir, Db) {
-    let dir = tempfile::tempdir().unwrap();
-    let db = Db::open(&dir.path().join("test.db")).await.unwrap();
-    (dir, db)
-}
+use crate::testing::{self, NOW, db, id};
 
 async fn enrol(db: &Db, name: &str, seed: u8, site: &str) -> Result<(), StoreError> {
-    let mut tx = db.begin().await?;
-    let tags = BTreeMap::from([("site".to_owned(), site.to_owned())]);
-    let request = CreateClaimToken {
-        uses: 1,
-        lifetime_s: 60,
-        tags: tags.clone(),
-    };
-    let token = tokens::create_claim_token(&mut tx, &format!("{name}{seed}"), &request, NOW).await?;
-    let device = NewDevice {
-        id: &id(name),
-        signing_key: KeyPair::from_seed(&[seed; 32]).public(),
-        wrapping_key: &[0; 32],
-        certificate_digest: Digest::of(b"certificate"),
-        claim_token: token.id,
-        tags: &tags,
-        facts: &facts(),
-    };
-    insert(&mut tx, &device, NOW).await?;
-    tx.commit().await?;
-    Ok(())
+    testing::enrol(db, name, seed, BTreeMap::from([("site".to_owned(), site.to_owned())])).await
 }
 
+/// A report of a device that runs a model.
 fn report(name: &str, counter: u64) -> DeviceReport {
     DeviceReport {
-        header: Header {
-            schema: DeviceReport::SCHEMA.into(),
-            role: Role::Device,
-            fleet: FleetId::new(Uuid::nil()),
-            version: counter,
-            issued: NOW,
-            expires: NOW + 1,
-        },
-        device: id(name),
-        facts: facts(),
         slots: vec![SlotReport {
             slot: SlotName::main(),
             active: Some(InstalledModel {
@@ -77,53 +26,8 @@ fn report(name: &str, counter: u64) -> DeviceReport {
             }),
             committed: true,
         }],
-        deployments: vec![],
-        documents: DocumentVersions::default(),
-        trusted_time: NOW,
-        attack: None,
-        boot_count: 1,
-        error: None,
-        audit_head: AuditHead::start(0),
+        ..testing::report(name, counter)
     }
-}
-
-#[tokio::test]
-async fn pages_filter_and_carry_what_runs() {
-    let (_dir, db) = db().await;
-    for (seed, name) in (1..).zip(["press-1", "press-2", "lathe-1", "saw-1"]) {
-        enrol(
-            &db,
-            name,
-            seed,
-            ["bergen", "bergen", "Oslo", "a_b"][usize::from(seed) - 1],
-        )
-        .await
-        .unwrap();
-    }
-    let mut tx = db.begin().await.unwrap();
-    apply_report(&mut tx, &report("press-2", 3), b"e", NOW).await.unwrap();
-    tx.commit().await.unwrap();
-    let page = |after: Option<&str>, limit, text: &str| DeviceFilter {
-        after: after.map(id),
-        limit,
-        text: text.to_owned(),
-    };
-    let names = |devices: &[Device]| devices.iter().map(|d| d.id.to_string()).collect::<Vec<_>>();
-    let first = list(&db, &page(None, 2, "")).await.unwrap();
-    assert_eq!(names(&first), ["lathe-1", "press-1"]);
-    let rest = list(&db, &page(Some("press-1"), 9, "")).await.unwrap();
-    assert_eq!(names(&rest), ["press-2", "saw-1"]);
-    assert_eq!(rest[0].models[0].release_counter, 3);
-    assert_eq!(
-        names(&list(&db, &page(None, 9, "PRESS")).await.unwrap()),
-        ["press-1", "press-2"]
-    );
-    assert_eq!(names(&list(&db, &page(None, 9, "oslo")).await.unwrap()), ["lathe-1"]);
-    assert_eq!(
-        names(&list(&db, &page(None, 9, "_")).await.unwrap()),
-        ["saw-1"],
-        "no wildcard of LIKE"
-    );
 }
 
 #[tokio::test]

@@ -133,6 +133,7 @@ impl Stage<'_> {
             soak_s: SOAK_S,
             max_error_permille: 10,
             max_bytes_per_s: 0,
+            start_spread_s: 0,
             harvest: Some(Harvest {
                 on_drift: true,
                 below_confidence: 0.0,

@@ -1,35 +1,19 @@
 //! The embedded broker as devices meet it: mutual TLS, their own topics alone, answers, chunks, and being cut off.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test fails by panicking"
-)]
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use fleet_server::app::{App, Change, Changes, FleetInfo};
-use fleet_server::blobs::Blobs;
-use fleet_server::broker::{Broker, BrokerConfig};
-use fleet_server::ca::Ca;
-use fleet_server::director::Director;
-use fleet_server::store::{Db, audit, devices, documents, tokens};
-use fleet_server::tasks::Tasks;
-use flotilla_api_types::devices::{CreateClaimToken, DeviceStatus};
-use flotilla_protocol::bundle::{Bundle, Dropped, ModelTelemetry, Resources};
+use flotilla_api_types::devices::DeviceStatus;
 use flotilla_protocol::chunks::BlobRef;
 use flotilla_protocol::codec::{self, MAX_MESSAGE_BYTES};
 use flotilla_protocol::desired_state::DesiredState;
 use flotilla_protocol::head::Head;
-use flotilla_protocol::ids::{DeviceId, Digest, FleetId, ModelLine, ModelVersionId, SlotName};
-use flotilla_protocol::messages::{ChunkMessage, HeadMessage, Hello, Receipt, RecordKey, SCHEMA, Want};
-use flotilla_protocol::sketch::LatencyHistogram;
+use flotilla_protocol::ids::{Digest, ModelVersionId};
+use flotilla_protocol::messages::{ChunkMessage, HeadMessage, Hello, Receipt, SCHEMA, Want};
 use flotilla_protocol::topics::{Down, Filter, Topic, Up};
-use flotilla_protocol::trust::{Authority, DeviceFacts, KeyPair, Role, verify};
+use flotilla_protocol::trust::{Authority, KeyPair, Role, verify};
 use rumqttc::{
     AsyncClient, ConnectReturnCode, ConnectionError, Event, EventLoop, MqttOptions, Packet, QoS, SubscribeReasonCode,
     TlsConfiguration, Transport,
@@ -39,19 +23,19 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_bytes::ByteBuf;
 use uuid::Uuid;
 
-const NOW: i64 = 1_795_399_200_000;
-const PATIENCE: Duration = Duration::from_secs(20);
+use super::{Broker, BrokerConfig};
+use crate::app::{App, Change, Changes, FleetInfo};
+use crate::blobs::Blobs;
+use crate::ca::Ca;
+use crate::director::Director;
+use crate::store::{audit, devices, documents};
+use crate::tasks::Tasks;
+use crate::testing::{self, NOW, bundle, fleet, id};
 
-fn id(text: &str) -> DeviceId {
-    DeviceId::new(text).unwrap()
-}
+const PATIENCE: Duration = Duration::from_secs(20);
 
 fn director_key() -> KeyPair {
     KeyPair::from_seed(&[42; 32])
-}
-
-fn fleet() -> FleetId {
-    FleetId::new(Uuid::nil())
 }
 
 struct Bench {
@@ -65,9 +49,8 @@ struct Bench {
 
 impl Bench {
     async fn start() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let db = Db::open(&dir.path().join("test.db")).await.unwrap();
-        let (ca, ca_pem, _) = Ca::create("test", fleet_server::clock::now_ms()).unwrap();
+        let (dir, db) = testing::db().await;
+        let (ca, ca_pem, _) = Ca::create("test", crate::clock::now_ms()).unwrap();
         let mut tx = db.begin().await.unwrap();
         documents::insert(&mut tx, documents::ROOT, 1, b"root 1", NOW)
             .await
@@ -91,6 +74,7 @@ impl Bench {
             fleet: Arc::new(info),
             changes: Changes::default(),
             upload_dir: Arc::from(dir.path()),
+            imports: crate::imports::Imports::default(),
         };
         let director = Arc::new(Director::new(director_key(), fleet(), 1000));
         assert!(director.ensure_head(&app).await.unwrap());
@@ -118,30 +102,7 @@ impl Bench {
 
     /// Enrols while the broker runs, as devices do.
     async fn enrol(&self, name: &str, seed: u8) {
-        let request = CreateClaimToken {
-            uses: 1,
-            lifetime_s: 60,
-            tags: BTreeMap::new(),
-        };
-        let mut tx = self.app.db.begin().await.unwrap();
-        let token = tokens::create_claim_token(&mut tx, name, &request, NOW).await.unwrap();
-        let device = devices::NewDevice {
-            id: &id(name),
-            signing_key: KeyPair::from_seed(&[seed; 32]).public(),
-            wrapping_key: &[0; 32],
-            certificate_digest: Digest::of(b"c"),
-            claim_token: token.id,
-            tags: &BTreeMap::new(),
-            facts: &DeviceFacts {
-                hardware_class: "x".into(),
-                arch: "x".into(),
-                agent_version: "0.1.0".into(),
-                ram_bytes: 1,
-                disk_free_bytes: 1,
-            },
-        };
-        devices::insert(&mut tx, &device, NOW).await.unwrap();
-        tx.commit().await.unwrap();
+        testing::enrol(&self.app.db, name, seed, BTreeMap::new()).await.unwrap();
     }
 
     /// A client that speaks as `client_id` under the certificate of `certified`.
@@ -164,10 +125,7 @@ impl Bench {
                     .unwrap()
                     .pem()
                     .unwrap();
-                let made = self
-                    .ca
-                    .sign_csr(&csr, &id(name), fleet_server::clock::now_ms())
-                    .unwrap();
+                let made = self.ca.sign_csr(&csr, &id(name), crate::clock::now_ms()).unwrap();
                 let chain = vec![CertificateDer::from_pem_slice(made.pem.as_bytes()).unwrap()];
                 let key = PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes()).unwrap();
                 builder.with_client_auth_cert(chain, key).unwrap()
@@ -296,32 +254,6 @@ impl Client {
             report: ByteBuf::new(),
         };
         self.say(name, Up::Hello, codec::to_vec(&hello).unwrap()).await;
-    }
-}
-
-fn bundle(name: &str, seq: u64) -> Bundle {
-    let mut latency = LatencyHistogram::default();
-    latency.record(100);
-    Bundle {
-        schema: SCHEMA,
-        device: id(name),
-        key: RecordKey { boot_epoch: 1, seq },
-        from: NOW,
-        to: NOW,
-        models: vec![ModelTelemetry {
-            slot: SlotName::main(),
-            line: ModelLine::new("anomaly").unwrap(),
-            manifest: Digest::of(b"m"),
-            inferences: 10,
-            failures: 0,
-            latency,
-            sketches: None,
-            drift: None,
-        }],
-        resources: Resources::default(),
-        dropped: Dropped::default(),
-        audit: vec![],
-        audit_head: None,
     }
 }
 
@@ -508,7 +440,10 @@ async fn target(bench: &Bench, name: &str, bytes: &[u8]) -> BlobRef {
              1, '{}', x'00', x'0102', 'signed', '{components}', 1, 0, 1, 0)",
             Digest::of(b"manifest")
         ),
-        format!("INSERT INTO rollouts VALUES ('{rollout}', 'p', '{version}', '{spec}', 'running', 0, '', 0, 0)"),
+        format!(
+            "INSERT INTO rollouts (id, project_id, model_version, spec, state, phase, decision, created_at, updated_at) \
+             VALUES ('{rollout}', 'p', '{version}', '{spec}', 'running', 0, '', 0, 0)"
+        ),
         format!(
             "INSERT INTO deployments VALUES ('{deployment}', '{rollout}', '{name}', 0, 'pending', NULL, 0, 0, 0, 0)"
         ),

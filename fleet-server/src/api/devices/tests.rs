@@ -1,0 +1,139 @@
+//! Lists, counts and bulk orders through the real routes.
+
+use axum::http::Method;
+use flotilla_api_types::JobState;
+use flotilla_api_types::devices::CreateClaimToken;
+use flotilla_protocol::ids::Digest;
+use flotilla_protocol::trust::{DeviceFacts, KeyPair};
+use serde_json::json;
+
+use super::*;
+use crate::api::datasets::testing::TestServer;
+use crate::domain::authz::Role;
+use crate::store::tokens;
+
+async fn enrol(server: &TestServer, name: &str, seed: u8, site: &str) {
+    let tags = BTreeMap::from([("site".to_owned(), site.to_owned())]);
+    let request = CreateClaimToken {
+        uses: 1,
+        lifetime_s: 60,
+        tags: tags.clone(),
+    };
+    let mut tx = server.app.db.begin().await.unwrap();
+    let token = tokens::create_claim_token(&mut tx, name, &request, 1).await.unwrap();
+    let device = store::devices::NewDevice {
+        id: &name.parse().unwrap(),
+        signing_key: KeyPair::from_seed(&[seed; 32]).public(),
+        wrapping_key: &[0; 32],
+        certificate_digest: Digest::of(b"certificate"),
+        claim_token: token.id,
+        tags: &tags,
+        facts: &DeviceFacts {
+            hardware_class: "pi-5".into(),
+            arch: "aarch64".into(),
+            agent_version: "0.1.0".into(),
+            ram_bytes: 1,
+            disk_free_bytes: 1,
+        },
+    };
+    store::devices::insert(&mut tx, &device, 1).await.unwrap();
+    tx.commit().await.unwrap();
+}
+
+async fn fleet() -> TestServer {
+    let server = TestServer::new().await;
+    for (seed, name) in (1..).zip(["a", "b", "c"]) {
+        enrol(&server, name, seed, if name == "c" { "oslo" } else { "bergen" }).await;
+    }
+    server
+}
+
+#[tokio::test]
+async fn lists_tell_how_many_there_are_in_all() {
+    let server = fleet().await;
+    let page: DevicePage = server.get("/devices?filter=site:bergen&limit=1&sort=-id").await;
+    assert_eq!((page.items[0].id.as_str(), page.total), ("b", 2));
+    let next = page.next_cursor.unwrap();
+    let page: DevicePage = server
+        .get(&format!("/devices?filter=site:bergen&limit=1&sort=-id&cursor={next}"))
+        .await;
+    assert_eq!(page.items[0].id.as_str(), "a");
+    let page: DevicePage = server.get("/devices?offset=2&limit=10").await;
+    assert_eq!((page.items.len(), page.total), (1, 3));
+    let counts: DeviceCounts = server.get("/devices/counts?filter=-site:oslo").await;
+    assert_eq!((counts.total, counts.offline, counts.online), (2, 2, 0));
+}
+
+#[tokio::test]
+async fn what_is_no_filter_or_order_is_refused_with_its_place() {
+    let server = fleet().await;
+    let ask = async |path: &str| {
+        server
+            .send(Role::Viewer, Method::GET, path, "", axum::body::Body::empty())
+            .await
+    };
+    let (status, problem) = ask("/devices?filter=a%20status:sick").await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(problem["errors"][0]["place"], "filter, column 10");
+    assert_eq!(ask("/devices?sort=colour").await.0, StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(ask("/devices?cursor=xx").await.0, StatusCode::BAD_REQUEST);
+    assert_eq!(
+        ask("/devices/counts?filter=%22").await.0,
+        StatusCode::UNPROCESSABLE_ENTITY
+    );
+}
+
+#[tokio::test]
+async fn bulk_orders_change_what_they_mean_and_nothing_else() {
+    let server = fleet().await;
+    let order = |total: u64| {
+        json!({"filter": "site:bergen", "expected_total": total,
+            "action": {"tag": {"set": {"wave": "1"}, "remove": ["site"]}}})
+    };
+    let (status, problem) = server.try_post("/devices/bulk", &order(3)).await;
+    assert_eq!(status, StatusCode::CONFLICT, "{problem}");
+    let tasks = server.run_jobs();
+    let job: Job = server.post("/devices/bulk", &order(2)).await;
+    let ended = server.job_end(job.id).await;
+    assert_eq!(ended.state, JobState::Succeeded, "{ended:?}");
+    let page: DevicePage = server.get("/devices?filter=wave:1").await;
+    assert_eq!(page.total, 2);
+    assert_eq!(
+        page.items[0].tags,
+        BTreeMap::from([("wave".to_owned(), "1".to_owned())])
+    );
+    let all: Job = server
+        .post(
+            "/devices/bulk",
+            &json!({"ids": ["a", "c"], "expected_total": 2, "action": "decommission"}),
+        )
+        .await;
+    let ended = server.job_end(all.id).await;
+    assert_eq!(ended.state, JobState::Succeeded, "{ended:?}");
+    let counts: DeviceCounts = server.get("/devices/counts?filter=status:decommissioned").await;
+    assert_eq!(counts.total, 2);
+    let events = server.audit_events().await;
+    let count = |name: &str| events.iter().filter(|event| *event == name).count();
+    assert_eq!((count("device.tagged"), count("device.decommissioned")), (2, 2));
+    assert_eq!(tasks.stop(std::time::Duration::from_secs(5)).await, 0);
+}
+
+#[tokio::test]
+async fn bulk_orders_that_make_no_sense_are_refused() {
+    let server = fleet().await;
+    for order in [
+        json!({"expected_total": 3, "action": "decommission"}),
+        json!({"filter": "", "ids": ["a"], "expected_total": 3, "action": "decommission"}),
+        json!({"filter": "status:sick", "expected_total": 3, "action": "decommission"}),
+        json!({"filter": "", "expected_total": 3, "action": {"tag": {}}}),
+    ] {
+        let (status, problem) = server.try_post("/devices/bulk", &order).await;
+        assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{order}: {problem}");
+    }
+    let order = json!({"filter": "", "expected_total": 3, "action": "decommission"});
+    let body = serde_json::to_vec(&order).unwrap();
+    let (status, _) = server
+        .send(Role::Viewer, Method::POST, "/devices/bulk", "application/json", body)
+        .await;
+    assert_eq!(status, StatusCode::FORBIDDEN);
+}

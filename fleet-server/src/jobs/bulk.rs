@@ -1,0 +1,147 @@
+//! The job that does one thing to many devices, a batch per transaction. Doing it twice changes nothing, so that a job that
+//! was broken off starts again from the first device.
+
+use std::collections::BTreeMap;
+
+use flotilla_api_types::devices::{BulkAction, BulkDevices, Device, DeviceStatus, TagChange};
+use flotilla_protocol::ids::DeviceId;
+use serde::{Deserialize, Serialize};
+
+use crate::app::{App, Change};
+use crate::domain::device_filter::DeviceFilter;
+use crate::jobs::{Control, JobError, fenced, succeed};
+use crate::store::jobs::Claim;
+use crate::store::{StoreError, Tx, audit as audit_log, device_summaries, devices, json};
+use crate::{audit, clock};
+
+/// Devices per transaction.
+const BATCH: u32 = 100;
+
+/// What the job's payload holds.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct BulkOrder {
+    /// Who asked for it.
+    pub actor: String,
+    pub order: BulkDevices,
+}
+
+impl BulkOrder {
+    /// For people.
+    pub fn describe(&self) -> String {
+        match &self.order.action {
+            BulkAction::Decommission => "decommission".to_owned(),
+            BulkAction::Tag(change) => {
+                let set = change.set.iter().map(|(key, value)| format!("{key}={value}"));
+                let removed = change.remove.iter().map(|key| format!("-{key}"));
+                let words: Vec<String> = set.chain(removed).collect();
+                format!("tag {}", words.join(" "))
+            }
+        }
+    }
+}
+
+pub(super) async fn run(app: &App, claim: &Claim, control: &Control) -> Result<(), JobError> {
+    let order: BulkOrder = json("job", &claim.payload)?;
+    let filter = match &order.order.filter {
+        Some(text) => Some(DeviceFilter::parse(text).map_err(|why| JobError::Failed(why.to_string()))?),
+        None => None,
+    };
+    let mut named = order.order.ids.clone().unwrap_or_default();
+    named.sort();
+    named.dedup();
+    let mut done = Done::default();
+    let mut after = String::new();
+    loop {
+        control.check()?;
+        let batch = match &filter {
+            Some(filter) => device_summaries::matching_ids(&app.db, filter, &after, BATCH).await?,
+            None => named
+                .iter()
+                .filter(|id| id.as_str() > after.as_str())
+                .take(BATCH as usize)
+                .cloned()
+                .collect(),
+        };
+        let Some(last) = batch.last() else { break };
+        after = last.to_string();
+        let changed = carry_out(app, claim, &order, &batch).await?;
+        done.looked_at += batch.len() as u64;
+        done.changed += changed;
+        control.report(done.share(order.order.expected_total), done.message());
+    }
+    let tx = fenced(app, claim).await?;
+    Ok(succeed(app, claim, tx, &done.message()).await?)
+}
+
+#[derive(Debug, Default)]
+struct Done {
+    looked_at: u64,
+    changed: u64,
+}
+
+impl Done {
+    #[expect(clippy::cast_precision_loss, reason = "counts far below 2^53")]
+    fn share(&self, total: u64) -> f64 {
+        (self.looked_at as f64 / total.max(1) as f64).min(1.0)
+    }
+
+    fn message(&self) -> String {
+        format!("{} devices changed, {} looked at", self.changed, self.looked_at)
+    }
+}
+
+/// One batch. Gives how many devices changed.
+async fn carry_out(app: &App, claim: &Claim, order: &BulkOrder, batch: &[DeviceId]) -> Result<u64, JobError> {
+    let rows = device_summaries::by_ids(&app.db, batch).await?;
+    let mut tx = fenced(app, claim).await?;
+    let mut changed = Vec::new();
+    for row in rows {
+        let did = match &order.order.action {
+            BulkAction::Decommission => decommission(&mut tx, order, &row).await?,
+            BulkAction::Tag(change) => tag(&mut tx, order, &row, change).await?,
+        };
+        if did {
+            changed.push(row.id);
+        }
+    }
+    tx.commit().await.map_err(StoreError::from)?;
+    let count = changed.len() as u64;
+    for device in changed {
+        if order.order.action == BulkAction::Decommission {
+            app.changes.tell(Change::Decommissioned(device.clone()));
+        }
+        app.changes.tell(Change::Device(device));
+    }
+    app.changes.tell(Change::Audit);
+    Ok(count)
+}
+
+async fn decommission(tx: &mut Tx, order: &BulkOrder, row: &Device) -> Result<bool, StoreError> {
+    if row.status == DeviceStatus::Decommissioned || !devices::decommission(tx, &row.id, clock::now_ms()).await? {
+        return Ok(false);
+    }
+    let record = audit::record(&order.actor, "device.decommissioned", format!("device:{}", row.id), []);
+    audit_log::append(tx, &record).await?;
+    Ok(true)
+}
+
+async fn tag(tx: &mut Tx, order: &BulkOrder, row: &Device, change: &TagChange) -> Result<bool, StoreError> {
+    // Read again inside the transaction: somebody may have changed them since.
+    let now: BTreeMap<String, String> = devices::tags(tx, &row.id).await?;
+    let mut tags = now.clone();
+    tags.retain(|key, _| !change.remove.contains(key));
+    tags.extend(change.set.clone());
+    if tags == now {
+        return Ok(false);
+    }
+    devices::set_tags(tx, &row.id, &tags).await?;
+    let told = serde_json::to_string(&tags).unwrap_or_default();
+    let record = audit::record(
+        &order.actor,
+        "device.tagged",
+        format!("device:{}", row.id),
+        [("tags", told)],
+    );
+    audit_log::append(tx, &record).await?;
+    Ok(true)
+}

@@ -1,0 +1,39 @@
+//! Migrations are one text for two databases: the files differ in the type of byte strings alone.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+fn files(database: &str) -> BTreeMap<String, String> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations").join(database);
+    let read = |entry: std::io::Result<fs::DirEntry>| {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        (name, fs::read_to_string(&path).unwrap())
+    };
+    fs::read_dir(folder).unwrap().map(read).collect()
+}
+
+/// Without what people read: each file may say in its own way which of the two it is.
+fn statements(text: &str) -> Vec<&str> {
+    text.lines()
+        .filter(|line| !line.trim_start().starts_with("--"))
+        .collect()
+}
+
+#[test]
+fn sqlite_and_postgres_differ_in_blob_and_bytea_alone() {
+    let (sqlite, postgres) = (files("sqlite"), files("postgres"));
+    let names = |files: &BTreeMap<String, String>| files.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(names(&sqlite), names(&postgres), "every migration is there for both");
+    assert!(sqlite.len() >= 2, "{:?}", names(&sqlite));
+    for (name, text) in &sqlite {
+        assert!(!text.contains("BYTEA"), "sqlite/{name}");
+        let other = &postgres[name];
+        assert!(!other.contains("BLOB"), "postgres/{name}");
+        let expected = text.replace("BLOB", "BYTEA");
+        assert_eq!(statements(&expected), statements(other), "{name}");
+    }
+}
