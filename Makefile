@@ -10,7 +10,7 @@ ONCE ?=
 VENV := .venv
 RAN := $(VENV)/.requirements-installed
 
-.PHONY: help build demo clean-demo test deny machete oracles agent footprint fuzz openapi
+.PHONY: help build demo clean-demo test deny machete oracles agent footprint fuzz openapi console-test
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,12 +63,19 @@ openapi: build ## fleet-server/openapi.json, and the console's types from it
 		echo "api.d.ts NOT made: run 'npm ci' in $(WEB) first"; \
 	fi
 
-# Nothing unwinds in this profile, so that unwind tables would only be carried along; packed relocations need glibc 2.36.
+# Nothing unwinds in this profile, so that unwind tables would only be carried along (agent/device.ld leaves out those of the
+# standard library); packed relocations need glibc 2.36.
 DEVICE_RUSTFLAGS := -C force-unwind-tables=no -C link-arg=-Wl,-z,pack-relative-relocs
 HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 agent: ## the agent as it is shipped: small, stripped, for this machine's kind of processor
-	RUSTFLAGS="$(DEVICE_RUSTFLAGS)" cargo build --locked --profile device --target $(HOST) -p fleet-agent
+	RUSTFLAGS="$(DEVICE_RUSTFLAGS)" cargo rustc --locked --profile device --target $(HOST) -p fleet-agent --bin fleet-agent -- \
+		-C link-arg=-Wl,-T,$(CURDIR)/agent/device.ld -C link-arg=-Wl,--no-eh-frame-hdr
 	@echo "$(TARGET_DIR)/$(HOST)/device/fleet-agent"
+
+console-test: ## the console's types, unit tests, and size budgets
+	cd $(WEB) && { cmp -s package-lock.json node_modules/.package-lock.stamp || \
+		{ npm ci --no-audit --no-fund && cp package-lock.json node_modules/.package-lock.stamp; }; }
+	cd $(WEB) && npm run -s typecheck && npm test -- --reporter=dot && npm run -s build && npm run -s sizes
 
 footprint: ## size of the agent as it is shipped, and its memory without a model
 	tests/footprint.sh
