@@ -43,6 +43,7 @@ tests() {
 stage fmt cargo fmt --all --check
 stage deny make --no-print-directory deny
 stage machete make --no-print-directory machete
+stage console make --no-print-directory console-test
 stage clippy cargo clippy --locked --workspace --all-targets -- -D warnings
 stage build cargo build --locked --workspace
 stage nextest tests

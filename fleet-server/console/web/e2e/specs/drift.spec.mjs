@@ -1,0 +1,149 @@
+// Drift of a real agent that is sent data its model was not trained on: from the list to the labeling queue, by keys alone;
+// every state in both themes.
+import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { accessible, inState, shot, small, theme } from '../checks.mjs';
+import { signedModel } from '../model.mjs';
+import { until } from '../server.mjs';
+
+const THEMES = ['light', 'dark'];
+const LINE = 'bench-drift';
+const DEVICE = 'drift-1';
+
+/** Observations far from what the model knows, over the agent's own inference protocol. */
+async function strangeData(server) {
+  const address = (await readFile(join(server.folder, DEVICE, 'rest.addr'), 'utf8')).trim();
+  const model = `http://${address}/v2/models/${LINE}`;
+  const { inputs } = await (await fetch(model)).json();
+  const rows = 64;
+  const data = Array.from({ length: rows * 4 }, (_unused, index) => 40 + Math.sin(index) * 3);
+  const answer = await fetch(`${model}/infer`, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json' },
+    body: JSON.stringify({ inputs: [{ name: inputs[0].name, datatype: 'FP32', shape: [rows, 4], data }] }),
+  });
+  if (!answer.ok) throw new Error(await answer.text());
+}
+
+async function bothThemes(page, address, state, name) {
+  for (const each of THEMES) {
+    await theme(page, each);
+    await page.goto(address);
+    await accessible(page, state, each);
+    await small(page);
+    await shot(page, `${name}-${each}`);
+  }
+  await theme(page, 'light');
+}
+
+/** Kept between the checks of this file. */
+const made = { manifest: '' };
+
+export const checks = [
+  {
+    name: 'a fleet without judgements says why',
+    needsServer: true,
+    async run({ page, origin }) {
+      await bothThemes(page, `${origin}/drift`, 'empty', 'drift-empty');
+      await page.getByText('fleetctl drift list').waitFor();
+    },
+  },
+  {
+    name: 'a device that sees strange data stands first, and the way to its labels goes by keys alone',
+    needsServer: true,
+    async run({ page, origin, server }) {
+      const version = await signedModel(server, LINE);
+      made.manifest = (await server.call('GET', `/api/v1/model-versions/${version}`)).manifest;
+      await server.addAgent(DEVICE);
+      const { id } = await server.call('POST', '/api/v1/rollouts', {
+        model_version: version,
+        target: `device.id == "${DEVICE}"`,
+        soak_s: 0,
+        harvest: { on_drift: true, max_samples: 20 },
+      });
+      await server.call('POST', `/api/v1/rollouts/${id}/start`);
+      await until('the rollout', async () => (await server.call('GET', `/api/v1/rollouts/${id}`)).state === 'completed');
+      await page.goto(`${origin}/drift`);
+      await inState(page, 'empty');
+      await strangeData(server);
+      await until('the judgement', async () => {
+        await strangeData(server);
+        return (await server.call('GET', '/api/v1/drift')).items.some((judged) => judged.drifted);
+      });
+      // Without a reload.
+      await page.getByRole('row', { name: new RegExp(`${DEVICE}.*Drifted`) }).waitFor({ timeout: 20_000 });
+      await until('the harvest', async () => {
+        await strangeData(server);
+        return (await server.call('GET', `/api/v1/datasets/${LINE}`)).slices['harvest/1.0.0'] > 0;
+      });
+      await bothThemes(page, `${origin}/drift`, 'full', 'drift');
+      await page.goto(`${origin}/drift?show=drifted`);
+      await page.getByRole('row', { name: new RegExp(DEVICE) }).waitFor();
+      await page.keyboard.press('j');
+      await page.keyboard.press('Home');
+      await page.keyboard.press('Enter');
+      await page.waitForURL(new RegExp(`/drift/${DEVICE}/`));
+      await inState(page, 'full');
+      await page.getByText(`fleetctl labels queue ${LINE} --slice harvest/1.0.0`).waitFor();
+      await page.keyboard.press('n');
+      await page.waitForURL(/\/datasets\/[^/]+\/labeling\?slice=harvest%2F1\.0\.0/);
+    },
+  },
+  {
+    name: 'features by severity with shared bins, classes, and the statistic of one, in both themes and on a phone',
+    needsServer: true,
+    async run({ page, origin }) {
+      const address = `${origin}/drift/${DEVICE}/${encodeURIComponent(made.manifest)}`;
+      await bothThemes(page, address, 'full', 'drift-device');
+      const figures = await page.locator('.dr-feature header .num').allInnerTexts();
+      const values = figures.map((text) => Number(text.replace('PSI ', '')));
+      assert.deepEqual(values, [...values].sort((left, right) => right - left), 'the furthest first');
+      assert.equal(await page.locator('.dr-feature [role=img]').count(), values.length);
+      await page.getByRole('button', { name: 'Over time: a' }).press('Enter');
+      await page.waitForURL(/feature=a/);
+      await page.getByText(/fleetctl drift series .* --feature a/).waitFor();
+      await page.getByRole('button', { name: 'Share per bin' }).press('Enter');
+      await page.waitForURL(/axis=bins/);
+      await page.getByRole('list', { name: /Share of predictions per class/ }).waitFor();
+      await bothThemes(page, `${origin}/drift/*/${LINE}`, 'full', 'drift-fleet');
+      await bothThemes(page, `${origin}/drift/nobody/${LINE}`, 'empty', 'drift-nobody');
+      await page.setViewportSize({ width: 390, height: 844 });
+      for (const each of [address, `${origin}/drift`]) {
+        await page.goto(each);
+        await inState(page, 'full');
+        assert.equal(await page.evaluate(() => document.documentElement.scrollWidth > innerWidth), false, 'nothing is wider than a phone');
+      }
+    },
+  },
+  {
+    name: 'loading and error, in both themes',
+    async run({ page, origin }) {
+      for (const [address, api] of [
+        ['/drift', '**/api/v1/drift?**'],
+        ['/drift/nobody/nothing', '**/api/v1/drift/nobody/nothing/features*'],
+      ]) {
+        for (const name of THEMES) {
+          await theme(page, name);
+          await page.route(api, () => new Promise(() => undefined));
+          await page.goto(`${origin}${address}`);
+          // The screen's own, not the shell's while the screen's code loads.
+          await page.getByRole('heading', { level: 1 }).waitFor();
+          await accessible(page, 'loading', name);
+          await page.unroute(api);
+          await page.route(api, (route) =>
+            route.fulfill({
+              status: 422,
+              contentType: 'application/problem+json',
+              body: JSON.stringify({ type: 'about:blank', title: 'Refused', status: 422, detail: 'there is no such package' }),
+            }),
+          );
+          await page.goto(`${origin}${address}`);
+          await accessible(page, 'error', name);
+          await page.getByText('there is no such package').waitFor();
+          await page.unroute(api);
+        }
+      }
+    },
+  },
+];

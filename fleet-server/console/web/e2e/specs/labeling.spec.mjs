@@ -1,0 +1,271 @@
+// Labeling: functions and the label model, and the queue by keys with its speed.
+import assert from 'node:assert/strict';
+import { accessible, inState, shot, small, theme } from '../checks.mjs';
+import { csv } from './datasets.spec.mjs';
+
+const THEMES = ['light', 'dark'];
+const SERIES = `queue-${Date.now().toString(36)}`;
+const ROWS = `rows-${Date.now().toString(36)}`;
+
+async function send(server, dataset, text) {
+  const response = await fetch(`${server.origin}/api/v1/datasets/${dataset}/imports`, {
+    method: 'POST',
+    headers: { authorization: `Bearer ${server.token}`, 'content-type': 'text/csv' },
+    body: text,
+  });
+  assert.equal(response.status, 201, await response.text());
+}
+
+const shown = (page) => page.locator('[data-sample]').getAttribute('data-sample');
+
+/** Presses keys and says how long each took until another item was in the document, and painted. */
+async function speed(page, keys) {
+  const times = [];
+  for (const key of keys) {
+    await page.evaluate(() => {
+      globalThis.measured = new Promise((resolve) => {
+        addEventListener(
+          'keydown',
+          (event) => {
+            const item = () => document.querySelector('[data-sample]')?.getAttribute('data-sample');
+            const before = item();
+            const look = () => {
+              if (item() === before) requestAnimationFrame(look);
+              else resolve(performance.now() - event.timeStamp);
+            };
+            requestAnimationFrame(look);
+          },
+          { once: true, capture: true },
+        );
+      });
+    });
+    await page.keyboard.press(key);
+    times.push(await page.evaluate(() => globalThis.measured));
+  }
+  return times.sort((left, right) => left - right);
+}
+
+export const checks = [
+  {
+    name: 'what there is to label',
+    needsServer: true,
+    async run({ page, origin, server }) {
+      await server.call('POST', '/api/v1/datasets', {
+        name: SERIES,
+        labels: ['still', 'moving', '<i>שלום</i> 🙂'],
+        shape: { kind: 'series', case_columns: ['case'], order_column: 'step', channels: ['accel_x', 'accel_y', 'temp'], window: 20, hop: 20, rate_hz: 10, statistics: ['mean', 'std'] },
+        split: { kind: 'all', split: 'train' },
+      });
+      await server.call('POST', '/api/v1/datasets', { name: ROWS, labels: ['low', 'high'], shape: { kind: 'row', columns: [] }, split: { kind: 'all', split: 'train' } });
+      await send(server, SERIES, csv(200));
+      await send(server, ROWS, `a,b,"c, with <b>"\n${Array.from({ length: 30 }, (_unused, index) => `${index},${index / 7},${-index}`).join('\n')}\n`);
+      for (const name of THEMES) {
+        await theme(page, name);
+        await page.goto(`${origin}/labeling`);
+        await accessible(page, 'full', name);
+        await small(page);
+        await shot(page, `labeling-${name}`);
+        for (const [state, answer] of [['empty', { contentType: 'application/json', body: '{"items":[]}' }], ['loading', undefined], ['error', { status: 422, body: '{"title":"No","status":422,"detail":"not today"}' }]]) {
+          await page.route('**/api/v1/datasets?**', (route) => (answer === undefined ? new Promise(() => undefined) : route.fulfill(answer)));
+          await page.goto(`${origin}/labeling`);
+          await page.waitForSelector('h1');
+          await accessible(page, state, name);
+          await page.unroute('**/api/v1/datasets?**');
+        }
+      }
+      await page.goto(`${origin}/labeling`);
+      await page.getByRole('row', { name: new RegExp(SERIES) }).getByRole('link', { name: SERIES, exact: true }).click();
+      await page.waitForURL(new RegExp(`/datasets/${SERIES}/labeling`));
+    },
+  },
+  {
+    name: 'functions are added with the server’s word on mistakes, fitted with progress, removed',
+    needsServer: true,
+    async run({ page, origin }) {
+      await theme(page, 'light');
+      await page.goto(`${origin}/datasets/${SERIES}/labeling?tab=functions`);
+      for (const name of THEMES) {
+        await theme(page, name);
+        await accessible(page, 'empty', name);
+      }
+      await shot(page, 'labeling-functions-empty');
+      await page.keyboard.press('c');
+      const dialog = page.getByRole('dialog');
+      await dialog.getByLabel('Name').fill('calm');
+      await dialog.getByLabel('When', { exact: true }).fill('f["accel_y.sdt"] < 1.5');
+      await dialog.getByRole('button', { name: 'Add', exact: true }).click();
+      await dialog.locator('.field-error').waitFor();
+      assert.match(await dialog.locator('.field-error').textContent(), /accel_y\.s/);
+      assert.equal(await dialog.getByLabel('When', { exact: true }).inputValue(), 'f["accel_y.sdt"] < 1.5', 'nothing is lost');
+      await shot(page, 'labeling-function-refused');
+      await dialog.getByLabel('When', { exact: true }).fill('');
+      await dialog.getByRole('combobox', { name: /Insert a feature/ }).fill('accel_y.std');
+      await page.keyboard.press('Enter');
+      await page.keyboard.type(' < 1.5');
+      await dialog.getByText(/fleetctl labels lf add .*accel_y.std/).waitFor();
+      await dialog.getByRole('button', { name: 'Add', exact: true }).click();
+      await dialog.waitFor({ state: 'detached' });
+      await page.getByRole('row', { name: /calm.*accel_y\.std/ }).waitFor();
+      for (const [name, when, label] of [['lively', 'f["accel_y.std"] >= 2.0', 'moving'], ['hot', 'f["temp.mean"] > 24.0', 'moving']]) {
+        await page.keyboard.press('c');
+        await dialog.getByLabel('Name').fill(name);
+        await dialog.getByLabel('Votes for').selectOption(label);
+        await dialog.getByLabel('When', { exact: true }).fill(when);
+        await dialog.getByRole('button', { name: 'Add', exact: true }).click();
+        await dialog.waitFor({ state: 'detached' });
+      }
+      await page.keyboard.press('f');
+      await dialog.getByText(/fleetctl labels fit/).waitFor();
+      await dialog.getByRole('button', { name: 'Fit', exact: true }).click();
+      await page.waitForURL(/job=/);
+      await page.getByRole('heading', { name: 'The label model is fitted' }).waitFor({ timeout: 30_000 });
+      await page.getByRole('region', { name: 'Label model' }).getByText('have at least one vote').waitFor();
+      for (const name of THEMES) {
+        await theme(page, name);
+        await accessible(page, 'full', name);
+        await small(page);
+        await shot(page, `labeling-functions-${name}`);
+      }
+      await page.getByRole('button', { name: 'Remove hot' }).click();
+      await dialog.getByText(/fleetctl labels lf remove/).waitFor();
+      await dialog.getByRole('button', { name: 'Remove', exact: true }).click();
+      await dialog.waitFor({ state: 'detached' });
+      await page.getByRole('row', { name: /hot/ }).waitFor({ state: 'detached' });
+    },
+  },
+  {
+    name: 'the queue by keys: label, undo, skip, take the guess; within 50 ms',
+    needsServer: true,
+    async run({ page, origin, server }) {
+      await theme(page, 'light');
+      await page.goto(`${origin}/datasets/${SERIES}/labeling`);
+      for (const name of THEMES) {
+        await theme(page, name);
+        await accessible(page, 'full', name);
+        await small(page);
+        await shot(page, `labeling-queue-${name}`);
+      }
+      const hand = async () => (await server.call('GET', `/api/v1/datasets/${SERIES}`)).hand_labels;
+      const first = await shown(page);
+      await page.keyboard.press('1');
+      assert.notEqual(await shown(page), first);
+      await page.keyboard.press('u');
+      assert.equal(await shown(page), first, 'undo brings it back');
+      await page.keyboard.press('s');
+      assert.notEqual(await shown(page), first);
+      await page.keyboard.press('u');
+      assert.equal(await shown(page), first);
+      assert.equal(await hand(), 0, 'what was taken back never arrived');
+      const times = await speed(page, Array.from({ length: 60 }, (_unused, index) => String(1 + (index % 3))));
+      const p95 = times[Math.floor(times.length * 0.95)];
+      console.log(`      label key to next item: median ${times[30].toFixed(1)} ms, p95 ${p95.toFixed(1)} ms`);
+      assert.ok(p95 <= 50 || process.env.CI === undefined, `p95 ${p95} ms`);
+      await page.keyboard.press('a');
+      // What is held back arrives by itself.
+      await page.getByText('all of it is with the server').waitFor({ timeout: 15_000 });
+      assert.equal(await hand(), 61);
+      await page.keyboard.press('u');
+      await page.getByText(/another key replaces it/).waitFor();
+      await page.keyboard.press('2');
+      await page.getByText('1 label not sent yet').waitFor();
+      // Leaving the queue sends it too.
+      await page.getByRole('tab', { name: /By functions/ }).click();
+      await page.getByText('61 of 200 labelled by hand').waitFor({ timeout: 10_000 });
+    },
+  },
+  {
+    name: 'labels outlive a server that goes away',
+    needsServer: true,
+    async run({ page, origin, server }) {
+      await page.goto(`${origin}/datasets/${SERIES}/labeling`);
+      await inState(page, 'full');
+      await server.stopServer();
+      await page.keyboard.press('1');
+      await page.keyboard.press('2');
+      await page.getByText(/The server does not answer; \d labels? kept/).waitFor({ timeout: 20_000 });
+      await server.startAgain();
+      await page.getByText('all of it is with the server').waitFor({ timeout: 30_000 });
+      assert.equal((await server.call('GET', `/api/v1/datasets/${SERIES}`)).hand_labels, 63);
+    },
+  },
+  {
+    name: 'keys are remapped, and table rows are shown; the end of the queue says what is next',
+    needsServer: true,
+    async run({ page, origin }) {
+      await page.goto(`${origin}/datasets/${ROWS}/labeling?order=newest`);
+      await inState(page, 'full');
+      await page.getByText('c, with <b>').waitFor();
+      await page.getByRole('button', { name: 'Keys…' }).click();
+      const dialog = page.getByRole('dialog');
+      await dialog.getByLabel('high').fill('1');
+      await dialog.getByText('This key is used twice.').waitFor();
+      assert.equal(await dialog.getByRole('button', { name: 'Keep these' }).isDisabled(), true);
+      await dialog.getByLabel('high').fill('h');
+      await accessible(page, 'full');
+      await shot(page, 'labeling-keys');
+      await dialog.getByRole('button', { name: 'Keep these' }).click();
+      await page.reload();
+      await inState(page, 'full');
+      await shot(page, 'labeling-rows');
+      for (let count = 0; count < 29; count += 1) {
+        const before = await shown(page);
+        await page.keyboard.press(count % 2 === 0 ? 'h' : '1');
+        assert.notEqual(await shown(page), before);
+      }
+      await page.keyboard.press('s');
+      await page.getByText('Only the 1 item that you skipped is left.').waitFor();
+      await page.getByRole('button', { name: 'Show the skipped ones again' }).click();
+      await page.locator('[data-sample]').waitFor();
+      await page.keyboard.press('h');
+      await page.getByText('Every sample is labelled by hand').waitFor();
+      for (const name of THEMES) {
+        await theme(page, name);
+        await accessible(page, 'empty', name);
+      }
+    },
+  },
+  {
+    name: 'the queue: loading and error, and a label that is refused',
+    needsServer: true,
+    async run({ page, origin }) {
+      for (const name of THEMES) {
+        await theme(page, name);
+        await page.route('**/queue?**', () => new Promise(() => undefined));
+        await page.goto(`${origin}/datasets/${SERIES}/labeling`);
+        await page.waitForSelector('h1');
+        await accessible(page, 'loading', name);
+        await page.unroute('**/queue?**');
+        await page.route('**/queue?**', (route) => route.fulfill({ status: 422, body: '{"title":"No","status":422,"detail":"not today"}' }));
+        await page.goto(`${origin}/datasets/${SERIES}/labeling`);
+        await accessible(page, 'error', name);
+        await page.unroute('**/queue?**');
+        await page.route('**/labeling-functions', (route) => route.fulfill({ status: 422, body: '{"title":"No","status":422,"detail":"not today"}' }));
+        await page.goto(`${origin}/datasets/${SERIES}/labeling?tab=functions`);
+        await accessible(page, 'error', name);
+        await page.unroute('**/labeling-functions');
+      }
+      await page.goto(`${origin}/datasets/${SERIES}/labeling`);
+      await inState(page, 'full');
+      await page.route('**/annotations', (route) => route.fulfill({ status: 422, body: '{"title":"Refused","status":422,"detail":"nothing was labelled: 1 unknown sample(s)"}' }));
+      await page.keyboard.press('1');
+      await page.getByText('nothing was labelled').waitFor({ timeout: 15_000 });
+      await page.getByText('1 label not taken by the server').waitFor();
+      await page.unroute('**/annotations');
+      await page.getByRole('button', { name: 'Try again' }).click();
+      await page.getByText('all of it is with the server').waitFor();
+    },
+  },
+  {
+    name: 'nothing is wider than a phone',
+    needsServer: true,
+    async run({ page, origin }) {
+      await page.setViewportSize({ width: 390, height: 844 });
+      for (const address of ['/labeling', `/datasets/${SERIES}/labeling`, `/datasets/${SERIES}/labeling?tab=functions`]) {
+        await page.goto(origin + address);
+        await inState(page, 'full');
+        await page.waitForTimeout(200);
+        assert.equal(await page.evaluate(() => document.documentElement.scrollWidth > innerWidth), false, address);
+      }
+    },
+  },
+];

@@ -1,0 +1,184 @@
+// Rollouts with a real signed model and real agents: planned, started, halted by its gate, resumed and aborted, by mouse and by
+// keys; every state in both themes.
+import assert from 'node:assert/strict';
+import { accessible, inState, shot, small, theme } from '../checks.mjs';
+import { signedModel } from '../model.mjs';
+import { until } from '../server.mjs';
+
+const THEMES = ['light', 'dark'];
+const LINE = 'bench-rollouts';
+
+/** Kept between the checks of this file. */
+const made = { version: undefined, ghost: undefined, halted: undefined };
+
+async function bothThemes(page, address, state, name) {
+  for (const each of THEMES) {
+    await theme(page, each);
+    await page.goto(address);
+    await accessible(page, state, each);
+    await small(page);
+    await shot(page, `${name}-${each}`);
+  }
+  await theme(page, 'light');
+}
+
+async function narrow(page, address) {
+  await page.setViewportSize({ width: 390, height: 844 });
+  await page.goto(address);
+  await inState(page, 'full');
+  assert.equal(await page.evaluate(() => document.documentElement.scrollWidth > innerWidth), false, 'nothing is wider than a phone');
+  await page.setViewportSize({ width: 1440, height: 900 });
+}
+
+export const checks = [
+  {
+    name: 'a fleet without rollouts says what to do, and so does an id that is none',
+    needsServer: true,
+    async run({ page, origin, server }) {
+      const { items } = await server.call('GET', '/api/v1/rollouts');
+      // Older than any: checks before this one may have made some.
+      await bothThemes(page, `${origin}/rollouts${items.length === 0 ? '' : '?before=00000000-0000-7000-8000-000000000000'}`, 'empty', 'rollouts-empty');
+      await bothThemes(page, `${origin}/rollouts/01a2071b-0e99-77d6-aa1f-7d66eec32b7b`, 'empty', 'rollout-missing');
+    },
+  },
+  {
+    name: 'a plan counts what it reaches, says what is wrong, survives a reload and is made',
+    needsServer: true,
+    async run({ page, origin, server }) {
+      made.version = await signedModel(server, LINE);
+      await server.addAgent('press-1');
+      made.ghost = await server.addAgent('press-2');
+      await until('the agents', async () => (await server.call('GET', '/api/v1/devices?filter=id:press-*%20status:online')).total === 2);
+      await page.goto(`${origin}/rollouts/new?version=${made.version}&filter=${encodeURIComponent('id:press-* status:online')}`);
+      await inState(page, 'full');
+      const target = page.getByLabel('Target');
+      await page.waitForFunction(() => document.querySelector('textarea')?.value === 'device.id.startsWith("press-")');
+      await page.getByText('Left out of the target').waitFor();
+      await page.getByText('2 devices match now').waitFor();
+      await page.getByText(/fleetctl rollouts create --model-version/).waitFor();
+      await page.getByLabel('Soak').fill('-1');
+      await page.getByRole('button', { name: 'Make the draft' }).click();
+      await page.getByText('Seconds, at most 30 days.').waitFor();
+      await page.getByLabel('Soak').fill('1');
+      await page.getByLabel('Silence').fill('3');
+      await target.fill('device.id.startsWith("press-") && device.arch != "none"');
+      await page.reload();
+      assert.equal(await page.getByLabel('Target').inputValue(), 'device.id.startsWith("press-") && device.arch != "none"');
+      await bothThemes(page, page.url(), 'full', 'rollout-plan');
+      await narrow(page, page.url());
+      // An expression that no device filter says: the server's compiler has the word, where it was asked.
+      await page.getByLabel('Target').fill('device.colour == "red"');
+      await page.getByText('The server counts this expression').waitFor();
+      await page.getByRole('button', { name: 'Make the draft' }).click();
+      await page.locator('.form [data-state=error]').waitFor();
+      await page.getByLabel('Target').fill('device.id.startsWith("press-")');
+      await page.getByRole('button', { name: 'Make the draft' }).click();
+      await page.waitForURL(/\/rollouts\/[0-9a-f-]{36}$/);
+      await page.getByText('Draft', { exact: true }).waitFor();
+      assert.equal((await server.call('GET', '/api/v1/rollouts')).items[0].state, 'draft', 'nothing starts by itself');
+    },
+  },
+  {
+    name: 'start, halt by a gate, failures by cause, abort by its typed name: by keys alone',
+    needsServer: true,
+    async run({ page, origin, server }) {
+      // A device that is gone: its phase cannot succeed.
+      made.ghost.child.kill('SIGKILL');
+      const { id } = (await server.call('GET', '/api/v1/rollouts')).items[0];
+      made.halted = id;
+      await page.goto(`${origin}/rollouts/${id}`);
+      await inState(page, 'full');
+      await page.keyboard.press('s');
+      const dialog = page.getByRole('dialog');
+      await dialog.getByText(`fleetctl rollouts start ${id}`).waitFor();
+      await dialog.getByRole('button', { name: 'Start', exact: true }).focus();
+      await page.keyboard.press('Enter');
+      await dialog.waitFor({ state: 'detached' });
+      await page.getByText('Halted', { exact: true }).first().waitFor({ timeout: 60_000 });
+      const { decision } = await server.call('GET', `/api/v1/rollouts/${id}`);
+      assert.equal((await page.locator('.ro-decision').innerText()).trim(), decision, 'the planner’s word, as it is');
+      await page.getByRole('heading', { name: 'Failures by cause' }).waitFor();
+      await page.locator('.ro-causes').getByText(/nothing was heard of the device for/).waitFor();
+      await page.getByRole('link', { name: 'press-2' }).first().waitFor();
+      await page.getByRole('button', { name: /^Failed/ }).press('Enter');
+      await page.waitForURL(/show=failed/);
+      await page.getByRole('grid', { name: 'Deployments' }).getByRole('row', { name: /press-2/ }).waitFor();
+      await bothThemes(page, `${origin}/rollouts/${id}`, 'full', 'rollout-halted');
+      await bothThemes(page, `${origin}/rollouts`, 'full', 'rollouts');
+      await narrow(page, `${origin}/rollouts/${id}`);
+      await page.goto(`${origin}/rollouts/${id}`);
+      await inState(page, 'full');
+      // Nothing changes on the screen before the server has answered.
+      await page.route('**/abort', async (route) => {
+        await new Promise((resolve) => setTimeout(resolve, 400));
+        await route.continue();
+      });
+      await page.keyboard.press('b');
+      const confirm = dialog.getByRole('button', { name: 'Abort the rollout' });
+      assert.equal(await confirm.isDisabled(), true);
+      await page.keyboard.type(`${LINE} 1.0.0`);
+      await page.keyboard.press('Enter');
+      assert.equal(await page.locator('.page-note').getByText('Halted').count(), 1, 'not optimistic');
+      await page.locator('.page-note').getByText('Aborted').waitFor();
+      assert.equal(await page.getByRole('button', { name: 'Resume…' }).count(), 0);
+    },
+  },
+  {
+    name: 'a refusal stays in the dialog, in the server’s words',
+    needsServer: true,
+    async run({ page, origin, server }) {
+      const spec = { model_version: made.version, target: 'device.id == "nobody"' };
+      const { id } = await server.call('POST', '/api/v1/rollouts', spec);
+      await server.call('POST', `/api/v1/rollouts/${id}/start`);
+      await page.goto(`${origin}/rollouts/${id}`);
+      await page.getByText('no device matches the target expression; waiting for one').waitFor();
+      await page.getByRole('button', { name: 'Pause…' }).click();
+      await page.route('**/pause', (route) =>
+        route.fulfill({
+          status: 409,
+          contentType: 'application/problem+json',
+          body: JSON.stringify({ type: 'urn:flotilla:problem:conflict', title: 'Conflict', status: 409, detail: 'it cannot be paused' }),
+        }),
+      );
+      await page.getByRole('dialog').getByRole('button', { name: 'Pause', exact: true }).click();
+      await page.getByRole('dialog').getByText('it cannot be paused').waitFor();
+      await page.unroute('**/pause');
+      await page.getByRole('dialog').getByRole('button', { name: 'Pause', exact: true }).click();
+      await page.locator('.page-note').getByText('Paused').waitFor();
+      await server.call('POST', `/api/v1/rollouts/${id}/abort`);
+      // Without a reload: the event tells.
+      await page.locator('.page-note').getByText('Aborted').waitFor({ timeout: 15_000 });
+    },
+  },
+  {
+    name: 'loading and error, in both themes',
+    async run({ page, origin }) {
+      for (const [address, api] of [
+        ['/rollouts', '**/api/v1/rollouts?**'],
+        ['/rollouts/01a2071b-0e99-77d6-aa1f-7d66eec32b7b', '**/api/v1/rollouts/01a2071b*'],
+        ['/rollouts/new', '**/api/v1/models?**'],
+      ]) {
+        for (const name of THEMES) {
+          await theme(page, name);
+          await page.route(api, () => new Promise(() => undefined));
+          await page.goto(`${origin}${address}`);
+          // The screen's own, not the shell's while the screen's code loads.
+          await page.getByRole('heading', { level: 1 }).waitFor();
+          await accessible(page, 'loading', name);
+          await page.unroute(api);
+          await page.route(api, (route) =>
+            route.fulfill({
+              status: 403,
+              contentType: 'application/problem+json',
+              body: JSON.stringify({ type: 'about:blank', title: 'Forbidden', status: 403, detail: 'rollouts are not yours to see' }),
+            }),
+          );
+          await page.goto(`${origin}${address}`);
+          await accessible(page, 'error', name);
+          await page.getByText('rollouts are not yours to see').waitFor();
+          await page.unroute(api);
+        }
+      }
+    },
+  },
+];

@@ -1,0 +1,167 @@
+// Runs: the list, starting one, watching it, comparing, cancelling; by mouse and by keys, in every state and both themes.
+import assert from 'node:assert/strict';
+import { accessible, inState, shot, small, theme } from '../checks.mjs';
+import { datasetVersion, finishedRun, startRun } from './runs.fixture.mjs';
+
+const THEMES = ['light', 'dark'];
+const LIST = '**/api/v1/runs?**';
+
+const json = (status, body) => (route) =>
+  route.fulfill({ status, contentType: status < 400 ? 'application/json' : 'application/problem+json', body: JSON.stringify(body) });
+const refused = json(422, { type: 'about:blank', title: 'It broke', status: 422, detail: 'the disk is full' });
+
+async function fits(page) {
+  await page.setViewportSize({ width: 390, height: 844 });
+  assert.equal(await page.evaluate(() => document.documentElement.scrollWidth > innerWidth), false, `${page.url()} is wider than a phone`);
+  await page.setViewportSize({ width: 1440, height: 900 });
+}
+
+export const checks = [
+  {
+    name: 'empty, loading and error, in both themes',
+    async run({ page, origin }) {
+      for (const name of THEMES) {
+        await theme(page, name);
+        await page.route(LIST, json(200, { items: [] }));
+        await page.goto(`${origin}/runs`);
+        await accessible(page, 'empty', name);
+        await page.getByText('There are no runs yet').waitFor();
+        await page.unroute(LIST);
+        await page.route(LIST, () => new Promise(() => undefined));
+        await page.goto(`${origin}/runs`);
+        // The code of the screen loads too: what is meant is the table.
+        await page.getByRole('grid').waitFor();
+        await accessible(page, 'loading', name);
+        await page.unroute(LIST);
+        await page.route(LIST, refused);
+        await page.goto(`${origin}/runs`);
+        await accessible(page, 'error', name);
+        await page.getByText('the disk is full').waitFor();
+        await page.unroute(LIST);
+        await page.goto(`${origin}/runs/01a2071b-0000-7000-8000-000000000000`);
+        await accessible(page, 'error', name);
+        await page.goto(`${origin}/runs/compare`);
+        await accessible(page, 'empty', name);
+        await page.goto(`${origin}/runs?filter=acuracy%3A1%20`);
+        await page.getByText('no field “acuracy”').waitFor();
+      }
+    },
+  },
+  {
+    name: 'a run is started by keys, says what is wrong first, and is watched to its end',
+    needsServer: true,
+    async run({ page, origin, server }) {
+      const { dataset } = await datasetVersion(server);
+      await theme(page, 'light');
+      await page.goto(`${origin}/runs`);
+      await page.getByRole('heading', { name: 'Runs', exact: true }).waitFor();
+      await page.keyboard.press('n');
+      await page.getByRole('heading', { name: 'New run' }).waitFor();
+      await accessible(page, 'full', 'light');
+      await page.getByLabel('Epochs').fill('many');
+      await page.getByRole('button', { name: 'Start the run' }).focus();
+      await page.keyboard.press('Enter');
+      await page.getByText('choose what to train on').waitFor();
+      await page.getByText('a whole number from 1').waitFor();
+      assert.equal(await page.getByLabel('Epochs').inputValue(), 'many', 'what was typed stays');
+      await page.getByLabel('Epochs').fill('40');
+      await page.getByLabel('Experiment').fill('<b>foxes</b> 🦊 שלום');
+      await page.reload();
+      assert.equal(await page.getByLabel('Experiment').inputValue(), '<b>foxes</b> 🦊 שלום', 'a draft survives a reload');
+      await page.getByLabel('Dataset', { exact: true }).selectOption({ label: dataset.name });
+      await page.locator('select:has-text("60 train, 20 holdout")').selectOption({ index: 1 });
+      await page.getByText(/fleetctl runs create .*--epochs 40/).waitFor();
+      await page.getByRole('button', { name: 'Start the run' }).focus();
+      await page.keyboard.press('Enter');
+      await page.getByRole('heading', { name: /<b>foxes<\/b> 🦊 שלום, seed 1/ }).waitFor();
+      await page.getByText('Finished').first().waitFor({ timeout: 60_000 });
+      await page.getByRole('region', { name: 'Confusion matrix' }).waitFor();
+      await page.getByRole('img', { name: /Train loss: first/ }).waitFor();
+      for (const name of THEMES) {
+        await theme(page, name);
+        await accessible(page, 'full', name);
+        await shot(page, `run-${name}`);
+      }
+      await small(page);
+      await fits(page);
+    },
+  },
+  {
+    name: 'the evaluation follows the split and another version, and the address holds it',
+    needsServer: true,
+    async run({ page, origin, server }) {
+      const run = await finishedRun(server, { seed: 3 });
+      await page.goto(`${origin}/runs/${run.id}`);
+      await page.getByText(/of 20 samples right/).waitFor();
+      await page.getByRole('button', { name: 'Train', exact: true }).click();
+      await page.getByText(/of 60 samples right/).waitFor();
+      assert.match(page.url(), /split=train/);
+      await page.getByRole('button', { name: 'Other version…' }).click();
+      await page.getByRole('dialog').getByText(/fleetctl runs evaluate/).waitFor();
+      await page.getByRole('dialog').getByRole('button', { name: 'Measure' }).click();
+      await page.getByText(/of 20 samples right/).waitFor();
+    },
+  },
+  {
+    name: 'full list: filter, sort, selection and comparison by keys',
+    needsServer: true,
+    async run({ page, origin, server }) {
+      const runs = [await finishedRun(server, { seed: 11 }), await finishedRun(server, { seed: 12, trainer: { hidden: [4, 4], epochs: 30 } })];
+      for (const name of THEMES) {
+        await theme(page, name);
+        await page.goto(`${origin}/runs`);
+        await accessible(page, 'full', name);
+        await small(page);
+        await shot(page, `runs-${name}`);
+      }
+      await fits(page);
+      await page.keyboard.press('/');
+      await page.keyboard.type('experiment:clouds seed:>10 status:finished ');
+      await page.getByText('2 matching').waitFor();
+      await page.getByRole('button', { name: /Holdout accuracy/ }).click();
+      await page.waitForURL(/sort=accuracy/);
+      await page.getByRole('grid', { name: 'Runs' }).focus();
+      await page.keyboard.press('Home');
+      await page.keyboard.press('x');
+      await page.keyboard.press('j');
+      await page.keyboard.press('x');
+      await page.getByText('2 runs selected').waitFor();
+      await page.keyboard.press('c');
+      await page.getByRole('heading', { name: 'Compare runs' }).waitFor();
+      await page.getByRole('row', { name: /Hidden layers.*8.*4, 4|Hidden layers.*4, 4.*8/ }).waitFor();
+      await page.getByRole('img', { name: /clouds, seed 11: first/ }).first().waitFor();
+      for (const name of THEMES) {
+        await theme(page, name);
+        await accessible(page, 'full', name);
+        await shot(page, `compare-${name}`);
+      }
+      await fits(page);
+      await page.getByLabel('Show what is alike').check();
+      await page.getByRole('row', { name: /Trainer mlp mlp/ }).waitFor();
+      await page.getByRole('button', { name: `Take clouds, seed ${runs[0].seed} out` }).click();
+      await page.getByText('1 side by side').waitFor();
+      await page.goBack();
+      await page.getByText('2 side by side').waitFor();
+    },
+  },
+  {
+    name: 'a run that goes on is seen in the list and cancelled in its page',
+    needsServer: true,
+    async run({ page, origin, server }) {
+      const run = await startRun(server, { seed: 77, trainer: { hidden: [512, 512], epochs: 50_000 } });
+      await page.goto(`${origin}/runs`);
+      await page.getByRole('row', { name: /seed 77.*Running/ }).waitFor({ timeout: 30_000 });
+      await page.goto(`${origin}/runs/${run.id}`);
+      await page.getByText(/^epoch \d+ of/).waitFor({ timeout: 30_000 });
+      await page.getByRole('img', { name: /Train loss: first/ }).waitFor({ timeout: 30_000 });
+      const before = await page.getByText(/^epoch \d+ of/).textContent();
+      await page.waitForFunction((text) => !document.body.textContent.includes(text), before, { timeout: 30_000 });
+      await accessible(page, 'full');
+      await page.getByRole('button', { name: 'Cancel…' }).click();
+      await page.getByRole('dialog').getByText(`fleetctl runs cancel ${run.id}`).waitFor();
+      await page.getByRole('dialog').getByRole('button', { name: 'Cancel the run' }).click();
+      await page.locator('.page-note').getByText('Cancelled').waitFor({ timeout: 30_000 });
+      await inState(page, 'full');
+    },
+  },
+];

@@ -1,0 +1,145 @@
+// One device: what it should run and runs, its tags, its past, its end. After devices.spec, which needs an empty fleet first.
+import assert from 'node:assert/strict';
+import { accessible, inState, shot, small, theme } from '../checks.mjs';
+
+const THEMES = ['light', 'dark'];
+const NAME = 'single-1';
+
+async function ready(server) {
+  const known = await server.call('GET', `/api/v1/devices/${NAME}`).catch(() => undefined);
+  if (known === undefined) await server.addAgent(NAME);
+}
+
+export const checks = [
+  {
+    name: 'full, loading and error, in both themes',
+    needsServer: true,
+    async run({ page, origin, server }) {
+      await ready(server);
+      const detail = `**/api/v1/devices/${NAME}`;
+      for (const name of THEMES) {
+        await theme(page, name);
+        await page.goto(`${origin}/devices/${NAME}`);
+        await page.getByText('Enrolled', { exact: true }).first().waitFor();
+        await page.getByText('Nothing has been judged yet', { exact: false }).waitFor();
+        await accessible(page, 'full', name);
+        await small(page);
+        await shot(page, `device-${name}`);
+        await page.route(detail, () => new Promise(() => undefined));
+        await page.goto(`${origin}/devices/${NAME}`);
+        await page.getByRole('heading', { level: 1 }).waitFor();
+        await accessible(page, 'loading', name);
+        await page.unroute(detail);
+        await page.goto(`${origin}/devices/nobody`);
+        await accessible(page, 'error', name);
+      }
+    },
+  },
+  {
+    name: 'trouble, a difference and telemetry are said in words too',
+    needsServer: true,
+    async run({ page, origin, server }) {
+      await ready(server);
+      const device = await server.call('GET', `/api/v1/devices/${NAME}`);
+      const manifest = (digit) => `sha256:${digit.repeat(64)}`;
+      const hours = Array.from({ length: 20 }, (_unused, index) => ({
+        hour: new Date((Math.floor(Date.now() / 3_600_000) - 20 + index) * 3_600_000).toISOString(),
+        line: 'motions', manifest: manifest(index < 9 ? 'a' : 'b'), inferences: 900 + 40 * index, failures: index === 12 ? 3 : 0, p50_us: 900 + 20 * index, p95_us: 2400 + 60 * index,
+      }));
+      await page.route(`**/api/v1/devices/${NAME}`, (route) =>
+        route.fulfill({
+          json: {
+            ...device,
+            alerts: ['drift', 'failed-deployment', 'attack'], drifted: true, drift: 0.875, updating: true,
+            desired: [{ slot: 'main', line: 'motions', semver: '1.1.0', manifest: manifest('b'), deployment: 'd' }],
+            models: [{ slot: 'main', line: 'motions', semver: '1.0.0', release_counter: 1, manifest: manifest('a'), committed: true }],
+            deployments: [{ id: 'd', rollout: 'r', state: 'failure', reason: 'golden output 3 differs', updated_at: new Date().toISOString() }],
+            telemetry: [{ line: 'motions', manifest: manifest('a'), inferences: 25_400, failures: 3, p50_us: 1024, p95_us: 2897, bundles: 9 }],
+            last_attack: { attack: 'rollback', detail: '<b>counter</b> 1 is below 2', at: new Date().toISOString() },
+            audit_gaps: [{ at: new Date().toISOString(), epoch: 3, after_epoch: 2, after_count: 40, after_hash: manifest('c'), lost: 17 }],
+          },
+        }),
+      );
+      // Live patches would put the truth on top of what this check shows.
+      await page.route('**/api/v1/events', (route) => route.abort());
+      await page.route(`**/api/v1/devices/${NAME}/telemetry**`, (route) => route.fulfill({ json: { device: NAME, from: hours[0].hour, to: new Date().toISOString(), hours } }));
+      for (const name of THEMES) {
+        await theme(page, name);
+        await page.goto(`${origin}/devices/${NAME}`);
+        await page.getByText('golden output 3 differs').waitFor();
+        await page.getByText('<b>counter</b> 1 is below 2', { exact: false }).waitFor();
+        await page.getByText('On the way').waitFor();
+        await page.locator('.u-wrap canvas').first().waitFor();
+        await accessible(page, 'full', name);
+        await shot(page, `device-trouble-${name}`);
+      }
+      await page.setViewportSize({ width: 390, height: 844 });
+      await page.goto(`${origin}/devices/${NAME}`);
+      await inState(page, 'full');
+      await shot(page, 'device-phone');
+      // A chart mounts when it comes near the screen.
+      await page.getByRole('heading', { name: 'Models' }).scrollIntoViewIfNeeded();
+      await page.locator('.u-wrap canvas').first().waitFor();
+      assert.equal(await page.evaluate(() => document.documentElement.scrollWidth > innerWidth), false, 'nothing is wider than a phone');
+      await page.getByRole('button', { name: '7 d' }).click();
+      await page.waitForURL(/span=7d/);
+    },
+  },
+  {
+    name: 'tags by keys alone: at once on the screen, back when refused, whatever stands in them',
+    needsServer: true,
+    async run({ page, origin, server }) {
+      await ready(server);
+      await page.goto(`${origin}/devices/${NAME}`);
+      await inState(page, 'full');
+      await page.keyboard.press('t');
+      const dialog = page.getByRole('dialog', { name: 'Tags' });
+      await dialog.getByRole('textbox').waitFor();
+      await page.keyboard.press('Control+a');
+      await page.keyboard.type('site');
+      await page.keyboard.press('Tab');
+      await page.keyboard.press('Enter');
+      await dialog.getByText('write site=value', { exact: false }).waitFor();
+      await page.keyboard.press('Control+a');
+      await page.keyboard.type('site=<b>Oslo</b> مصنع 🏭');
+      await dialog.getByText(/fleetctl devices tag single-1 'site=<b>Oslo/).waitFor();
+      await page.keyboard.press('Tab');
+      await page.keyboard.press('Enter');
+      await dialog.waitFor({ state: 'detached' });
+      await page.getByTitle('site=<b>Oslo</b> مصنع 🏭').first().waitFor();
+      assert.deepEqual((await server.call('GET', `/api/v1/devices/${NAME}`)).tags, { site: '<b>Oslo</b> مصنع 🏭' });
+      // Refused: the dialog keeps what was typed, the screen shows what is true.
+      await page.route(`**/api/v1/devices/${NAME}`, (route) =>
+        route.request().method() === 'PATCH'
+          ? route.fulfill({ status: 409, contentType: 'application/problem+json', body: JSON.stringify({ title: 'Conflict', status: 409, detail: 'somebody was faster' }) })
+          : route.fallback(),
+      );
+      await page.keyboard.press('t');
+      await dialog.getByRole('textbox').fill('site=elsewhere');
+      await dialog.getByRole('button', { name: 'Save the tags' }).click();
+      await dialog.getByText('somebody was faster').waitFor();
+      assert.equal(await dialog.getByRole('textbox').inputValue(), 'site=elsewhere');
+      await dialog.getByRole('button', { name: 'Cancel' }).click();
+      await page.getByTitle('site=<b>Oslo</b> مصنع 🏭').first().waitFor();
+    },
+  },
+  {
+    name: 'decommissioned only after its name is typed; then nothing can be done with it',
+    needsServer: true,
+    async run({ page, origin, server }) {
+      await server.addAgent('single-end');
+      await page.goto(`${origin}/devices/single-end`);
+      await page.getByRole('button', { name: 'Decommission…' }).click();
+      const dialog = page.getByRole('dialog', { name: 'Decommission this device?' });
+      const confirm = dialog.getByRole('button', { name: 'Decommission', exact: true });
+      assert.equal(await confirm.isDisabled(), true);
+      await dialog.getByText('fleetctl devices decommission single-end --yes').waitFor();
+      await dialog.getByRole('textbox').fill('single-end');
+      await page.keyboard.press('Enter');
+      await dialog.waitFor({ state: 'detached' });
+      await page.locator('.page-note').getByText('Decommissioned').waitFor();
+      assert.equal(await page.getByRole('button', { name: 'Edit tags' }).count(), 0);
+      assert.equal((await server.call('GET', '/api/v1/devices/single-end')).status, 'decommissioned');
+    },
+  },
+];

@@ -1,0 +1,44 @@
+import { describe, expect, it } from 'vitest';
+import { questionOf, shortened, verdictOf } from './data';
+import type { Verification } from './data';
+
+describe('the filter of the audit log', () => {
+  it('is an event, a device, or both', () => {
+    expect(questionOf('')).toEqual({ question: {} });
+    expect(questionOf('event:rollout.halted device:"press 1"')).toEqual({ question: { event: 'rollout.halted', device: 'press 1' } });
+  });
+  it('says what it cannot do instead of leaving it out', () => {
+    expect(questionOf('-event:a').wrong).toContain('NOT');
+    expect(questionOf('hello').wrong).toContain('hello');
+    expect(questionOf('actor:me').wrong).toContain('actor');
+    expect(questionOf('event:a event:b').wrong).toContain('twice');
+  });
+});
+
+describe('the verdict', () => {
+  const good = { ok: true, entries: 3, head: 'sha256:aa' };
+  const whole: Verification = { ok: true, server: good, devices: [{ device: 'a', epochs: 1, chain: good }] };
+  it('holds with all entries counted', () => {
+    expect(verdictOf(whole)).toEqual({ ok: true, entries: 6, broken: [], devices: 1 });
+  });
+  it('names the exact break, in the server’s words', () => {
+    const broken = { ...good, ok: false, problem: 'entry 1 does not hash to what was recorded after it' };
+    const verdict = verdictOf({ ok: false, server: broken, devices: [{ device: 'a', epochs: 1, chain: { ...broken, problem: 'entry 2 is missing' } }] });
+    expect(verdict.ok).toBe(false);
+    expect(verdict.broken).toEqual([
+      { chain: 'The server’s log', problem: 'entry 1 does not hash to what was recorded after it' },
+      { chain: 'a', device: 'a', problem: 'entry 2 is missing' },
+    ]);
+  });
+  it('never holds because of one flag alone', () => {
+    expect(verdictOf({ ...whole, ok: true, server: { ...good, ok: false } }).ok).toBe(false);
+  });
+});
+
+describe('ids in rows', () => {
+  it('are short, and nothing else is', () => {
+    expect(shortened('01a2071a-ca98-7158-9419-204619cf7b95')).toBe('…204619cf7b95');
+    expect(shortened(`sha256:${'b'.repeat(64)}`)).toBe('bbbbbbbbbbbb…');
+    expect(shortened('press 01a2071a-ca98-7158-9419-204619cf7b95')).toBe('press 01a2071a-ca98-7158-9419-204619cf7b95');
+  });
+});

@@ -1,0 +1,3 @@
+import type { Screen } from '../../lib/router';
+
+export const routes: readonly Screen[] = [{ path: '/audit', title: 'Audit', load: () => import('./audit') }];

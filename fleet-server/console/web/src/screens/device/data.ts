@@ -1,0 +1,197 @@
+// What the screen of one device asks of the server, and what it makes of it.
+import { keepPreviousData, useMutation, useQueries, useQuery, useQueryClient } from '@tanstack/preact-query';
+import type { Line } from '../../charts/series';
+import type { Schema } from '../../lib/client';
+import { api, unwrap } from '../../lib/client';
+import { shortDigest } from '../../lib/format';
+import { useFollow } from '../overview/follow';
+
+export type Device = Schema<'DeviceDetail'>;
+export type Hour = Schema<'TelemetryHour'>;
+export type DeviceDrift = Schema<'DeviceDrift'>;
+export type TimelineEvent = Schema<'TimelineEvent'>;
+
+const RESOURCE = 'device';
+const HOUR_MS = 3_600_000;
+/** Events on one page of the timeline. */
+const EVENTS = 25;
+
+export type Span = '24h' | '7d' | '30d';
+const SPANS: Record<Span, number> = { '24h': 24, '7d': 7 * 24, '30d': 30 * 24 };
+
+export function useDevice(id: string) {
+  const key = [RESOURCE, 'detail', id];
+  // Its deployments and judgements have names of their own.
+  useFollow(key, ['deployment', 'drift']);
+  return useQuery({ queryKey: key, queryFn: ({ signal }) => unwrap(api.GET('/api/v1/devices/{id}', { params: { path: { id } }, signal })) });
+}
+
+export function useHours(id: string, span: Span) {
+  return useQuery({
+    queryKey: [RESOURCE, 'hours', id, span],
+    queryFn: ({ signal }) => {
+      const to = Date.now();
+      const from = new Date(to - SPANS[span] * HOUR_MS).toISOString();
+      return unwrap(api.GET('/api/v1/devices/{id}/telemetry', { params: { path: { id }, query: { from, to: new Date(to).toISOString() } }, signal }));
+    },
+    placeholderData: keepPreviousData,
+  });
+}
+
+export function useDrift(id: string) {
+  return useQuery({
+    queryKey: ['drift', 'of-device', id],
+    queryFn: ({ signal }) => unwrap(api.GET('/api/v1/drift', { params: { query: { device: id, limit: 20 } }, signal })),
+  });
+}
+
+export function useTimeline(id: string, cursor: string) {
+  const key = [RESOURCE, 'timeline', id, cursor];
+  useFollow(key, ['deployment', 'drift', 'audit']);
+  return useQuery({
+    queryKey: key,
+    queryFn: ({ signal }) =>
+      unwrap(api.GET('/api/v1/devices/{id}/timeline', { params: { path: { id }, query: { limit: EVENTS, ...(cursor === '' ? {} : { cursor }) } }, signal })),
+    placeholderData: keepPreviousData,
+  });
+}
+
+/** Versions by manifest, of all lines that the device ran: devices name packages by their manifest. */
+export function useVersionNames(lines: readonly string[]): ReadonlyMap<string, string> {
+  return useQueries({
+    queries: lines.map((line) => ({
+      queryKey: ['model', 'versions', line, 'names'],
+      queryFn: ({ signal }: { signal: AbortSignal }) => unwrap(api.GET('/api/v1/models/{line}/versions', { params: { path: { line }, query: { limit: 200 } }, signal })),
+      staleTime: 300_000,
+    })),
+    combine: (answers) => new Map(answers.flatMap((answer) => answer.data?.items.map((version) => [version.manifest, version.semver] as const) ?? [])),
+  });
+}
+
+/** Tags show at once and go back when the server refuses them. */
+export function useSetTags(id: string) {
+  const client = useQueryClient();
+  const key = [RESOURCE, 'detail', id];
+  return useMutation({
+    mutationFn: (tags: Record<string, string>) => unwrap(api.PATCH('/api/v1/devices/{id}', { params: { path: { id } }, body: { tags } })),
+    onMutate: async (tags) => {
+      await client.cancelQueries({ queryKey: key });
+      const before = client.getQueryData<Device>(key);
+      if (before !== undefined) client.setQueryData<Device>(key, { ...before, tags });
+      return before;
+    },
+    onError: (_error, _tags, before) => {
+      if (before !== undefined) client.setQueryData<Device>(key, before);
+    },
+    onSettled: () => client.invalidateQueries({ queryKey: [RESOURCE] }),
+  });
+}
+
+export function useDecommission(id: string) {
+  const client = useQueryClient();
+  return useMutation({
+    mutationFn: () => unwrap(api.POST('/api/v1/devices/{id}/decommission', { params: { path: { id } } })),
+    onSuccess: () => client.invalidateQueries({ queryKey: [RESOURCE] }),
+  });
+}
+
+export interface SlotDiff {
+  slot: string;
+  desired?: { name: string; manifest: string; deployment: string };
+  reported?: { name: string; manifest: string; committed: boolean; counter: number };
+  /** What the difference means. */
+  state: 'same' | 'soaking' | 'behind' | 'missing' | 'unasked';
+}
+
+/** What the server wants in each slot against what the device says is there. */
+export function diffOf(device: Pick<Device, 'desired' | 'models'>): SlotDiff[] {
+  const slots = [...new Set([...device.desired.map((target) => target.slot), ...device.models.map((model) => model.slot)])].sort();
+  return slots.map((slot) => {
+    const wanted = device.desired.find((target) => target.slot === slot);
+    const held = device.models.find((model) => model.slot === slot);
+    const state =
+      wanted === undefined ? 'unasked' : held === undefined ? 'missing' : wanted.manifest !== held.manifest ? 'behind' : held.committed ? 'same' : 'soaking';
+    return {
+      slot,
+      ...(wanted === undefined ? {} : { desired: { name: `${wanted.line} ${wanted.semver}`, manifest: wanted.manifest, deployment: wanted.deployment } }),
+      ...(held === undefined ? {} : { reported: { name: `${held.line} ${held.semver}`, manifest: held.manifest, committed: held.committed, counter: held.release_counter } }),
+      state,
+    };
+  });
+}
+
+export interface Charts {
+  /** Unix seconds; every hour of the span. */
+  x: number[];
+  inferences: Line[];
+  failures: number;
+  /** Hours with inferences alone, a gap where at least one hour is missing between longer runs. */
+  latencyX: number[];
+  latency: Line[];
+}
+
+/** Packages with a line of their own; the rest is one line. */
+const MOST_LINES = 5;
+
+/** `span`: the whole time asked for, so that the axis shows it all; hours without a bundle had no inference. */
+export function chartsOf(hours: readonly Hour[], name: (hour: Hour) => string, span?: { from: string; to: string }): Charts | undefined {
+  const first = hours[0];
+  const last = hours.at(-1);
+  if (first === undefined || last === undefined) return undefined;
+  const begin = Math.floor(Date.parse(span?.from ?? first.hour) / HOUR_MS) * HOUR_MS;
+  const from = Math.min(begin, Date.parse(first.hour));
+  const slots = Math.max(Math.round((Date.parse(last.hour) - from) / HOUR_MS) + 1, Math.floor((Date.parse(span?.to ?? last.hour) - from) / HOUR_MS) + 1);
+  const slotOf = (hour: Hour): number => Math.round((Date.parse(hour.hour) - from) / HOUR_MS);
+  const totals = new Map<string, number>();
+  for (const hour of hours) totals.set(hour.manifest, (totals.get(hour.manifest) ?? 0) + hour.inferences);
+  const shown = [...totals].sort((left, right) => right[1] - left[1]).slice(0, totals.size > MOST_LINES ? MOST_LINES - 1 : MOST_LINES).map(([manifest]) => manifest);
+  const labels = new Map(hours.map((hour) => [hour.manifest, name(hour)]));
+  // The hour that is not over yet is not known to be idle.
+  const blank = (): (number | null)[] => Array.from({ length: slots }, (_unused, at) => (at === slots - 1 && at > slotOf(last) ? null : 0));
+  const lines = new Map(shown.map((manifest) => [manifest, blank()]));
+  const others = blank();
+  const weight = new Array<number>(slots).fill(0);
+  const p50 = new Array<number>(slots).fill(0);
+  const p95 = new Array<number>(slots).fill(0);
+  let failures = 0;
+  for (const hour of hours) {
+    const at = slotOf(hour);
+    const y = lines.get(hour.manifest) ?? others;
+    y[at] = (y[at] ?? 0) + hour.inferences;
+    failures += hour.failures;
+    // The median of the package that did most of the hour's work; the 95th percentile of the slowest.
+    if (hour.inferences > (weight[at] ?? 0)) {
+      weight[at] = hour.inferences;
+      p50[at] = hour.p50_us;
+    }
+    if (hour.inferences > 0) p95[at] = Math.max(p95[at] ?? 0, hour.p95_us);
+  }
+  const worked = weight.flatMap((inferences, at) => (inferences > 0 ? [at] : []));
+  const second = (at: number): number => (from + at * HOUR_MS) / 1000;
+  const kept = withGaps(worked);
+  // Empty ends, so that both charts share their axis.
+  if (kept[0] !== undefined && kept[0].at > 0) kept.unshift({ at: 0, gap: true });
+  const end = kept.at(-1);
+  if (end !== undefined && end.at < slots - 1) kept.push({ at: slots - 1, gap: true });
+  return {
+    x: Array.from({ length: slots }, (_unused, at) => second(at)),
+    inferences: [...shown.map((manifest) => ({ label: labels.get(manifest) ?? shortDigest(manifest), y: lines.get(manifest) ?? [] })), ...(totals.size > MOST_LINES ? [{ label: 'other packages', y: others }] : [])],
+    failures,
+    latencyX: kept.map(({ at }) => second(at)),
+    latency: [
+      { label: 'p50', y: kept.map(({ at, gap }) => (gap ? null : (p50[at] ?? 0) / 1000)) },
+      { label: 'p95', y: kept.map(({ at, gap }) => (gap ? null : (p95[at] ?? 0) / 1000)) },
+    ],
+  };
+}
+
+/** Gaps break the line only between runs of several hours: a lone hour between two gaps would not be drawn at all. */
+export function withGaps(worked: readonly number[]): { at: number; gap: boolean }[] {
+  const kept: { at: number; gap: boolean }[] = [];
+  worked.forEach((at, index) => {
+    const before = worked[index - 1];
+    if (before !== undefined && at - before > 1 && worked[index - 2] === before - 1 && worked[index + 1] === at + 1) kept.push({ at: before + 1, gap: true });
+    kept.push({ at, gap: false });
+  });
+  return kept;
+}

@@ -1,0 +1,41 @@
+import { describe, expect, it } from 'vitest';
+import type { DeviceDrift } from './data';
+import { beginOf } from './data';
+import { binsOf, bySeverity, furthest, linesOf } from './shapes';
+
+describe('histograms', () => {
+  it('give shares of open and empty bins to a neighbour, and survive nonsense', () => {
+    expect(binsOf([Number.NEGATIVE_INFINITY, 0, 1, 1, 3, Number.POSITIVE_INFINITY], [0.1, 0.2, 0.3, 0.2, 0.2], [0, 0.5, Number.NaN, -1, 0.5])).toEqual([
+      { from: 0, to: 1, reference: expect.closeTo(0.6), live: 0.5 },
+      { from: 1, to: 3, reference: expect.closeTo(0.4), live: 0.5 },
+    ]);
+    expect(binsOf([], [], [])).toEqual([]);
+    expect(furthest([])).toBeUndefined();
+  });
+  it('name the bin that changed most', () => {
+    expect(furthest(binsOf([0, 1, 2, 3], [0.3, 0.3, 0.4], [0.1, 0.7, 0.2]))?.from).toBe(1);
+  });
+});
+
+describe('series', () => {
+  it('leave gaps where hours have no observations', () => {
+    const point = (at: string, share: number | null) => ({ at, count: 1, nearest_slice: 'import', share });
+    const { x, lines } = linesOf([point('2026-11-23T01:00:00Z', 0.1), point('2026-11-23T02:00:00Z', null), point('2026-11-23T06:00:00Z', 0.5)], '');
+    expect(x).toHaveLength(4);
+    expect(lines.map((line) => line.y)).toEqual([[0.1, null, null, 0.5]]);
+    expect(linesOf([], 'f').lines.map((line) => line.label)).toEqual(['Share of features drifted', 'PSI of f']);
+  });
+  it('begin at whole hours', () => {
+    expect(beginOf('24h', 0)).toBeUndefined();
+    expect(beginOf('7d', Date.parse('2026-11-23T06:59:00Z'))).toBe('2026-11-16T06:00:00.000Z');
+  });
+});
+
+it('sorts judgements by severity', () => {
+  const judged = (device: string, drifted: boolean, share: number, corrected: number): DeviceDrift => ({
+    device, drifted, share, line: 'l', semver: '1.0.0', manifest: 'm', count: 1, judgements: 1, alarms: 0, nearest_slice: '', at: '',
+    worst: [{ name: 'f', psi: corrected, corrected, drifted }],
+  });
+  const sorted = [judged('calm', false, 0.4, 9), judged('b', true, 0.2, 1), judged('a', true, 0.2, 1), judged('far', true, 0.2, 3), judged('most', true, 0.9, 1)].sort(bySeverity);
+  expect(sorted.map((each) => each.device)).toEqual(['most', 'far', 'a', 'b', 'calm']);
+});

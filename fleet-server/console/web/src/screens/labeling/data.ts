@@ -1,0 +1,90 @@
+// What the labeling screens ask of the server.
+import { useMutation, useQuery } from '@tanstack/preact-query';
+import type { Schema } from '../../lib/client';
+import { api, ApiError, unwrap } from '../../lib/client';
+import { queryClient } from '../../lib/query';
+import type { Dataset, Sample, Split } from '../datasets/data';
+import { RESOURCE as DATASET } from '../datasets/data';
+import type { Mark } from './labeler';
+
+export type LabelingFunction = Schema<'LabelingFunction'>;
+export type LabelModel = Schema<'LabelModel'>;
+export type LabelModelKind = Schema<'LabelModelKind'>;
+export type Job = Schema<'Job'>;
+
+/** As live events name it, and the first part of every key. */
+export const RESOURCE = 'labels';
+
+export const ORDERS = ['uncertainty', 'newest'] as const;
+export type Order = (typeof ORDERS)[number];
+
+export interface QueueAsk {
+  order: Order;
+  slice: string;
+  split: '' | Split;
+}
+
+export async function fetchQueue(dataset: string, ask: QueueAsk, limit: number): Promise<Sample[]> {
+  const page = await unwrap(
+    api.GET('/api/v1/datasets/{id}/queue', {
+      params: {
+        path: { id: dataset },
+        query: { order: ask.order, values: true, limit, ...(ask.slice === '' ? {} : { slice: ask.slice }), ...(ask.split === '' ? {} : { split: ask.split }) },
+      },
+    }),
+  );
+  return page.items;
+}
+
+export async function annotate(dataset: string, marks: readonly Mark[]): Promise<void> {
+  // `keepalive`: labels given just before a tab closes still arrive.
+  await unwrap(api.POST('/api/v1/datasets/{id}/annotations', { params: { path: { id: dataset } }, body: { annotations: [...marks] }, keepalive: true }));
+}
+
+export function useFunctions(dataset: string) {
+  return useQuery({
+    queryKey: [RESOURCE, 'functions', dataset],
+    queryFn: ({ signal }) => unwrap(api.GET('/api/v1/datasets/{id}/labeling-functions', { params: { path: { id: dataset } }, signal })),
+  });
+}
+
+/** The last label model; `null` while there is none. */
+export function useLabelModel(dataset: string) {
+  return useQuery({
+    queryKey: [RESOURCE, 'model', dataset],
+    queryFn: async ({ signal }): Promise<LabelModel | null> => {
+      try {
+        return await unwrap(api.GET('/api/v1/datasets/{id}/label-model', { params: { path: { id: dataset } }, signal }));
+      } catch (error) {
+        if (error instanceof ApiError && error.status === 404) return null;
+        throw error;
+      }
+    },
+  });
+}
+
+/** Live events of jobs make it fetch again as the job goes on. */
+export function useJob(id: string) {
+  return useQuery({
+    queryKey: ['job', id],
+    enabled: id !== '',
+    queryFn: ({ signal }) => unwrap(api.GET('/api/v1/jobs/{id}', { params: { path: { id } }, signal })),
+  });
+}
+
+export function relabelled(): Promise<unknown> {
+  return Promise.all([queryClient.invalidateQueries({ queryKey: [RESOURCE] }), queryClient.invalidateQueries({ queryKey: [DATASET] })]);
+}
+
+export function useRemoveFunction(dataset: string) {
+  return useMutation({
+    mutationFn: (id: string) => unwrap(api.DELETE('/api/v1/datasets/{id}/labeling-functions/{lf}', { params: { path: { id: dataset, lf: id } } })),
+    onSuccess: relabelled,
+  });
+}
+
+/** Items of the queue in hand at a time: fewer when each is large, so that a batch stays below a megabyte or so. */
+export function batchSize(dataset: Pick<Dataset, 'shape' | 'feature_names'>): number {
+  const values = dataset.shape.kind === 'series' ? dataset.shape.window * dataset.shape.channels.length : Math.max(1, dataset.feature_names.length);
+  return Math.max(4, Math.min(24, Math.floor(100_000 / Math.max(1, values))));
+}

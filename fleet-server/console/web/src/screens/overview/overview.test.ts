@@ -1,0 +1,44 @@
+import { describe, expect, it } from 'vitest';
+import { isNewcomer, phasesOf, placeOf } from './data';
+import type { Rollout } from './data';
+
+function rollout(counts: Record<string, number>, phase: number, targeted = 10): Pick<Rollout, 'spec' | 'counts' | 'targeted' | 'phase'> {
+  return {
+    spec: { model_version: 'm', phases: [{ kind: 'count', devices: 1 }, { kind: 'percent', percent: 50 }, { kind: 'percent', percent: 100 }] },
+    counts,
+    targeted,
+    phase,
+  };
+}
+
+describe('phases of a rollout', () => {
+  it('have the sizes that follow from what has been reached', () => {
+    expect(phasesOf(rollout({}, 0, 0)).map((phase) => phase.total)).toEqual([0, 0, 0]);
+    expect(phasesOf(rollout({ soaking: 1 }, 0, 1)).map((phase) => phase.total)).toEqual([1, 0, 0]);
+    expect(phasesOf(rollout({ success: 1 }, 1, 5)).map((phase) => phase.total)).toEqual([1, 4, 5]);
+    expect(phasesOf(rollout({ success: 9 }, 2, 9)).map((phase) => phase.total)).toEqual([1, 4, 4]);
+  });
+  it('fill in order, and show failures where they are dealt with', () => {
+    expect(phasesOf(rollout({ success: 3, soaking: 1, 'rolled-back': 1 }, 1, 5))).toEqual([
+      { label: '1 device', total: 1, done: 1, running: 0, failed: 0 },
+      { label: '50 %', total: 4, done: 2, running: 1, failed: 1 },
+      { label: '100 %', total: 5, done: 0, running: 0, failed: 0 },
+    ]);
+  });
+  it('never hold more than they reach, whatever is counted', () => {
+    for (const phase of phasesOf(rollout({ success: 40, failure: 9 }, 7))) expect(phase.done + phase.running + phase.failed).toBeLessThanOrEqual(phase.total);
+  });
+});
+
+describe('what needs attention', () => {
+  it('leads to where something can be done', () => {
+    const item = { title: '', detail: '', at: '', id: 'a/b' };
+    expect(placeOf({ ...item, kind: 'drift' })).toBe('/devices/a%2Fb');
+    expect(placeOf({ ...item, kind: 'halted-rollout' })).toBe('/rollouts/a%2Fb');
+  });
+  it('a fleet is new until everything has been there once', () => {
+    const all = { has_devices: true, has_datasets: true, has_labels: true, has_runs: true, has_models: true, has_rollouts: true };
+    expect(isNewcomer(all)).toBe(false);
+    expect(isNewcomer({ ...all, has_models: false })).toBe(true);
+  });
+});

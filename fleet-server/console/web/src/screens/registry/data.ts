@@ -1,0 +1,115 @@
+// What the registry asks of the server.
+import { useMutation, useQuery, useQueryClient } from '@tanstack/preact-query';
+import type { Schema } from '../../lib/client';
+import { api, unwrap } from '../../lib/client';
+import { useCursorRows } from '../runs/cursor';
+import { modelTerm } from './words';
+
+export type Model = Schema<'Model'>;
+export type ModelVersion = Schema<'ModelVersion'>;
+export type ManifestDocument = Schema<'ManifestDocument'>;
+export type CreateModelVersion = Schema<'CreateModelVersion'>;
+export type Run = Schema<'Run'>;
+
+export const RESOURCE = 'model';
+
+export function useLineRows() {
+  return useCursorRows<Model>([RESOURCE, 'lines'], (cursor, limit, signal) =>
+    unwrap(api.GET('/api/v1/models', { params: { query: { limit, ...(cursor === undefined ? {} : { cursor }) } }, signal })),
+  );
+}
+
+export function useVersionRows(line: string) {
+  return useCursorRows<ModelVersion>([RESOURCE, line, 'versions'], (cursor, limit, signal) =>
+    unwrap(
+      api.GET('/api/v1/models/{line}/versions', {
+        params: { path: { line }, query: { limit, ...(cursor === undefined ? {} : { cursor }) } },
+        signal,
+      }),
+    ),
+  );
+}
+
+export function useModelVersion(id: string) {
+  return useQuery({
+    queryKey: [RESOURCE, 'version', id],
+    queryFn: ({ signal }) => unwrap(api.GET('/api/v1/model-versions/{id}', { params: { path: { id } }, signal })),
+  });
+}
+
+export function useManifest(id: string) {
+  return useQuery({
+    queryKey: [RESOURCE, 'manifest', id],
+    queryFn: ({ signal }) => unwrap(api.GET('/api/v1/model-versions/{id}/manifest', { params: { path: { id } }, signal })),
+  });
+}
+
+/** How many devices run which version, in one answer for all lines. */
+export function useSpread() {
+  return useQuery({
+    queryKey: ['device', 'spread'],
+    queryFn: ({ signal }) => unwrap(api.GET('/api/v1/overview', { signal })),
+  });
+}
+
+export function useDevicesOn(line: string, semver: string) {
+  return useQuery({
+    queryKey: ['device', 'on', line, semver],
+    queryFn: ({ signal }) => unwrap(api.GET('/api/v1/devices/counts', { params: { query: { filter: modelTerm(line, semver) } }, signal })),
+  });
+}
+
+/** The newest rollouts, among which those of a version are looked for: the API does not narrow by version. */
+export const ROLLOUTS_SEEN = 200;
+
+export function useRolloutsOf(version: string) {
+  return useQuery({
+    queryKey: ['rollout', 'newest', ROLLOUTS_SEEN],
+    queryFn: ({ signal }) => unwrap(api.GET('/api/v1/rollouts', { params: { query: { limit: ROLLOUTS_SEEN } }, signal })),
+    select: (page) => ({ items: page.items.filter((rollout) => rollout.spec.model_version === version), more: page.next_cursor !== undefined && page.next_cursor !== null }),
+  });
+}
+
+/** Finished runs to choose from, the newest first. */
+export function useFinishedRuns() {
+  return useQuery({
+    queryKey: ['run', 'choices'],
+    queryFn: ({ signal }) => unwrap(api.GET('/api/v1/runs', { params: { query: { limit: 200 } }, signal })),
+    select: (page) => page.items.filter((run) => run.status === 'FINISHED'),
+  });
+}
+
+export function useRunById(id: string | undefined) {
+  return useQuery({
+    queryKey: ['run', id],
+    queryFn: ({ signal }) => unwrap(api.GET('/api/v1/runs/{id}', { params: { path: { id: id ?? '' } }, signal })),
+    enabled: id !== undefined && id !== '',
+  });
+}
+
+export function useLines() {
+  return useQuery({
+    queryKey: [RESOURCE, 'line-choices'],
+    queryFn: ({ signal }) => unwrap(api.GET('/api/v1/models', { params: { query: { limit: 200 } }, signal })),
+  });
+}
+
+export function usePackage() {
+  const client = useQueryClient();
+  return useMutation({
+    mutationFn: ({ line, body }: { line: string; body: CreateModelVersion }) =>
+      unwrap(api.POST('/api/v1/models/{line}/versions', { params: { path: { line } }, body })),
+    onSuccess: () => client.invalidateQueries({ queryKey: [RESOURCE] }),
+  });
+}
+
+export function useSign(id: string) {
+  const client = useQueryClient();
+  return useMutation({
+    mutationFn: (envelope: string) => unwrap(api.POST('/api/v1/model-versions/{id}/signatures', { params: { path: { id } }, body: { envelope } })),
+    onSuccess: (version) => {
+      client.setQueryData([RESOURCE, 'version', id], version);
+      void client.invalidateQueries({ queryKey: [RESOURCE] });
+    },
+  });
+}

@@ -1,0 +1,141 @@
+// The registry: the lines of models, what is newest of each and how many devices run it.
+import type { JSX } from 'preact';
+import { count, NOTHING, plural } from '../../lib/format';
+import { useShortcuts } from '../../lib/keys';
+import { href, Link, navigate } from '../../lib/router';
+import { can } from '../../lib/session';
+import { cli } from '../../lib/shell';
+import { CliLine } from '../../ui/cli';
+import { useCommands } from '../../ui/palette';
+import { Page } from '../../ui/page';
+import { Empty } from '../../ui/states';
+import { Table } from '../../ui/table';
+import type { Column } from '../../ui/table';
+import { Ago, Name } from '../../ui/text';
+import { useLineRows, useSpread } from './data';
+import type { Model } from './data';
+import { modelTerm } from './words';
+import './registry.css';
+
+interface Spread {
+  line: string;
+  semver: string;
+  devices: number;
+}
+
+/** Versions in use, the most used first, as parts of one bar with words beside it. */
+function InUse({ line, spread }: { line: string; spread: readonly Spread[] | undefined }): JSX.Element {
+  if (spread === undefined) return <span class="muted">{NOTHING}</span>;
+  const parts = spread.filter((part) => part.line === line && part.devices > 0).sort((left, right) => right.devices - left.devices);
+  if (parts.length === 0) return <span class="muted">on no device</span>;
+  return (
+    <span class="registry-use">
+      <span class="registry-spread" aria-hidden="true">
+        {parts.slice(0, 6).map((part, index) => (
+          <i key={part.semver} class={`s${index + 1}`} style={{ flexGrow: String(part.devices) }} />
+        ))}
+      </span>
+      <span class="num">
+        {parts
+          .slice(0, 3)
+          .map((part) => `${part.semver} on ${count(part.devices)}`)
+          .join(', ')}
+        {parts.length > 3 ? <span class="muted"> and {parts.length - 3} more</span> : null}
+      </span>
+    </span>
+  );
+}
+
+export default function Lines(): JSX.Element {
+  const rows = useLineRows();
+  const spread = useSpread();
+  const versions = spread.data?.versions;
+  const columns: readonly Column<Model>[] = [
+    {
+      id: 'line',
+      header: 'Line',
+      width: 'minmax(140px, 1.4fr)',
+      cell: (model) => (
+        <Link class="row-link" tabIndex={-1} href={href('/models/:line', { line: model.line })}>
+          <Name value={model.line} strong />
+        </Link>
+      ),
+    },
+    { id: 'latest', header: 'Latest version', width: 'minmax(100px, .8fr)', mono: true, cell: (model) => model.latest ?? <span class="muted">{NOTHING}</span> },
+    { id: 'versions', header: 'Versions', width: 'minmax(80px, .5fr)', align: 'end', cell: (model) => count(model.versions) },
+    { id: 'use', header: 'On devices', width: 'minmax(180px, 2.4fr)', priority: 2, cell: (model) => <InUse line={model.line} spread={versions} /> },
+    {
+      id: 'devices',
+      header: 'Devices',
+      width: 'minmax(80px, .5fr)',
+      align: 'end',
+      cell: (model) =>
+        versions === undefined ? (
+          <span class="muted">{NOTHING}</span>
+        ) : (
+          <Link tabIndex={-1} href={href('/devices', {}, { filter: modelTerm(model.line) })}>
+            {count(versions.filter((part) => part.line === model.line).reduce((sum, part) => sum + part.devices, 0))}
+          </Link>
+        ),
+    },
+    {
+      id: 'created',
+      header: 'Begun',
+      width: 'minmax(84px, .6fr)',
+      align: 'end',
+      priority: 2,
+      cell: (model) => (
+        <span class="muted">
+          <Ago time={model.created_at} />
+        </span>
+      ),
+    },
+  ];
+  const build = can('build');
+  useShortcuts(() => (build ? [{ keys: 'n', label: 'Make a package of a run', group: 'Registry', run: () => navigate('/model-versions/new') }] : []), [build]);
+  useCommands(
+    () => (build ? [{ label: 'Make a package of a run', group: 'Registry', icon: 'plus' as const, keys: 'n', run: () => navigate('/model-versions/new') }] : []),
+    [build],
+  );
+  const line = cli('models', 'list');
+  return (
+    <Page
+      title="Registry"
+      note={rows.status === 'ready' ? plural(rows.shown.length, 'model line') : undefined}
+      fill
+      actions={
+        build ? (
+          <Link class="button primary" href="/model-versions/new">
+            New package
+          </Link>
+        ) : undefined
+      }
+    >
+      <div class="list-bar registry-bar">
+        <p class="muted">A line is one task with its versions. Devices take only what the line’s release keys have signed.</p>
+        <CliLine line={line} />
+      </div>
+      <Table
+        label="Model lines"
+        rows={rows}
+        columns={columns}
+        rowId={(model) => model.line}
+        onOpen={(model) => navigate(href('/models/:line', { line: model.line }))}
+        empty={
+          <Empty
+            action={
+              build ? (
+                <Link class="button primary" href="/model-versions/new">
+                  Make the first package
+                </Link>
+              ) : undefined
+            }
+            cli="fleetctl models package LINE --run ID --semver 1.0.0"
+          >
+            The registry is empty: a package is made of a finished run, then signed, then rolled out.
+          </Empty>
+        }
+      />
+    </Page>
+  );
+}

@@ -1,0 +1,150 @@
+// One line: its versions, whether each is signed, what it was made of and where it runs.
+import type { JSX } from 'preact';
+import { bytes, count, figure, NOTHING, plural, shortDigest } from '../../lib/format';
+import { useShortcuts } from '../../lib/keys';
+import { href, Link, navigate } from '../../lib/router';
+import type { Params } from '../../lib/router';
+import { can } from '../../lib/session';
+import { cli } from '../../lib/shell';
+import { CliLine } from '../../ui/cli';
+import { Page } from '../../ui/page';
+import { Empty } from '../../ui/states';
+import { Status } from '../../ui/status';
+import { Table } from '../../ui/table';
+import type { Column } from '../../ui/table';
+import { Ago } from '../../ui/text';
+import { VersionLink } from '../runs/parts';
+import { RESOURCE, useRunById, useSpread, useVersionRows } from './data';
+import type { ModelVersion } from './data';
+import { modelTerm } from './words';
+import './registry.css';
+
+function RunLink({ id }: { id: string }): JSX.Element {
+  const run = useRunById(id);
+  return (
+    <Link tabIndex={-1} href={href('/runs/:id', { id })}>
+      {run.data === undefined ? (
+        <code>{shortDigest(id, 8)}</code>
+      ) : (
+        <>
+          <bdi>{run.data.experiment}</bdi> <span class="num">seed {run.data.seed}</span>
+        </>
+      )}
+    </Link>
+  );
+}
+
+export default function Versions({ params }: { params: Params }): JSX.Element {
+  const line = params.line ?? '';
+  const rows = useVersionRows(line);
+  const spread = useSpread();
+  const build = can('build');
+  const making = href('/model-versions/new', {}, { line });
+  useShortcuts(() => (build ? [{ keys: 'n', label: 'Make a package of a run', group: 'Registry', run: () => navigate(making) }] : []), [build, making]);
+  const columns: readonly Column<ModelVersion>[] = [
+    {
+      id: 'version',
+      header: 'Version',
+      width: 'minmax(88px, .8fr)',
+      cell: (version) => (
+        <Link class="row-link strong num" tabIndex={-1} href={href('/model-versions/:id', { id: version.id })}>
+          {version.semver}
+        </Link>
+      ),
+    },
+    { id: 'signature', header: 'Signature', width: 'minmax(104px, .8fr)', cell: (version) => <Status value={version.signature} /> },
+    {
+      id: 'devices',
+      header: 'Devices',
+      width: 'minmax(80px, .6fr)',
+      align: 'end',
+      cell: (version) => {
+        const on = spread.data?.versions.find((part) => part.line === line && part.semver === version.semver)?.devices;
+        if (spread.data === undefined) return <span class="muted">{NOTHING}</span>;
+        return (
+          <Link tabIndex={-1} href={href('/devices', {}, { filter: modelTerm(line, version.semver) })}>
+            {count(on ?? 0)}
+          </Link>
+        );
+      },
+    },
+    {
+      id: 'run',
+      header: 'Made of run',
+      width: 'minmax(150px, 1.4fr)',
+      priority: 2,
+      cell: (version) => (version.run === undefined || version.run === null ? <span class="muted">imported</span> : <RunLink id={version.run} />),
+    },
+    {
+      id: 'data',
+      header: 'Dataset version',
+      width: 'minmax(120px, 1fr)',
+      priority: 2,
+      cell: (version) =>
+        version.dataset_version === undefined || version.dataset_version === null ? (
+          <span class="muted">{NOTHING}</span>
+        ) : (
+          <VersionLink id={version.dataset_version} tabIndex={-1} />
+        ),
+    },
+    { id: 'golden', header: 'Golden difference', width: 'minmax(124px, .9fr)', align: 'end', priority: 3, cell: (version) => figure(version.golden_max_diff, 2) },
+    { id: 'size', header: 'Size', width: 'minmax(76px, .6fr)', align: 'end', priority: 3, cell: (version) => bytes(version.package_bytes) },
+    {
+      id: 'created',
+      header: 'Made',
+      width: 'minmax(72px, .6fr)',
+      align: 'end',
+      priority: 2,
+      cell: (version) => (
+        <span class="muted">
+          <Ago time={version.created_at} />
+        </span>
+      ),
+    },
+  ];
+  return (
+    <Page
+      title={<bdi>{line}</bdi>}
+      back={{ href: '/models', label: 'Registry' }}
+      note={rows.status === 'ready' ? plural(rows.shown.length, 'version') : undefined}
+      fill
+      actions={
+        build ? (
+          <Link class="button primary" href={making}>
+            New package
+          </Link>
+        ) : undefined
+      }
+    >
+      <div class="list-bar registry-bar">
+        <p class="muted">
+          Release role <code>release/{line}</code>: its keys sign what devices may run.
+        </p>
+        <CliLine line={cli('models', 'versions', line)} />
+      </div>
+      <Table
+        label={`Versions of ${line}`}
+        rows={rows}
+        columns={columns}
+        rowId={(version) => version.id}
+        rowName={(version) => version.semver}
+        resource={RESOURCE}
+        onOpen={(version) => navigate(href('/model-versions/:id', { id: version.id }))}
+        empty={
+          <Empty
+            action={
+              build ? (
+                <Link class="button primary" href={making}>
+                  Make the first package
+                </Link>
+              ) : undefined
+            }
+            cli={`${cli('models', 'package', line)} --run ID --semver 1.0.0`}
+          >
+            This line has no versions yet.
+          </Empty>
+        }
+      />
+    </Page>
+  );
+}

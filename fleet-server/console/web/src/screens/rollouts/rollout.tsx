@@ -1,0 +1,248 @@
+// One rollout while it runs: its phases, the planner's word, gates, devices, and the orders a person may give. What is shown
+// is what the server said; an order changes nothing here until it has been answered.
+import type { JSX } from 'preact';
+import { useState } from 'preact/hooks';
+import { ApiError } from '../../lib/client';
+import { bytes, count, duration, figure, percent, plural } from '../../lib/format';
+import { usePatched } from '../../lib/live';
+import { useShortcuts } from '../../lib/keys';
+import type { Params } from '../../lib/router';
+import { href, Link, oneOf, useSearch } from '../../lib/router';
+import { can } from '../../lib/session';
+import { cli } from '../../lib/shell';
+import { Button } from '../../ui/button';
+import { CliLine, Code } from '../../ui/cli';
+import { ConfirmDialog } from '../../ui/dialog';
+import { Card, Facts, Page } from '../../ui/page';
+import { useCommands } from '../../ui/palette';
+import { Empty, ErrorNote, Skeleton } from '../../ui/states';
+import { Stat, Status } from '../../ui/status';
+import { Ago } from '../../ui/text';
+import { toast } from '../../ui/toast';
+import { RESOURCE, useDeployments, useMatching, useOrder, useRollout } from './data';
+import type { Order, Rollout as Data } from './data';
+import { Causes, Deployments, SHOWN } from './deployments';
+import { NextStep } from './next';
+import { Phases } from './phases';
+import { phasesOf, sizeText, tally } from './plan';
+import './rollouts.css';
+
+const SEARCH = { show: oneOf(SHOWN, 'all') };
+
+/** Orders that the server takes in each state. */
+const ORDERS: Record<Data['state'], readonly Order[]> = {
+  draft: ['start', 'abort'],
+  running: ['pause', 'abort'],
+  paused: ['resume', 'abort'],
+  halted: ['resume', 'abort'],
+  completed: [],
+  aborted: [],
+};
+
+const LABELS: Record<Order, { button: string; key: string; done: string }> = {
+  start: { button: 'Start…', key: 's', done: 'Started' },
+  pause: { button: 'Pause…', key: 'p', done: 'Paused' },
+  resume: { button: 'Resume…', key: 'r', done: 'Resumed' },
+  abort: { button: 'Abort…', key: 'b', done: 'Aborted' },
+};
+
+export default function RolloutScreen({ params }: { params: Params }): JSX.Element {
+  const id = params.id ?? '';
+  const answer = useRollout(id);
+  const rollout = usePatched(RESOURCE, id, answer.data, answer.dataUpdatedAt);
+  const back = { href: '/rollouts', label: 'Rollouts' };
+  if (rollout === undefined) {
+    const missing = answer.error instanceof ApiError && (answer.error.status === 404 || answer.error.status === 400 || answer.error.status === 422);
+    return (
+      <Page title="Rollout" back={back}>
+        {!answer.isError ? (
+          <Skeleton rows={6} label="Loading the rollout" />
+        ) : missing ? (
+          <Empty
+            action={
+              <Link class="button" href="/rollouts">
+                All rollouts
+              </Link>
+            }
+            cli={cli('rollouts', 'list')}
+          >
+            There is no rollout with this id.
+          </Empty>
+        ) : (
+          <ErrorNote error={answer.error} title="The rollout could not be loaded" onRetry={() => void answer.refetch()} />
+        )}
+      </Page>
+    );
+  }
+  return <Loaded rollout={rollout} stale={answer.error} onRetry={() => void answer.refetch()} back={back} />;
+}
+
+function Loaded({ rollout, stale, onRetry, back }: { rollout: Data; stale: unknown; onRetry(): void; back: { href: string; label: string } }): JSX.Element {
+  const [view, setView] = useSearch(SEARCH);
+  const [asking, setAsking] = useState<Order | undefined>(undefined);
+  const deployments = useDeployments(rollout.id);
+  const matching = useMatching(rollout.spec.target ?? 'true');
+  const allowed = can('operate') ? ORDERS[rollout.state] : [];
+  const sum = tally(rollout.counts);
+  const phases = phasesOf(rollout, deployments.data?.more === false ? deployments.data.items : undefined, matching.total);
+  const keys = allowed.join(' ');
+  useShortcuts(() => allowed.map((order) => ({ keys: LABELS[order].key, label: LABELS[order].button, group: 'This rollout', run: () => setAsking(order) })), [keys]);
+  useCommands(
+    () => allowed.map((order) => ({ label: `${LABELS[order].button} this rollout`.replace('… this', ' this'), group: 'This rollout', icon: 'rollouts' as const, keys: LABELS[order].key, run: () => setAsking(order) })),
+    [keys],
+  );
+  const stat = (show: (typeof SHOWN)[number]): string => href('/rollouts/:id', { id: rollout.id }, { show: show === 'all' ? undefined : show });
+  return (
+    <Page
+      title={
+        <>
+          <bdi>{rollout.line}</bdi> {rollout.semver}
+        </>
+      }
+      note={
+        <>
+          <Status value={rollout.state} /> <span>· changed </span>
+          <Ago time={rollout.updated_at} suffix />
+        </>
+      }
+      back={back}
+      actions={allowed.map((order) => (
+        <Button key={order} kind={order === 'abort' ? 'danger' : order === 'pause' ? 'default' : 'primary'} onClick={() => setAsking(order)}>
+          {LABELS[order].button}
+        </Button>
+      ))}
+    >
+      {stale === null || stale === undefined ? null : <ErrorNote error={stale} title="This may be out of date" onRetry={onRetry} />}
+      <div class="stack ro-full" data-state="full">
+        <section class="stats" aria-label="Outcome so far">
+          <Stat label="Given to" value={count(sum.deployed)} note={matching.total === undefined ? 'devices' : `of ${plural(Math.max(matching.total, sum.deployed), 'device')} that match now`} />
+          <Stat label="Succeeded" tone="ok" value={count(sum.succeeded)} note={sum.deployed === 0 ? undefined : percent(sum.succeeded / sum.deployed)} href={stat('succeeded')} current={view.show === 'succeeded'} />
+          <Stat label="Running" tone="busy" value={count(sum.running)} note="loading, verifying, soaking" href={stat('running')} current={view.show === 'running'} />
+          <Stat label="Failed" tone={sum.failed > 0 ? 'bad' : 'idle'} value={count(sum.failed)} note="or rolled back by itself" href={stat('failed')} current={view.show === 'failed'} />
+        </section>
+        <Card title="Phases" note={`phase ${Math.min(rollout.phase + 1, phases.length)} of ${phases.length}`}>
+          <Phases phases={phases} halted={rollout.state === 'halted'} />
+          <blockquote class={`ro-decision ${rollout.state}`} aria-live="polite" aria-label="The planner’s last decision">
+            <bdi>{rollout.decision === '' ? 'No decision yet: the rollout has not been started.' : rollout.decision}</bdi>
+          </blockquote>
+        </Card>
+        <Causes answer={deployments} failed={sum.failed} />
+        <Onward rollout={rollout} failed={sum.failed} />
+        <Deployments rollout={rollout} answer={deployments} shown={view.show} onShow={(show) => setView({ show })} />
+        <div class="grid-2">
+          <PlanFacts rollout={rollout} />
+          <GateFacts rollout={rollout} />
+        </div>
+        <CliLine line={cli('rollouts', rollout.state === 'running' ? 'watch' : 'show', rollout.id)} />
+      </div>
+      <Orders rollout={rollout} asking={asking} matching={matching.total} onClose={() => setAsking(undefined)} />
+    </Page>
+  );
+}
+
+function PlanFacts({ rollout }: { rollout: Data }): JSX.Element {
+  const { spec } = rollout;
+  const { harvest } = spec;
+  return (
+    <Card title="Plan">
+      <Facts
+        items={[
+          ['Target', <code class="ro-cel">{spec.target ?? 'true'}</code>],
+          ['Slot', spec.slot ?? 'main'],
+          ['Phases', (spec.phases ?? []).map(sizeText).join(' → ')],
+          ['Start spread', (spec.start_spread_s ?? 0) === 0 ? 'all at once' : `over ${duration((spec.start_spread_s ?? 0) * 1000)}`],
+          ['Download limit', (spec.max_bytes_per_s ?? 0) === 0 ? 'none' : `${bytes(spec.max_bytes_per_s)}/s and device`],
+          [
+            'Harvest',
+            harvest === null || harvest === undefined
+              ? 'nothing'
+              : `${[harvest.on_drift ? 'on drift' : '', (harvest.below_confidence ?? 0) > 0 ? `below ${percent(harvest.below_confidence, 0)} confidence` : ''].filter((part) => part !== '').join(' or ')}, at most ${plural(harvest.max_samples, 'sample')} a device`,
+          ],
+          ['Rollout', <Code value={rollout.id} short={false} />],
+        ]}
+      />
+    </Card>
+  );
+}
+
+function GateFacts({ rollout }: { rollout: Data }): JSX.Element {
+  const { spec } = rollout;
+  return (
+    <Card title="Gates" note="a phase that fails one halts the rollout">
+      <Facts
+        items={[
+          ['Success', `at least ${percent(spec.gates?.min_success ?? 1)} of a phase’s devices`],
+          ['Silence', `a device not heard of for ${duration((spec.gates?.device_timeout_s ?? 86_400) * 1000)} has failed`],
+          ['Soak', `${duration((spec.soak_s ?? 60) * 1000)} of serving before a device commits`],
+          ['Errors', `above ${figure(spec.max_error_permille ?? 10)} ‰ of inferences a soaking device rolls back`],
+          [
+            'Model version',
+            <Link href={href('/model-versions/:id', { id: rollout.spec.model_version })}>
+              <bdi>{rollout.line}</bdi> {rollout.semver}
+            </Link>,
+          ],
+          ['Planned', <Ago time={rollout.created_at} suffix />],
+        ]}
+      />
+    </Card>
+  );
+}
+
+function Onward({ rollout, failed }: { rollout: Data; failed: number }): JSX.Element | null {
+  if (rollout.state === 'halted' || (rollout.state === 'aborted' && failed > 0))
+    return (
+      <NextStep at="rollout" to="model" title="Look at how the version was made" action="Open the model" href={href('/model-versions/:id', { id: rollout.spec.model_version })} icon="registry">
+        {plural(failed, 'device')} failed. The causes above say why; the version’s tests and lineage say what it was made of.
+      </NextStep>
+    );
+  if (rollout.state !== 'completed' && rollout.state !== 'running') return null;
+  return (
+    <NextStep
+      at="rollout"
+      title="Watch whether the data stays what the model knows"
+      action="Look at drift"
+      href={href('/drift', {}, { line: rollout.line })}
+      icon="drift"
+      cli={cli('drift', 'list', '--line', rollout.line)}
+    >
+      Each device that runs this version compares its data with the training data, window by window.
+    </NextStep>
+  );
+}
+
+function Orders({ rollout, asking, matching, onClose }: { rollout: Data; asking: Order | undefined; matching: number | undefined; onClose(): void }): JSX.Element {
+  const order = useOrder(rollout.id);
+  const name = `${rollout.line} ${rollout.semver}`;
+  const sum = tally(rollout.counts);
+  const give = (which: Order) => async (): Promise<void> => {
+    await order.mutateAsync(which);
+    toast(`${LABELS[which].done}: ${name}`);
+  };
+  const first = rollout.spec.phases?.[0];
+  return (
+    <>
+      <ConfirmDialog open={asking === 'start'} title={`Start ${name}?`} confirm="Start" danger={false} cli={cli('rollouts', 'start', rollout.id)} onClose={onClose} onConfirm={give('start')}>
+        <p>
+          {matching === undefined ? 'The server counts the devices that match its target when it starts. ' : `${plural(matching, 'device')} match its target now. `}
+          {first === undefined ? '' : `The first phase reaches ${sizeText(first)}; each further one waits until the one before has passed its gates.`}
+        </p>
+      </ConfirmDialog>
+      <ConfirmDialog open={asking === 'pause'} title={`Pause ${name}?`} confirm="Pause" danger={false} cli={cli('rollouts', 'pause', rollout.id)} onClose={onClose} onConfirm={give('pause')}>
+        <p>No further device is given the version until it is resumed. {sum.running > 0 ? `${plural(sum.running, 'device')} that began go on.` : ''}</p>
+      </ConfirmDialog>
+      <ConfirmDialog open={asking === 'resume'} title={`Resume ${name}?`} confirm="Resume" danger={false} cli={cli('rollouts', 'resume', rollout.id)} onClose={onClose} onConfirm={give('resume')}>
+        <p>
+          {rollout.state === 'halted'
+            ? `A gate failed. Going on means that ${plural(sum.failed, 'failure')} so far no longer count${sum.failed === 1 ? 's' : ''} against the rollout.`
+            : 'It goes on with the phase it was paused in.'}
+        </p>
+      </ConfirmDialog>
+      <ConfirmDialog open={asking === 'abort'} title={`Abort ${name}?`} typed={name} confirm="Abort the rollout" cli={cli('rollouts', 'abort', rollout.id)} onClose={onClose} onConfirm={give('abort')}>
+        <p>
+          The rollout ends for good. {sum.succeeded > 0 ? `${plural(sum.succeeded, 'device')} keep${sum.succeeded === 1 ? 's' : ''} the new version; ` : ''}
+          {sum.running > 0 ? `${plural(sum.running, 'device')} that ${sum.running === 1 ? 'has' : 'have'} not finished keep${sum.running === 1 ? 's' : ''} what ${sum.running === 1 ? 'it runs' : 'they run'}.` : 'nothing else changes on any device.'}
+        </p>
+      </ConfirmDialog>
+    </>
+  );
+}

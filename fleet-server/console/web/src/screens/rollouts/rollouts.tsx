@@ -1,0 +1,199 @@
+// Rollouts: those that are under way with their phases, and all of them, newest first.
+import type { JSX } from 'preact';
+import { count, plural } from '../../lib/format';
+import { usePatched } from '../../lib/live';
+import { useShortcuts } from '../../lib/keys';
+import { href, Link, navigate, text, useSearch } from '../../lib/router';
+import { useStaticRows } from '../../lib/rows';
+import { can } from '../../lib/session';
+import { cli } from '../../lib/shell';
+import { CliLine } from '../../ui/cli';
+import { Page } from '../../ui/page';
+import { Empty } from '../../ui/states';
+import { Status } from '../../ui/status';
+import { Table } from '../../ui/table';
+import type { Column } from '../../ui/table';
+import { Ago, Name } from '../../ui/text';
+import { DEPLOYMENTS_PAGE, RESOURCE, useDeployments, useMatching, useRollouts } from './data';
+import type { Rollout } from './data';
+import { NextStep } from './next';
+import { Outcome, Phases } from './phases';
+import { phasesOf, tally } from './plan';
+import './rollouts.css';
+
+/** `before`: the cursor of an older page. */
+const SEARCH = { before: text() };
+const UNDER_WAY = new Set(['running', 'paused', 'halted']);
+const MAX_CARDS = 3;
+
+function phaseText(rollout: Rollout): string {
+  const phases = rollout.spec.phases?.length ?? 0;
+  return rollout.state === 'draft' ? plural(phases, 'phase') : `${Math.min(rollout.phase + 1, phases)} of ${phases}`;
+}
+
+const COLUMNS: readonly Column<Rollout>[] = [
+  {
+    id: 'model',
+    header: 'Model',
+    width: 'minmax(136px, 1.2fr)',
+    cell: (rollout) => (
+      <Link class="row-link" tabIndex={-1} href={href('/rollouts/:id', { id: rollout.id })}>
+        <Name value={rollout.line} strong /> <span class="mono">{rollout.semver}</span>
+      </Link>
+    ),
+  },
+  { id: 'state', header: 'State', width: 'minmax(104px, .8fr)', cell: (rollout) => <Status value={rollout.state} /> },
+  { id: 'phase', header: 'Phase', width: 'minmax(72px, .5fr)', priority: 2, cell: (rollout) => <span class="num">{phaseText(rollout)}</span> },
+  {
+    id: 'progress',
+    header: 'Devices',
+    width: 'minmax(132px, 1.2fr)',
+    cell: (rollout) => {
+      const sum = tally(rollout.counts);
+      return sum.deployed === 0 ? <span class="muted">none yet</span> : <Outcome tally={sum} total={Math.max(rollout.targeted, sum.deployed)} />;
+    },
+  },
+  { id: 'decision', header: 'Last decision', width: 'minmax(160px, 2fr)', priority: 2, cell: (rollout) => <Name value={rollout.decision} /> },
+  {
+    id: 'target',
+    header: 'Target',
+    width: 'minmax(120px, 1.2fr)',
+    priority: 3,
+    mono: true,
+    cell: (rollout) => <Name value={rollout.spec.target ?? 'true'} />,
+  },
+  {
+    id: 'changed',
+    header: 'Changed',
+    width: 'minmax(76px, .5fr)',
+    align: 'end',
+    cell: (rollout) => (
+      <span class="muted">
+        <Ago time={rollout.updated_at} />
+      </span>
+    ),
+  },
+];
+
+/** One that is under way: its phases and what the planner said last. */
+function LiveCard({ rollout: fetched, fetchedAt }: { rollout: Rollout; fetchedAt: number }): JSX.Element {
+  const rollout = usePatched(RESOURCE, fetched.id, fetched, fetchedAt);
+  const matching = useMatching(rollout.spec.target ?? 'true');
+  const sum = tally(rollout.counts);
+  const deployments = useDeployments(rollout.id, sum.deployed <= DEPLOYMENTS_PAGE);
+  return (
+    <section class="card ro-live">
+      <header class="card-head">
+        <h2>
+          <Link class="row-link" href={href('/rollouts/:id', { id: rollout.id })}>
+            <Name value={rollout.line} strong /> <span class="mono">{rollout.semver}</span>
+          </Link>
+        </h2>
+        <Status value={rollout.state} />
+        <span class="muted num ro-live-sum">
+          {count(sum.succeeded)} succeeded{sum.running > 0 ? `, ${count(sum.running)} running` : ''}
+          {sum.failed > 0 ? <span class="hot"> ▲ {count(sum.failed)} failed</span> : null}
+        </span>
+      </header>
+      <Phases phases={phasesOf(rollout, deployments.data?.items, matching.total)} halted={rollout.state === 'halted'} />
+      <p class="muted">
+        <bdi>{rollout.decision}</bdi>
+      </p>
+    </section>
+  );
+}
+
+export default function Rollouts(): JSX.Element {
+  const [view, setView] = useSearch(SEARCH);
+  const answer = useRollouts(view.before);
+  const items = answer.data?.items;
+  const rows = useStaticRows(items, { error: answer.error, retry: () => void answer.refetch(), fetchedAt: answer.dataUpdatedAt });
+  const live = (items ?? []).filter((rollout) => UNDER_WAY.has(rollout.state)).slice(0, MAX_CARDS);
+  const latest = items?.find((rollout) => rollout.state === 'completed');
+  const line = cli('rollouts', 'list', view.before !== '' && '--cursor', view.before !== '' && view.before);
+  useShortcuts(() => [{ keys: 'c', label: 'New rollout', group: 'This screen', run: () => navigate('/rollouts/new') }], []);
+  return (
+    <Page
+      title="Rollouts"
+      note={items === undefined ? undefined : `${count(items.length)}${answer.data?.next_cursor == null && view.before === '' ? '' : ' on this page'}, newest first`}
+      fill
+      actions={
+        can('operate') ? (
+          <Link class="button primary" href="/rollouts/new">
+            New rollout
+          </Link>
+        ) : undefined
+      }
+    >
+      {live.length === 0 ? null : (
+        <section class="ro-lives" aria-label="Under way">
+          {live.map((rollout) => (
+            <LiveCard key={rollout.id} rollout={rollout} fetchedAt={answer.dataUpdatedAt} />
+          ))}
+        </section>
+      )}
+      <div class="list-bar">
+        <CliLine line={line} />
+        <nav class="row" aria-label="Pages">
+          {view.before === '' ? null : (
+            <button type="button" class="button small" onClick={() => setView({ before: '' }, 'push')}>
+              Newest
+            </button>
+          )}
+          {answer.data?.next_cursor == null ? null : (
+            <button type="button" class="button small" onClick={() => setView({ before: answer.data?.next_cursor ?? '' }, 'push')}>
+              Older
+            </button>
+          )}
+        </nav>
+      </div>
+      <Table
+        label="Rollouts"
+        rows={rows}
+        columns={COLUMNS}
+        rowId={(rollout) => rollout.id}
+        rowName={(rollout) => `${rollout.line} ${rollout.semver}`}
+        resource={RESOURCE}
+        onOpen={(rollout) => navigate(href('/rollouts/:id', { id: rollout.id }))}
+        question={view.before}
+        empty={
+          view.before !== '' ? (
+            <Empty
+              action={
+                <Link class="button" href="/rollouts">
+                  Newest rollouts
+                </Link>
+              }
+            >
+              There are no older rollouts.
+            </Empty>
+          ) : (
+            <Empty
+              action={
+                can('operate') ? (
+                  <Link class="button primary" href="/rollouts/new">
+                    Plan the first rollout
+                  </Link>
+                ) : undefined
+              }
+              cli={cli('rollouts', 'create', '--model-version', 'ID')}
+            >
+              There are no rollouts yet: a signed model version reaches devices phase by phase, and stops by itself when it fails.
+            </Empty>
+          )
+        }
+      />
+      {latest === undefined ? null : (
+        <NextStep
+          at="rollout"
+          title={`See whether the data still looks like what ${latest.line} was trained on`}
+          action="Look at drift"
+          href={href('/drift', {}, { line: latest.line })}
+          icon="drift"
+        >
+          Devices that run <bdi>{latest.line}</bdi> {latest.semver} judge their own data and report it here.
+        </NextStep>
+      )}
+    </Page>
+  );
+}

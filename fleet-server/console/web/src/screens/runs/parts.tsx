@@ -1,0 +1,118 @@
+// Pieces that the run screens share: state, dataset version, choosing a version.
+import type { JSX } from 'preact';
+import { useId } from 'preact/hooks';
+import { count, NOTHING, percent, shortDigest } from '../../lib/format';
+import { href, Link } from '../../lib/router';
+import { Status } from '../../ui/status';
+import { Name } from '../../ui/text';
+import { useDatasets, useJob, useVersion, useVersionName, useVersions } from './data';
+import type { Run } from './data';
+import { isActive, stateOf, stateTone } from './words';
+
+/** The state; while a run goes on, how far it is. */
+export function RunState({ run }: { run: Run }): JSX.Element {
+  return isActive(run.status) ? <GoingOn run={run} /> : <Status tone={stateTone(run.status)}>{word(stateOf(run.status))}</Status>;
+}
+
+function GoingOn({ run }: { run: Run }): JSX.Element {
+  const job = useJob(run.job, run.id);
+  if (job.data?.state !== 'running') return <Status tone={stateTone(run.status)}>{word(stateOf(run.status))}</Status>;
+  return (
+    <Status tone="busy">
+      Running <span class="muted num">{percent(job.data.progress, 0)}</span>
+    </Status>
+  );
+}
+
+function word(state: string): string {
+  return state.charAt(0).toUpperCase() + state.slice(1);
+}
+
+/** `motions v3`, leading to the dataset. Until its name is known (or when it is gone), the beginning of the id. */
+export function VersionLink({ id, tabIndex }: { id: string; tabIndex?: number }): JSX.Element {
+  const { version, dataset } = useVersionName(id);
+  if (version === undefined || dataset === undefined) return <code title={id}>{shortDigest(id, 8)}</code>;
+  return (
+    <Link class="runs-version" tabIndex={tabIndex} href={href('/datasets/:id', { id: version.dataset }, { version: id })}>
+      <Name value={dataset.name} /> <span class="muted num">v{version.number}</span>
+    </Link>
+  );
+}
+
+/** As text, for places where no link belongs. */
+export function VersionText({ id }: { id: string }): JSX.Element {
+  const { version, dataset } = useVersionName(id);
+  if (version === undefined || dataset === undefined) return <code title={id}>{shortDigest(id, 8)}</code>;
+  return (
+    <span class="runs-version">
+      <Name value={dataset.name} /> <span class="muted num">v{version.number}</span>
+    </span>
+  );
+}
+
+/**
+ * Two choices that make one: a dataset, and one of its versions. `value` is the id of the version; choosing a dataset
+ * chooses its newest version as soon as that is known.
+ */
+export function VersionPicker({
+  value,
+  dataset,
+  onChange,
+  describedBy,
+  invalid,
+}: {
+  value: string;
+  /** The dataset chosen by hand; empty: that of the version. */
+  dataset: string;
+  onChange(patch: { version: string; dataset: string }): void;
+  describedBy?: string | undefined;
+  invalid?: 'true' | undefined;
+}): JSX.Element {
+  const id = useId();
+  const chosen = useVersion(value === '' ? undefined : value);
+  const datasets = useDatasets();
+  const of = dataset === '' ? (chosen.data?.dataset ?? '') : dataset;
+  const versions = useVersions(of);
+  const listed = versions.data?.items ?? [];
+  // A version from a link may be older than what the list holds.
+  const extra = chosen.data !== undefined && chosen.data.dataset === of && !listed.some((version) => version.id === value) ? [chosen.data] : [];
+  return (
+    <div class="runs-picker">
+      <div class="field">
+        <label for={`${id}-dataset`}>Dataset</label>
+        <select
+          id={`${id}-dataset`}
+          class="input"
+          value={of}
+          onChange={(event) => onChange({ dataset: event.currentTarget.value, version: '' })}
+        >
+          <option value="">{datasets.data === undefined ? 'Loading…' : datasets.data.items.length === 0 ? 'There is no dataset yet' : 'Choose a dataset'}</option>
+          {datasets.data?.items.map((item) => (
+            <option key={item.id} value={item.id}>
+              {item.name}
+            </option>
+          ))}
+        </select>
+      </div>
+      <div class="field">
+        <label for={`${id}-version`}>Version</label>
+        <select
+          id={`${id}-version`}
+          class="input"
+          value={value}
+          disabled={of === ''}
+          aria-describedby={describedBy}
+          aria-invalid={invalid}
+          onChange={(event) => onChange({ dataset: of, version: event.currentTarget.value })}
+        >
+          <option value="">{of === '' ? NOTHING : versions.data === undefined ? 'Loading…' : versions.data.items.length === 0 ? 'It has no version yet' : 'Choose a version'}</option>
+          {[...listed, ...extra].map((version) => (
+            <option key={version.id} value={version.id}>
+              {`v${version.number} · ${count(version.train)} train, ${count(version.holdout)} holdout${version.note === '' ? '' : ` · ${version.note}`}`}
+            </option>
+          ))}
+        </select>
+      </div>
+    </div>
+  );
+}
