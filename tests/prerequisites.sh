@@ -9,6 +9,7 @@ need() {
 }
 need cargo "Rust, as named in Cargo.toml (rust-version)"
 need cc "a C compiler"
+need npm "Node 20.19 or newer: the console is built by it"
 need git "to look for the advisory database"
 need python3 "runs the oracles"
 if command -v python3 >/dev/null 2>&1 && ! python3 -c 'import ensurepip, venv' 2>/dev/null; then

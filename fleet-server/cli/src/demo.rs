@@ -18,6 +18,7 @@ mod stream;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use flotilla_api_types::sessions::SignInLink;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::error::CliError;
@@ -93,9 +94,12 @@ async fn play(
     if !once {
         let token = fleet.token_file();
         let api = &fleet.api;
+        let link: SignInLink = fleet.client()?.post(&["sign-in-links"]).send().await?;
         story.out().line(&format!(
-            "\nEverything is left running.\n  API        {api}/api/v1\n  API docs   {api}/docs\n  token      {}\n  \
+            "\nEverything is left running.\n  console    {}   (signs in once; for another link: fleetctl console)\n  \
+             API        {api}/api/v1\n  API docs   {api}/docs\n  token      {}\n  \
              try        fleetctl --server {api} --token-file {} devices list\nCtrl-C stops it.",
+            link.url,
             token.display(),
             token.display()
         ))?;

@@ -193,6 +193,11 @@ impl Fleet {
             return Err(CliError::Failed(format!("the server is not ready: {line}")));
         }
         self.api = ready.api;
+        self.client()
+    }
+
+    /// Speaks with the server as its administrator.
+    pub(crate) fn client(&self) -> Result<Client, CliError> {
         Client::new(&Connection {
             server: self.api.clone(),
             token: Some(files::read_text(&self.token_file())?.trim().to_owned()),
