@@ -7,7 +7,6 @@ const THEMES = ['light', 'dark'];
 export const checks = [
   {
     name: 'an empty fleet leads by the hand, on a phone too',
-    needsServer: true,
     async run({ page, origin }) {
       for (const name of THEMES) {
         await theme(page, name);
@@ -27,7 +26,6 @@ export const checks = [
   },
   {
     name: 'from there to a claim token by keys alone; its bundle is shown once',
-    needsServer: true,
     async run({ page, origin, server }) {
       await page.goto(`${origin}/`);
       await inState(page, 'empty');

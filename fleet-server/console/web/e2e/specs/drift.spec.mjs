@@ -43,7 +43,6 @@ const made = { manifest: '' };
 export const checks = [
   {
     name: 'a fleet without judgements says why',
-    needsServer: true,
     async run({ page, origin }) {
       await bothThemes(page, `${origin}/drift`, 'empty', 'drift-empty');
       await page.getByText('fleetctl drift list').waitFor();
@@ -51,7 +50,6 @@ export const checks = [
   },
   {
     name: 'a device that sees strange data stands first, and the way to its labels goes by keys alone',
-    needsServer: true,
     async run({ page, origin, server }) {
       const version = await signedModel(server, LINE);
       made.manifest = (await server.call('GET', `/api/v1/model-versions/${version}`)).manifest;
@@ -92,7 +90,6 @@ export const checks = [
   },
   {
     name: 'features by severity with shared bins, classes, and the statistic of one, in both themes and on a phone',
-    needsServer: true,
     async run({ page, origin }) {
       const address = `${origin}/drift/${DEVICE}/${encodeURIComponent(made.manifest)}`;
       await bothThemes(page, address, 'full', 'drift-device');

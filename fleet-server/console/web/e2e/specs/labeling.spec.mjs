@@ -48,7 +48,6 @@ async function speed(page, keys) {
 export const checks = [
   {
     name: 'what there is to label',
-    needsServer: true,
     async run({ page, origin, server }) {
       await server.call('POST', '/api/v1/datasets', {
         name: SERIES,
@@ -80,7 +79,6 @@ export const checks = [
   },
   {
     name: 'functions are added with the server’s word on mistakes, fitted with progress, removed',
-    needsServer: true,
     async run({ page, origin }) {
       await theme(page, 'light');
       await page.goto(`${origin}/datasets/${SERIES}/labeling?tab=functions`);
@@ -135,7 +133,6 @@ export const checks = [
   },
   {
     name: 'the queue by keys: label, undo, skip, take the guess; within 50 ms',
-    needsServer: true,
     async run({ page, origin, server }) {
       await theme(page, 'light');
       await page.goto(`${origin}/datasets/${SERIES}/labeling`);
@@ -175,7 +172,6 @@ export const checks = [
   },
   {
     name: 'labels outlive a server that goes away',
-    needsServer: true,
     async run({ page, origin, server }) {
       await page.goto(`${origin}/datasets/${SERIES}/labeling`);
       await inState(page, 'full');
@@ -190,7 +186,6 @@ export const checks = [
   },
   {
     name: 'keys are remapped, and table rows are shown; the end of the queue says what is next',
-    needsServer: true,
     async run({ page, origin }) {
       await page.goto(`${origin}/datasets/${ROWS}/labeling?order=newest`);
       await inState(page, 'full');
@@ -226,7 +221,6 @@ export const checks = [
   },
   {
     name: 'the queue: loading and error, and a label that is refused',
-    needsServer: true,
     async run({ page, origin }) {
       for (const name of THEMES) {
         await theme(page, name);
@@ -257,7 +251,6 @@ export const checks = [
   },
   {
     name: 'nothing is wider than a phone',
-    needsServer: true,
     async run({ page, origin }) {
       await page.setViewportSize({ width: 390, height: 844 });
       for (const address of ['/labeling', `/datasets/${SERIES}/labeling`, `/datasets/${SERIES}/labeling?tab=functions`]) {

@@ -76,7 +76,6 @@ export const checks = [
   },
   {
     name: 'counts lead to the devices they count, and follow the fleet',
-    needsServer: true,
     async run({ page, origin, server }) {
       const { total } = await server.call('GET', '/api/v1/devices/counts');
       if (total === 0) await server.addAgent('overview-1');

@@ -53,7 +53,6 @@ export const checks = [
   },
   {
     name: 'a run becomes a package, is signed offline and promoted',
-    needsServer: true,
     async run({ page, origin, server }) {
       const run = await finishedRun(server, { seed: 5 });
       await theme(page, 'light');
@@ -115,7 +114,6 @@ export const checks = [
   },
   {
     name: 'lines and versions are opened by keys',
-    needsServer: true,
     async run({ page, origin }) {
       for (const name of THEMES) {
         await theme(page, name);

@@ -33,7 +33,6 @@ async function narrow(page, address) {
 export const checks = [
   {
     name: 'a fleet without rollouts says what to do, and so does an id that is none',
-    needsServer: true,
     async run({ page, origin, server }) {
       const { items } = await server.call('GET', '/api/v1/rollouts');
       // Older than any: checks before this one may have made some.
@@ -43,7 +42,6 @@ export const checks = [
   },
   {
     name: 'a plan counts what it reaches, says what is wrong, survives a reload and is made',
-    needsServer: true,
     async run({ page, origin, server }) {
       made.version = await signedModel(server, LINE);
       await server.addAgent('press-1');
@@ -80,7 +78,6 @@ export const checks = [
   },
   {
     name: 'start, halt by a gate, failures by cause, abort by its typed name: by keys alone',
-    needsServer: true,
     async run({ page, origin, server }) {
       // A device that is gone: its phase cannot succeed.
       made.ghost.child.kill('SIGKILL');
@@ -125,7 +122,6 @@ export const checks = [
   },
   {
     name: 'a refusal stays in the dialog, in the server’s words',
-    needsServer: true,
     async run({ page, origin, server }) {
       const spec = { model_version: made.version, target: 'device.id == "nobody"' };
       const { id } = await server.call('POST', '/api/v1/rollouts', spec);

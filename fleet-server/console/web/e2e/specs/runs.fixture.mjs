@@ -1,11 +1,11 @@
 // A dataset version to train on and runs of it, made through the public API.
 
-let made;
+const made = new WeakMap();
 
-/** Two clouds of points, labelled by hand: small enough that a run takes a moment. Made once for all checks. */
+/** Two clouds of points, labelled by hand: small enough that a run takes a moment. Made once for each server. */
 export function datasetVersion(server) {
-  made ??= make(server);
-  return made;
+  if (!made.has(server)) made.set(server, make(server));
+  return made.get(server);
 }
 
 async function make(server) {

@@ -49,7 +49,6 @@ export const checks = [
   },
   {
     name: 'a run is started by keys, says what is wrong first, and is watched to its end',
-    needsServer: true,
     async run({ page, origin, server }) {
       const { dataset } = await datasetVersion(server);
       await theme(page, 'light');
@@ -88,7 +87,6 @@ export const checks = [
   },
   {
     name: 'the evaluation follows the split and another version, and the address holds it',
-    needsServer: true,
     async run({ page, origin, server }) {
       const run = await finishedRun(server, { seed: 3 });
       await page.goto(`${origin}/runs/${run.id}`);
@@ -104,7 +102,6 @@ export const checks = [
   },
   {
     name: 'full list: filter, sort, selection and comparison by keys',
-    needsServer: true,
     async run({ page, origin, server }) {
       const runs = [await finishedRun(server, { seed: 11 }), await finishedRun(server, { seed: 12, trainer: { hidden: [4, 4], epochs: 30 } })];
       for (const name of THEMES) {
@@ -146,7 +143,6 @@ export const checks = [
   },
   {
     name: 'a run that goes on is seen in the list and cancelled in its page',
-    needsServer: true,
     async run({ page, origin, server }) {
       const run = await startRun(server, { seed: 77, trainer: { hidden: [512, 512], epochs: 50_000 } });
       await page.goto(`${origin}/runs`);

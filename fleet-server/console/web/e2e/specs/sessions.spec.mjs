@@ -35,7 +35,6 @@ export const checks = [
   },
   {
     name: 'another browser’s session is ended by keys alone and is gone at once',
-    needsServer: true,
     async run({ page, origin, server }) {
       const { code } = await server.call('POST', '/api/v1/sign-in-links');
       const other = await fetch(`${server.origin}/api/v1/session`, {

@@ -98,7 +98,6 @@ export const checks = [
   },
   {
     name: 'a server that goes away and comes back is said and healed',
-    needsServer: true,
     async run({ page, origin, server }) {
       await page.goto(`${origin}/devices`);
       await page.locator('.live .status.ok').waitFor();
@@ -110,7 +109,6 @@ export const checks = [
   },
   {
     name: 'an expired session asks again in place and loses nothing',
-    needsServer: true,
     async run({ page, context, origin, server }) {
       await page.goto(`${origin}/devices?filter=edge`);
       await inState(page, 'full').catch(() => inState(page, 'empty'));

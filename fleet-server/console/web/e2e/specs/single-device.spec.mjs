@@ -1,4 +1,4 @@
-// One device: what it should run and runs, its tags, its past, its end. After devices.spec, which needs an empty fleet first.
+// One device: what it should run and runs, its tags, its past, its end.
 import assert from 'node:assert/strict';
 import { accessible, inState, shot, small, theme } from '../checks.mjs';
 
@@ -13,7 +13,6 @@ async function ready(server) {
 export const checks = [
   {
     name: 'full, loading and error, in both themes',
-    needsServer: true,
     async run({ page, origin, server }) {
       await ready(server);
       const detail = `**/api/v1/devices/${NAME}`;
@@ -37,7 +36,6 @@ export const checks = [
   },
   {
     name: 'trouble, a difference and telemetry are said in words too',
-    needsServer: true,
     async run({ page, origin, server }) {
       await ready(server);
       const device = await server.call('GET', `/api/v1/devices/${NAME}`);
@@ -87,7 +85,6 @@ export const checks = [
   },
   {
     name: 'tags by keys alone: at once on the screen, back when refused, whatever stands in them',
-    needsServer: true,
     async run({ page, origin, server }) {
       await ready(server);
       await page.goto(`${origin}/devices/${NAME}`);
@@ -125,7 +122,6 @@ export const checks = [
   },
   {
     name: 'decommissioned only after its name is typed; then nothing can be done with it',
-    needsServer: true,
     async run({ page, origin, server }) {
       await server.addAgent('single-end');
       await page.goto(`${origin}/devices/single-end`);
