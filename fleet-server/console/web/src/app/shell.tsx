@@ -150,9 +150,9 @@ function Outlet(): JSX.Element {
     );
   if (Component === undefined)
     return (
-      <div class="page">
+      <Page title={title}>
         <Skeleton rows={6} label={`Loading ${title}`} />
-      </div>
+      </Page>
     );
   return (
     <ScreenBoundary at={path}>

@@ -144,3 +144,36 @@ function serverErrors(failure: unknown): Partial<Record<string, string>> {
   const entries = (failure.problem.errors ?? []).map((item) => [item.place.split(/[.,[]/)[0] ?? '', item.message] as const);
   return Object.fromEntries(entries.filter(([at]) => at !== ''));
 }
+
+/** A line of text; `numeric` asks phones for their number keys. */
+export function TextField({
+  label,
+  help,
+  error,
+  value,
+  numeric = false,
+  onChange,
+}: {
+  label: string;
+  help?: string;
+  error: string | undefined;
+  value: string;
+  numeric?: boolean;
+  onChange(value: string): void;
+}): JSX.Element {
+  return (
+    <Field label={label} error={error} {...(help === undefined ? {} : { help })}>
+      {(control) => (
+        <input
+          {...control}
+          class="input"
+          autocomplete="off"
+          spellcheck={false}
+          {...(numeric ? { inputMode: 'decimal' as const } : {})}
+          value={value}
+          onInput={(event) => onChange(event.currentTarget.value)}
+        />
+      )}
+    </Field>
+  );
+}

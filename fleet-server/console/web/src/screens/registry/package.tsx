@@ -6,7 +6,7 @@ import { href, Link, navigate, text, useSearch } from '../../lib/router';
 import { can } from '../../lib/session';
 import { cli } from '../../lib/shell';
 import { ComboBox } from '../../ui/combobox';
-import { Field, Form, useDraft } from '../../ui/form';
+import { Field, Form, TextField, useDraft } from '../../ui/form';
 import { Card, Page } from '../../ui/page';
 import { Empty, ErrorNote } from '../../ui/states';
 import { toast } from '../../ui/toast';
@@ -215,19 +215,19 @@ export default function Package(): JSX.Element {
                       </>
                     )}
                   </Field>
-                  <Text label="Version" help="Semantic, above all before it." error={errors.semver} value={draft.semver ?? semver} onChange={(value) => set({ semver: value })} />
+                  <TextField label="Version" help="Semantic, above all before it." error={errors.semver} value={draft.semver ?? semver} onChange={(value) => set({ semver: value })} />
                 </div>
                 <details class="registry-more" open={Object.keys(errors).some((name) => !['run', 'line', 'semver'].includes(name))}>
                   <summary>Where it runs, and when devices speak of drift</summary>
                   <div class="registry-fields">
-                    <Text label="Hardware classes" help="Empty: any." error={undefined} value={draft.hardware} onChange={(hardware) => set({ hardware })} />
-                    <Text label="Architectures" help="Empty: any; aarch64, x86_64" error={undefined} value={draft.arch} onChange={(arch) => set({ arch })} />
-                    <Text numeric label="Memory at least (MiB)" error={errors.min_ram_bytes} value={draft.ramMiB} onChange={(ramMiB) => set({ ramMiB })} />
-                    <Text numeric label="Time per inference (µs, p95)" help="0: no budget." error={errors.p95_budget_us} value={draft.p95} onChange={(p95) => set({ p95 })} />
-                    <Text numeric label="Installable for (days)" error={errors.install_days} value={draft.days} onChange={(days) => set({ days })} />
-                    <Text numeric label="Drift window" help="Observations per judgement." error={errors.window} value={draft.window} onChange={(window) => set({ window })} />
-                    <Text numeric label="A feature drifts above" help="Noise-corrected population stability index." error={errors.feature_threshold} value={draft.feature} onChange={(feature) => set({ feature })} />
-                    <Text numeric label="A device drifts from" help="Share of drifted features, 0 to 1." error={errors.share_threshold} value={draft.share} onChange={(share) => set({ share })} />
+                    <TextField label="Hardware classes" help="Empty: any." error={undefined} value={draft.hardware} onChange={(hardware) => set({ hardware })} />
+                    <TextField label="Architectures" help="Empty: any; aarch64, x86_64" error={undefined} value={draft.arch} onChange={(arch) => set({ arch })} />
+                    <TextField numeric label="Memory at least (MiB)" error={errors.min_ram_bytes} value={draft.ramMiB} onChange={(ramMiB) => set({ ramMiB })} />
+                    <TextField numeric label="Time per inference (µs, p95)" help="0: no budget." error={errors.p95_budget_us} value={draft.p95} onChange={(p95) => set({ p95 })} />
+                    <TextField numeric label="Installable for (days)" error={errors.install_days} value={draft.days} onChange={(days) => set({ days })} />
+                    <TextField numeric label="Drift window" help="Observations per judgement." error={errors.window} value={draft.window} onChange={(window) => set({ window })} />
+                    <TextField numeric label="A feature drifts above" help="Noise-corrected population stability index." error={errors.feature_threshold} value={draft.feature} onChange={(feature) => set({ feature })} />
+                    <TextField numeric label="A device drifts from" help="Share of drifted features, 0 to 1." error={errors.share_threshold} value={draft.share} onChange={(share) => set({ share })} />
                   </div>
                 </details>
               </>
@@ -236,37 +236,5 @@ export default function Package(): JSX.Element {
         </Card>
       </div>
     </Page>
-  );
-}
-
-function Text({
-  label,
-  help,
-  error,
-  value,
-  numeric = false,
-  onChange,
-}: {
-  label: string;
-  help?: string;
-  error: string | undefined;
-  value: string;
-  numeric?: boolean;
-  onChange(value: string): void;
-}): JSX.Element {
-  return (
-    <Field label={label} error={error} {...(help === undefined ? {} : { help })}>
-      {(control) => (
-        <input
-          {...control}
-          class="input"
-          autocomplete="off"
-          spellcheck={false}
-          {...(numeric ? { inputMode: 'decimal' as const } : {})}
-          value={value}
-          onInput={(event) => onChange(event.currentTarget.value)}
-        />
-      )}
-    </Field>
   );
 }

@@ -4,7 +4,7 @@ import { useEffect } from 'preact/hooks';
 import { href, navigate, text, useSearch } from '../../lib/router';
 import { can } from '../../lib/session';
 import { Card, Page } from '../../ui/page';
-import { Field, Form, useDraft } from '../../ui/form';
+import { Form, TextField, useDraft } from '../../ui/form';
 import { ErrorNote } from '../../ui/states';
 import { toast } from '../../ui/toast';
 import { useRuns, useStart } from './data';
@@ -184,14 +184,14 @@ export default function Start(): JSX.Element {
                     </p>
                   )}
                 </div>
-                <Text label="Experiment" help="Runs of one question; made when it does not exist." error={errors.experiment} value={draft.experiment} onChange={(experiment) => set({ experiment })} />
+                <TextField label="Experiment" help="Runs of one question; made when it does not exist." error={errors.experiment} value={draft.experiment} onChange={(experiment) => set({ experiment })} />
                 <div class="runs-fields">
-                  <Text label="Hidden layers" help="Units of each, from the input on: 64, 32" error={errors.hidden} value={draft.hidden} onChange={(hidden) => set({ hidden })} />
-                  <Text numeric label="Epochs" error={errors.epochs} value={draft.epochs} onChange={(epochs) => set({ epochs })} />
-                  <Text numeric label="Learning rate" error={errors.learning_rate} value={draft.learningRate} onChange={(learningRate) => set({ learningRate })} />
-                  <Text numeric label="Weight decay" error={errors.weight_decay} value={draft.weightDecay} onChange={(weightDecay) => set({ weightDecay })} />
-                  <Text numeric label="Batch size" error={errors.batch_size} value={draft.batchSize} onChange={(batchSize) => set({ batchSize })} />
-                  <Text numeric label="Seed" error={errors.seed} value={draft.seed} onChange={(seed) => set({ seed })} />
+                  <TextField label="Hidden layers" help="Units of each, from the input on: 64, 32" error={errors.hidden} value={draft.hidden} onChange={(hidden) => set({ hidden })} />
+                  <TextField numeric label="Epochs" error={errors.epochs} value={draft.epochs} onChange={(epochs) => set({ epochs })} />
+                  <TextField numeric label="Learning rate" error={errors.learning_rate} value={draft.learningRate} onChange={(learningRate) => set({ learningRate })} />
+                  <TextField numeric label="Weight decay" error={errors.weight_decay} value={draft.weightDecay} onChange={(weightDecay) => set({ weightDecay })} />
+                  <TextField numeric label="Batch size" error={errors.batch_size} value={draft.batchSize} onChange={(batchSize) => set({ batchSize })} />
+                  <TextField numeric label="Seed" error={errors.seed} value={draft.seed} onChange={(seed) => set({ seed })} />
                 </div>
                 <label class="runs-check">
                   <input type="checkbox" checked={draft.balanced} onChange={(event) => set({ balanced: event.currentTarget.checked })} />
@@ -205,37 +205,5 @@ export default function Start(): JSX.Element {
         </Card>
       </div>
     </Page>
-  );
-}
-
-function Text({
-  label,
-  help,
-  error,
-  value,
-  numeric = false,
-  onChange,
-}: {
-  label: string;
-  help?: string;
-  error: string | undefined;
-  value: string;
-  numeric?: boolean;
-  onChange(value: string): void;
-}): JSX.Element {
-  return (
-    <Field label={label} error={error} {...(help === undefined ? {} : { help })}>
-      {(control) => (
-        <input
-          {...control}
-          class="input"
-          autocomplete="off"
-          spellcheck={false}
-          {...(numeric ? { inputMode: 'decimal' as const } : {})}
-          value={value}
-          onInput={(event) => onChange(event.currentTarget.value)}
-        />
-      )}
-    </Field>
   );
 }
