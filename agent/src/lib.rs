@@ -72,7 +72,7 @@ use crate::report::{Facts, Reporter, Signer};
 use crate::router::{Policies, Router};
 use crate::serve::rest::{self, RestLimits};
 use crate::serve::stream::{self, StreamStatus};
-use crate::spool::disk::DiskSpool;
+use crate::spool::disk::{Boot, DiskSpool};
 use crate::status::StatusSource;
 use crate::store::{Store, StoreError, keys};
 use crate::tasks::Tasks;
@@ -103,6 +103,8 @@ pub enum AgentError {
     Trust(#[from] NotAccepted),
     #[error(transparent)]
     Driver(#[from] DriverError),
+    #[error(transparent)]
+    Randomness(#[from] random::NoRandomness),
     #[error("this device is not enrolled: run 'fleet-agent enrol', or set 'bundle' under [enrolment]")]
     NotEnrolled,
     #[error("another agent runs on {}", .0.display())]
@@ -173,18 +175,18 @@ pub async fn run(config: Config, clock: Clock, stop: CancellationToken) -> Resul
     let thumbprint = device_keys.signing.id();
     let trust = TrustState::open(Arc::clone(&store), clock.clone(), enrolled.device.clone(), thumbprint)?
         .ok_or(AgentError::NotEnrolled)?;
-    let boot_epoch = begin_epoch(&store, &clock)?;
-    info!(device = %enrolled.device, boot_epoch, "starting");
+    let boot = begin_epoch(&store, &clock)?;
+    info!(device = %enrolled.device, boot_epoch = boot.epoch, "starting");
     let broker = broker_source(&store, &trust, &enrolled, &device_keys, &clock)?;
     let signer = Signer {
         device: enrolled.device.clone(),
         fleet: enrolled.fleet,
         key: device_keys.signing,
-        boot_epoch,
+        boot,
     };
     let parts = Parts {
         inference: InferenceHandle::new(clock.clone(), InferenceLimits::default()),
-        spool: Arc::new(DiskSpool::open(Arc::clone(&store), boot_epoch, config.spool.limits())?),
+        spool: Arc::new(DiskSpool::open(Arc::clone(&store), boot, config.spool.limits())?),
         trust: Arc::new(trust),
         signer: Arc::new(signer),
         sealed: Arc::new(Notify::new()),
@@ -221,14 +223,20 @@ async fn enrol_patiently(
 }
 
 /// Counts the boot and opens its audit chain, in one transaction, so that they cannot part.
-fn begin_epoch(store: &Store, clock: &Clock) -> Result<u64, StoreError> {
+fn begin_epoch(store: &Store, clock: &Clock) -> Result<Boot, AgentError> {
     let at = clock.now_ms();
-    store.write(|txn| {
+    let mut nonce = [0u8; 4];
+    random::fill(&mut nonce)?;
+    let epoch = store.write(|txn| {
         let head = audit::open_epoch(txn, at)?;
         txn.put(keys::BOOT_EPOCH, &head.epoch)?;
         let entry = Entry::new("agent.started", "agent").with("version", env!("CARGO_PKG_VERSION"));
         audit::append(txn, &entry, at)?;
         Ok(head.epoch)
+    })?;
+    Ok(Boot {
+        epoch,
+        nonce: u32::from_le_bytes(nonce),
     })
 }
 

@@ -24,6 +24,7 @@ use crate::clock::Clock;
 use crate::link::LinkHandle;
 use crate::ota::driver::States;
 use crate::resources;
+use crate::spool::disk::Boot;
 use crate::store::{Store, StoreError, keys};
 use crate::trust_state::TrustState;
 
@@ -68,7 +69,7 @@ pub struct Signer {
     pub device: DeviceId,
     pub fleet: FleetId,
     pub key: KeyPair,
-    pub boot_epoch: u64,
+    pub boot: Boot,
 }
 
 impl Signer {
@@ -140,7 +141,7 @@ impl Reporter {
             documents: self.trust.versions(),
             trusted_time: now,
             attack: self.trust.last_attack()?,
-            boot_count: self.signer.boot_epoch,
+            boot_count: self.signer.boot.epoch,
             error: self.error(),
             audit_head: self.store.get(keys::AUDIT_HEAD)?.unwrap_or(AuditHead::start(0)),
         };
@@ -152,7 +153,7 @@ impl Reporter {
         let hello = Hello {
             schema: SCHEMA,
             device: self.signer.device.clone(),
-            boot_epoch: self.signer.boot_epoch,
+            boot_epoch: self.signer.boot.epoch,
             root_version: self.trust.versions().root,
             report: ByteBuf::from(self.make()?),
         };

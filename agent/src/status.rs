@@ -107,7 +107,7 @@ impl StatusSource {
         Status {
             device: reporter.signer.device.to_string(),
             agent_version: env!("CARGO_PKG_VERSION"),
-            boot_epoch: reporter.signer.boot_epoch,
+            boot_epoch: reporter.signer.boot.epoch,
             link: if self.link.is_connected() {
                 "connected"
             } else {

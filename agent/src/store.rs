@@ -21,7 +21,7 @@ use tracing::{info, warn};
 use crate::files::{self, FileError};
 
 /// The layout that this code writes.
-const LAYOUT: u32 = 1;
+const LAYOUT: u32 = 2;
 /// Largest single value; the spool's records are far smaller.
 const MAX_VALUE_BYTES: usize = 4 * 1024 * 1024;
 const CACHE_BYTES: usize = 4 * 1024 * 1024;
@@ -30,8 +30,8 @@ const CACHE_BYTES: usize = 4 * 1024 * 1024;
 const META: TableDefinition<'static, &'static str, &'static [u8]> = TableDefinition::new("meta");
 /// Audit entries not yet sealed, by epoch and index.
 pub const AUDIT: TableDefinition<'static, (u64, u64), &'static [u8]> = TableDefinition::new("audit");
-/// Sealed records, by boot epoch and sequence number.
-pub const SPOOL: TableDefinition<'static, (u64, u64), &'static [u8]> = TableDefinition::new("spool");
+/// Sealed records, by boot epoch, sequence number and nonce: a [`RecordKey`](flotilla_protocol::messages::RecordKey)'s order.
+pub const SPOOL: TableDefinition<'static, (u64, u64, u32), &'static [u8]> = TableDefinition::new("records");
 /// One update state per slot.
 pub const SLOTS: TableDefinition<'static, &'static str, &'static [u8]> = TableDefinition::new("slots");
 /// Which chunks of a part file are there, by the blob's digest.
@@ -139,6 +139,7 @@ impl Store {
             match txn.get::<u32>(keys::LAYOUT)? {
                 None => txn.put(keys::LAYOUT, &LAYOUT),
                 Some(LAYOUT) => Ok(()),
+                Some(1) => migrate_1(txn),
                 Some(found) => Err(StoreError::Newer {
                     path: path.clone(),
                     found,
@@ -240,6 +241,23 @@ fn open_database(path: &Path) -> Result<Database, StoreError> {
         })
 }
 
+/// The spool of layout 1, whose records had no nonce: no server tells theirs apart from a restored device's.
+const SPOOL_1: TableDefinition<'static, (u64, u64), &'static [u8]> = TableDefinition::new("spool");
+
+fn migrate_1(txn: &Txn<'_>) -> Result<(), StoreError> {
+    {
+        let old = txn.table(SPOOL_1)?;
+        let mut new = txn.table(SPOOL)?;
+        for record in old.iter()? {
+            let (key, value) = record?;
+            let (epoch, seq) = key.value();
+            new.insert((epoch, seq, 0), value.value())?;
+        }
+    }
+    txn.0.delete_table(SPOOL_1)?;
+    txn.put(keys::LAYOUT, &LAYOUT)
+}
+
 /// A transaction being written.
 #[derive(Clone, Copy)]
 pub struct Txn<'a>(&'a WriteTransaction);
@@ -303,7 +321,30 @@ pub fn on_disk<T>(work: impl FnOnce() -> T) -> T {
 
 #[cfg(test)]
 mod tests {
+    use redb::ReadableTableMetadata as _;
+
     use super::*;
+
+    #[test]
+    fn the_records_of_layout_1_are_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let old = open_database(&dir.path().join("agent.redb")).unwrap();
+        let txn = old.begin_write().unwrap();
+        Txn(&txn).put(keys::LAYOUT, &1u32).unwrap();
+        Txn(&txn).table(SPOOL_1).unwrap().insert((3, 9), &[2u8, 7][..]).unwrap();
+        txn.commit().unwrap();
+        drop(old);
+        for _ in 0..2 {
+            let store = Store::open(dir.path(), 0).unwrap();
+            let kept = store.read(|txn| {
+                let table = txn.open_table(SPOOL)?;
+                let value = table.get((3, 9, 0))?.map(|value| value.value().to_vec());
+                Ok((table.len()?, value))
+            });
+            assert_eq!(kept.unwrap(), (1, Some(vec![2, 7])));
+            assert_eq!(store.get::<u32>(keys::LAYOUT).unwrap(), Some(LAYOUT));
+        }
+    }
 
     #[test]
     fn a_transaction_is_all_or_nothing_and_a_newer_layout_is_refused() {
@@ -320,7 +361,7 @@ mod tests {
         store.put(keys::LAYOUT, &(LAYOUT + 1)).unwrap();
         drop(store);
         let refused = Store::open(dir.path(), 0).unwrap_err();
-        assert!(matches!(refused, StoreError::Newer { found: 2, .. }), "{refused}");
+        assert!(matches!(refused, StoreError::Newer { found: 3, .. }), "{refused}");
         let counter = open_database(&dir.path().join("agent.redb")).unwrap();
         assert!(counter.begin_read().unwrap().open_table(SLOTS).is_ok());
     }

@@ -213,10 +213,7 @@ impl Sealer {
         Bundle {
             schema: SCHEMA,
             device: self.signer.device.clone(),
-            key: RecordKey {
-                boot_epoch: self.signer.boot_epoch,
-                seq: u64::MAX,
-            },
+            key: self.signer.boot.record(u64::MAX),
             from,
             to,
             models,
@@ -308,11 +305,7 @@ impl Sealer {
             key,
             samples: samples.to_vec(),
         };
-        let unnamed = RecordKey {
-            boot_epoch: self.signer.boot_epoch,
-            seq: u64::MAX,
-        };
-        let estimate = encoded(&batch(unnamed))?.len() as u64;
+        let estimate = encoded(&batch(self.signer.boot.record(u64::MAX)))?.len() as u64;
         let sealed = self
             .spool
             .seal(RecordKind::Samples, estimate, |_, key| encoded(&batch(key)).map(Some))?;

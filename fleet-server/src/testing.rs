@@ -100,7 +100,11 @@ pub(crate) fn bundle(name: &str, seq: u64) -> Bundle {
     Bundle {
         schema: SCHEMA,
         device: id(name),
-        key: RecordKey { boot_epoch: 1, seq },
+        key: RecordKey {
+            boot_epoch: 1,
+            seq,
+            nonce: 0,
+        },
         from: NOW - 1000,
         to: NOW,
         models: vec![ModelTelemetry {

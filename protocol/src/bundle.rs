@@ -191,7 +191,11 @@ mod tests {
         Bundle {
             schema: SCHEMA,
             device: DeviceId::new("press-07").unwrap(),
-            key: RecordKey { boot_epoch: epoch, seq },
+            key: RecordKey {
+                boot_epoch: epoch,
+                seq,
+                nonce: 0,
+            },
             from,
             to: from + 10,
             models,

@@ -63,6 +63,10 @@ pub struct HeadMessage {
 pub struct RecordKey {
     pub boot_epoch: u64,
     pub seq: u64,
+    /// Drawn at random by every boot. A device whose store was put back to an earlier state counts the same boots and
+    /// records again: only this tells its new records from those that the server has counted.
+    #[serde(default)]
+    pub nonce: u32,
 }
 
 /// `down/receipt`: these records are committed at the server; the device may forget them.

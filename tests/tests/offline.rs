@@ -81,7 +81,7 @@ async fn lost_audit_entries_are_declared_and_the_chain_goes_on() -> anyhow::Resu
     let mut before = delivered(&fleet, &agent, 2).await?;
     fleet.server.stop().await?;
     let copy = fleet.dir().join("copy");
-    copy_files(&fleet.server.dir().join("data"), &copy)?;
+    copy_files("flotilla.db", &fleet.server.dir().join("data"), &copy)?;
     fleet.server.serve().await?;
     for _ in 0..2 {
         agent.stop().await?;
@@ -89,7 +89,7 @@ async fn lost_audit_entries_are_declared_and_the_chain_goes_on() -> anyhow::Resu
         before = delivered(&fleet, &agent, before + 2).await?;
     }
     fleet.server.stop().await?;
-    copy_files(&copy, &fleet.server.dir().join("data"))?;
+    copy_files("flotilla.db", &copy, &fleet.server.dir().join("data"))?;
     fleet.server.serve().await?;
     let after = fleet.server.get(path).await?["audit_entries"].as_u64().unwrap_or(0);
     assert!(after < before, "{after} of {before} entries are left");
@@ -123,6 +123,58 @@ async fn lost_audit_entries_are_declared_and_the_chain_goes_on() -> anyhow::Resu
     Ok(())
 }
 
+/// A device's files are set back to an older copy (a reflashed card, a restored backup): it boots and counts by numbers that
+/// the server has seen before.
+#[tokio::test]
+async fn a_device_put_back_to_a_copy_counts_on_and_says_so() -> anyhow::Result<()> {
+    let mut fleet = Fleet::start(1).await?;
+    let version = fleet.server.labelled_version().await?;
+    let model = fleet.server.release(&version, "1.0.0", 1, &[16]).await?;
+    let rollout = fleet.server.roll_out(&model, 0.1).await?;
+    fleet.server.rollout_when(&rollout, &["completed"]).await?;
+    let batch: Vec<Vec<f32>> = rows(25).into_iter().map(|(values, _)| values).collect();
+    let mut agent = fleet.agents.pop().context("an agent")?;
+    let path = format!("/api/v1/devices/{}", agent.id);
+    let copy = fleet.dir().join("copy");
+    agent.stop().await?;
+    copy_files("agent.redb", &agent.data_dir(), &copy)?;
+
+    let mut sent = 0;
+    for life in 0..3 {
+        if life > 0 {
+            copy_files("agent.redb", &copy, &agent.data_dir())?;
+        }
+        agent.start().await?;
+        for _ in 0..4 {
+            agent.infer(LINE, &batch).await?;
+            sent += batch.len() as u64;
+        }
+        let counted = eventually("all counts", PATIENCE, async || {
+            let device = fleet.server.get(&path).await?;
+            Ok((device["inferences"].as_u64() == Some(sent)).then_some(sent))
+        });
+        let counted = counted.await.with_context(|| agent.log_tail())?;
+        println!("life {life}: {sent} inferences made, {counted} counted");
+        let gaps = eventually("the declared break", PATIENCE, async || {
+            let device = fleet.server.get(&path).await?;
+            Ok((device["audit_gaps"].as_array().map_or(0, Vec::len) == life).then_some(life))
+        });
+        gaps.await.with_context(|| agent.log_tail())?;
+        agent
+            .status_when("an empty spool", |status| status["spool"]["records"] == 0)
+            .await?;
+        agent.stop().await?;
+    }
+    let verified = fleet.server.get("/api/v1/audit/verify").await?;
+    assert_eq!(verified["ok"], true, "{verified}");
+    let refused = fleet.server.get("/api/v1/audit?event=device-audit.refused").await?;
+    assert!(
+        refused["items"].as_array().is_some_and(|items| !items.is_empty()),
+        "{refused}"
+    );
+    Ok(())
+}
+
 /// Waits until the server has so many of the device's audit entries (every start makes two) and the device waits for nothing.
 /// Returns how many there are.
 async fn delivered(fleet: &Fleet, agent: &Agent, entries: u64) -> anyhow::Result<u64> {
@@ -139,8 +191,8 @@ async fn delivered(fleet: &Fleet, agent: &Agent, entries: u64) -> anyhow::Result
     device["audit_entries"].as_u64().context("audit entries")
 }
 
-/// The files of a folder that the server keeps its database in, over those that are there.
-fn copy_files(from: &Path, to: &Path) -> anyhow::Result<()> {
+/// The files of a folder whose names begin so, instead of those that are there.
+fn copy_files(prefix: &str, from: &Path, to: &Path) -> anyhow::Result<()> {
     std::fs::create_dir_all(to)?;
     for entry in std::fs::read_dir(to)?.chain(std::fs::read_dir(from)?) {
         let path = entry?.path();
@@ -149,7 +201,7 @@ fn copy_files(from: &Path, to: &Path) -> anyhow::Result<()> {
             .and_then(|name| name.to_str())
             .unwrap_or_default()
             .to_owned();
-        if !name.starts_with("flotilla.db") {
+        if !name.starts_with(prefix) {
             continue;
         }
         if path.starts_with(to) {

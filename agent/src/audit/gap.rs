@@ -13,6 +13,7 @@ use redb::ReadableTable as _;
 use tracing::warn;
 
 use crate::audit::{append_bytes, append_record, head};
+use crate::spool::disk::place as record_place;
 use crate::store::{AUDIT, SPOOL, StoreError, Txn, keys};
 
 /// An epoch this far ahead of our own is no memory of this device: receipts are not signed, and epochs must not run out.
@@ -63,7 +64,7 @@ pub fn declare(
         }
     }
     for key in sealed {
-        txn.table(SPOOL)?.remove((key.boot_epoch, key.seq))?;
+        txn.table(SPOOL)?.remove(record_place(*key))?;
     }
     Ok(Some(gap))
 }
@@ -76,7 +77,7 @@ type Placed = (Place, Vec<u8>);
 /// The entries of a sealed record; one that cannot be read any more has none, and they count as lost.
 fn entries_of(txn: Txn<'_>, key: RecordKey) -> Result<Vec<Placed>, StoreError> {
     let table = txn.table(SPOOL)?;
-    let value = table.get((key.boot_epoch, key.seq))?;
+    let value = table.get(record_place(key))?;
     let Some((_, payload)) = value.as_ref().and_then(|value| value.value().split_first()) else {
         return Ok(Vec::new());
     };

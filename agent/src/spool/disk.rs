@@ -21,11 +21,29 @@ use crate::store::{SPOOL, Store, StoreError, Txn, keys};
 #[derive(Debug)]
 pub struct DiskSpool {
     store: Arc<Store>,
-    boot_epoch: u64,
+    boot: Boot,
     order: Mutex<Spool>,
     /// The last telemetry record that may have been sent. Held by whoever seals, merges or sends: a plan must still hold when
     /// it is carried out.
     sent: Mutex<RecordKey>,
+}
+
+/// The part of a record's name that all records of one boot share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Boot {
+    pub epoch: u64,
+    /// Drawn at random ([`RecordKey::nonce`]).
+    pub nonce: u32,
+}
+
+impl Boot {
+    pub const fn record(self, seq: u64) -> RecordKey {
+        RecordKey {
+            boot_epoch: self.epoch,
+            seq,
+            nonce: self.nonce,
+        }
+    }
 }
 
 /// How much waits.
@@ -58,27 +76,26 @@ enum Folded {
 
 impl DiskSpool {
     /// Finds what earlier boots left.
-    pub fn open(store: Arc<Store>, boot_epoch: u64, limits: SpoolLimits) -> Result<Self, StoreError> {
+    pub fn open(store: Arc<Store>, boot: Boot, limits: SpoolLimits) -> Result<Self, StoreError> {
         let mut order = Spool::new(limits);
         let sent = sent_before(&store)?;
         store.read(|txn| {
             for item in txn.open_table(SPOOL)?.iter()? {
                 let (key, value) = item?;
-                let (epoch, seq) = key.value();
+                let key = key_of(key.value());
                 let Some((tag, payload)) = value.value().split_first() else {
-                    warn!(epoch, seq, "an empty record in the spool is skipped");
+                    warn!(?key, "an empty record in the spool is skipped");
                     continue;
                 };
                 // A tag of a later version is kept as if it were audit: never dropped, sent as it is.
                 let kind = RecordKind::from_tag(*tag).unwrap_or(RecordKind::Audit);
-                let key = RecordKey { boot_epoch: epoch, seq };
                 order.restore(key, kind, payload.len() as u64, key <= sent);
             }
             Ok(())
         })?;
         Ok(Self {
             store,
-            boot_epoch,
+            boot,
             order: Mutex::new(order),
             sent: Mutex::new(sent),
         })
@@ -127,10 +144,7 @@ impl DiskSpool {
         build: &impl Fn(&Txn<'_>, RecordKey) -> Result<Option<Vec<u8>>, StoreError>,
     ) -> Result<Option<RecordKey>, StoreError> {
         let sealed = self.store.write(|txn| {
-            let key = RecordKey {
-                boot_epoch: self.boot_epoch,
-                seq: txn.next(keys::SPOOL_SEQ)?,
-            };
+            let key = self.boot.record(txn.next(keys::SPOOL_SEQ)?);
             let Some(payload) = build(txn, key)? else {
                 return Ok(None);
             };
@@ -151,10 +165,7 @@ impl DiskSpool {
         build: &impl Fn(&Txn<'_>, RecordKey) -> Result<Option<Vec<u8>>, StoreError>,
     ) -> Result<Folded, StoreError> {
         let folded = self.store.write(|txn| {
-            let key = RecordKey {
-                boot_epoch: self.boot_epoch,
-                seq: txn.next(keys::SPOOL_SEQ)?,
-            };
+            let key = self.boot.record(txn.next(keys::SPOOL_SEQ)?);
             let Some(payload) = build(txn, key)? else {
                 return Ok(Folded::Nothing);
             };
@@ -217,7 +228,7 @@ impl DiskSpool {
             let table = txn.open_table(SPOOL)?;
             let mut records = Vec::with_capacity(due.len());
             for key in due {
-                let value = table.get((key.boot_epoch, key.seq))?;
+                let value = table.get(place(key))?;
                 let Some((tag, payload)) = value.as_ref().and_then(|value| value.value().split_first()) else {
                     continue;
                 };
@@ -237,7 +248,7 @@ impl DiskSpool {
         self.store.write(|txn| {
             let mut table = txn.table(SPOOL)?;
             for key in &known {
-                table.remove((key.boot_epoch, key.seq))?;
+                table.remove(place(*key))?;
             }
             Ok(())
         })?;
@@ -296,17 +307,25 @@ fn sent_before(store: &Store) -> Result<RecordKey, StoreError> {
     }
     store.write(|txn| {
         let last = txn.table(SPOOL)?.last()?.map(|(key, _)| key.value());
-        let (boot_epoch, seq) = last.unwrap_or((0, 0));
-        let sent = RecordKey { boot_epoch, seq };
+        let sent = key_of(last.unwrap_or((0, 0, 0)));
         txn.put(keys::SPOOL_SENT, &sent)?;
         Ok(sent)
     })
 }
 
+/// Where a record stands in [`SPOOL`].
+pub const fn place(key: RecordKey) -> (u64, u64, u32) {
+    (key.boot_epoch, key.seq, key.nonce)
+}
+
+const fn key_of((boot_epoch, seq, nonce): (u64, u64, u32)) -> RecordKey {
+    RecordKey { boot_epoch, seq, nonce }
+}
+
 /// A stored record's bytes, without the tag.
 fn stored(txn: Txn<'_>, key: RecordKey) -> Result<Option<Vec<u8>>, StoreError> {
     let table = txn.table(SPOOL)?;
-    let value = table.get((key.boot_epoch, key.seq))?;
+    let value = table.get(place(key))?;
     let payload = value.as_ref().and_then(|value| value.value().split_first());
     Ok(payload.map(|(_, payload)| payload.to_vec()))
 }
@@ -315,14 +334,14 @@ fn insert(txn: Txn<'_>, key: RecordKey, kind: RecordKind, payload: &[u8]) -> Res
     let mut value = Vec::with_capacity(payload.len() + 1);
     value.push(kind.tag());
     value.extend_from_slice(payload);
-    txn.table(SPOOL)?.insert((key.boot_epoch, key.seq), value.as_slice())?;
+    txn.table(SPOOL)?.insert(place(key), value.as_slice())?;
     Ok(())
 }
 
 fn remove(txn: Txn<'_>, records: &[RecordKey]) -> Result<(), StoreError> {
     let mut table = txn.table(SPOOL)?;
     for key in records {
-        table.remove((key.boot_epoch, key.seq))?;
+        table.remove(place(*key))?;
     }
     Ok(())
 }

@@ -89,6 +89,7 @@ impl Model {
         let key = RecordKey {
             boot_epoch: 1,
             seq: self.seq,
+            nonce: 0,
         };
         let merges = bytes.is_multiple_of(2);
         let mut may_fold = true;
@@ -157,6 +158,7 @@ impl Model {
             .map(|seq| RecordKey {
                 boot_epoch: 1,
                 seq: *seq,
+                nonce: 0,
             })
             .collect();
         let known: BTreeSet<_> = spool.known(&keys).into_iter().collect();
@@ -207,7 +209,11 @@ fn a_record_that_is_never_answered_does_not_stop_the_others() {
         max_in_flight: 1,
         ..LIMITS
     });
-    let key = |seq| RecordKey { boot_epoch: 1, seq };
+    let key = |seq| RecordKey {
+        boot_epoch: 1,
+        seq,
+        nonce: 0,
+    };
     for seq in [1, 2] {
         spool.admit(key(seq), RecordKind::Audit, 1, &[]);
     }

@@ -1,6 +1,9 @@
 //! The server's audit log: a hash chain, appended in the same transaction as the change it records; and the devices'
 //! chains as they were verified on arrival.
 
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+
 use flotilla_api_types::audit::{AuditEvent, AuditVerification, ChainVerification, DeviceChainVerification};
 use flotilla_api_types::devices::DeviceAuditGap;
 use flotilla_protocol::audit::{
@@ -29,6 +32,8 @@ statements! {
     DEVICE_LIST = "SELECT epoch, idx, entry FROM device_audit WHERE device = $1 AND (epoch < $2 OR (epoch = $2 AND idx < $3))
         AND ($4 = '' OR event = $4) ORDER BY epoch DESC, idx DESC LIMIT $5";
     DEVICE_WALK = "SELECT epoch, idx, entry FROM device_audit WHERE device = $1 ORDER BY epoch, idx";
+    DEVICE_SPAN = "SELECT idx, entry FROM device_audit WHERE device = $1 AND epoch = $2 AND idx >= $3 AND idx < $4
+        ORDER BY idx";
     DEVICE_HEADS = "SELECT device, epoch, entries, hash FROM device_audit_heads ORDER BY device";
     DEVICE_GAPS = "SELECT epoch, entry FROM device_audit WHERE device = $1 AND idx = 0 AND event = $2
         ORDER BY epoch DESC LIMIT $3";
@@ -182,6 +187,42 @@ pub async fn append_device(
         .execute(&mut **tx)
         .await?;
     Ok(())
+}
+
+/// The first offered entry, as epoch and index, that stands below `known` and is another than the one kept there: the device
+/// writes its past anew, because its store was put back to an earlier state or because somebody forges it.
+pub async fn contradiction(
+    tx: &mut Tx,
+    device: &DeviceId,
+    known: &AuditHead,
+    offered: &[AuditBatch],
+) -> Result<Option<(u64, u64)>, StoreError> {
+    for batch in offered {
+        let end = match batch.epoch.cmp(&known.epoch) {
+            Ordering::Less => u64::MAX,
+            Ordering::Equal => known.count,
+            Ordering::Greater => continue,
+        };
+        let end = end.min(batch.first.saturating_add(batch.entries.len() as u64));
+        let rows = sqlx::query(DEVICE_SPAN)
+            .bind(device.as_str())
+            .bind(to_i64(batch.epoch))
+            .bind(to_i64(batch.first))
+            .bind(to_i64(end))
+            .fetch_all(&mut **tx)
+            .await?;
+        let kept = rows
+            .iter()
+            .map(|row| Ok((to_u64(row.try_get("idx")?), row.try_get::<&[u8], _>("entry")?)))
+            .collect::<Result<BTreeMap<u64, &[u8]>, StoreError>>()?;
+        let differs = (batch.first..end)
+            .zip(&batch.entries)
+            .find(|(index, entry)| kept.get(index).is_none_or(|kept| *kept != entry.as_slice()));
+        if let Some((index, _)) = differs {
+            return Ok(Some((batch.epoch, index)));
+        }
+    }
+    Ok(None)
 }
 
 /// One verified entry of a device's chain.

@@ -14,9 +14,9 @@ use crate::clock;
 use crate::store::{Db, StoreError, Tx, json, parsed, statements, to_i64, to_json, to_u64};
 
 statements! {
-    RECORD = "INSERT INTO device_records (received_at, device, boot_epoch, seq) VALUES ($1, $2, $3, $4)
-        ON CONFLICT (device, boot_epoch, seq) DO NOTHING";
-    RECORDED = "SELECT 1 FROM device_records WHERE device = $1 AND boot_epoch = $2 AND seq = $3";
+    RECORD = "INSERT INTO device_records (received_at, device, boot_epoch, seq, nonce) VALUES ($1, $2, $3, $4, $5)
+        ON CONFLICT (device, boot_epoch, seq, nonce) DO NOTHING";
+    RECORDED = "SELECT 1 FROM device_records WHERE device = $1 AND boot_epoch = $2 AND seq = $3 AND nonce = $4";
     MODEL = "SELECT inferences, failures, bundles, latency FROM device_models WHERE device = $1 AND manifest = $2";
     SET_MODEL = "INSERT INTO device_models (device, manifest, line, inferences, failures, bundles, latency)
         VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (device, manifest) DO UPDATE SET inferences = excluded.inferences,
@@ -49,6 +49,7 @@ pub async fn record(tx: &mut Tx, device: &DeviceId, key: RecordKey, now: i64) ->
         .bind(device.as_str())
         .bind(to_i64(key.boot_epoch))
         .bind(to_i64(key.seq))
+        .bind(i64::from(key.nonce))
         .execute(&mut **tx)
         .await?;
     Ok(inserted.rows_affected() == 1)
@@ -60,6 +61,7 @@ pub async fn is_recorded(tx: &mut Tx, device: &DeviceId, key: RecordKey) -> Resu
         .bind(device.as_str())
         .bind(to_i64(key.boot_epoch))
         .bind(to_i64(key.seq))
+        .bind(i64::from(key.nonce))
         .fetch_optional(&mut **tx)
         .await?;
     Ok(row.is_some())
@@ -372,11 +374,20 @@ mod tests {
     async fn a_record_counts_once() {
         let (_dir, db) = db().await;
         let mut tx = db.begin().await.unwrap();
-        let key = RecordKey { boot_epoch: 1, seq: 7 };
+        let key = RecordKey {
+            boot_epoch: 1,
+            seq: 7,
+            nonce: 0,
+        };
         assert!(record(&mut tx, &device(), key, NOW).await.unwrap());
         assert!(!record(&mut tx, &device(), key, NOW + 1).await.unwrap());
         let next = RecordKey { boot_epoch: 2, ..key };
         assert!(record(&mut tx, &device(), next, NOW).await.unwrap());
+        // The device's store was put back: the same boot and number again, other contents.
+        let again = RecordKey { nonce: 5, ..key };
+        assert!(!is_recorded(&mut tx, &device(), again).await.unwrap());
+        assert!(record(&mut tx, &device(), again, NOW).await.unwrap());
+        assert!(is_recorded(&mut tx, &device(), again).await.unwrap());
     }
 
     #[tokio::test]

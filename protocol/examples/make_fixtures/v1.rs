@@ -115,13 +115,23 @@ fn chunk() -> ChunkMessage {
 }
 
 fn record_key() -> RecordKey {
-    RecordKey { boot_epoch: 3, seq: 17 }
+    RecordKey {
+        boot_epoch: 3,
+        seq: 17,
+        nonce: 0x5eed_0003,
+    }
 }
 
 fn receipt() -> Receipt {
     Receipt {
         schema: SCHEMA,
-        records: vec![record_key(), RecordKey { boot_epoch: 3, seq: 18 }],
+        records: vec![
+            record_key(),
+            RecordKey {
+                seq: 18,
+                ..record_key()
+            },
+        ],
         audit_refused: None,
     }
 }

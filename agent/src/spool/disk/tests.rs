@@ -21,6 +21,10 @@ const LIMITS: SpoolLimits = SpoolLimits {
     resend_after_ms: 100,
 };
 
+const fn in_boot(epoch: u64) -> Boot {
+    Boot { epoch, nonce: 7 }
+}
+
 fn seal(spool: &DiskSpool, kind: RecordKind, bytes: &[u8]) -> Sealed {
     let build = |_: &Txn<'_>, _| Ok(Some(bytes.to_vec()));
     spool.seal(kind, bytes.len() as u64, build).unwrap().unwrap()
@@ -30,7 +34,7 @@ fn seal(spool: &DiskSpool, kind: RecordKind, bytes: &[u8]) -> Sealed {
 fn records_survive_a_restart_unchanged_and_leave_by_receipt_alone() {
     let dir = tempfile::tempdir().unwrap();
     let store = Arc::new(Store::open(dir.path(), 0).unwrap());
-    let spool = DiskSpool::open(Arc::clone(&store), 1, LIMITS).unwrap();
+    let spool = DiskSpool::open(Arc::clone(&store), in_boot(1), LIMITS).unwrap();
     let Sealed::Stored(first) = seal(&spool, RecordKind::Telemetry, b"one") else {
         panic!()
     };
@@ -38,7 +42,7 @@ fn records_survive_a_restart_unchanged_and_leave_by_receipt_alone() {
     assert_eq!(spool.due(0).unwrap().len(), 2);
     drop(spool);
 
-    let spool = DiskSpool::open(Arc::clone(&store), 2, LIMITS).unwrap();
+    let spool = DiskSpool::open(Arc::clone(&store), in_boot(2), LIMITS).unwrap();
     let due = spool.due(0).unwrap();
     assert_eq!(due[0], (first, RecordKind::Telemetry, b"one".to_vec()));
     assert_eq!(due[1].2, b"two");
@@ -50,14 +54,14 @@ fn records_survive_a_restart_unchanged_and_leave_by_receipt_alone() {
         panic!()
     };
     assert!(third > due[1].0, "sequence numbers rise over boots");
-    assert_eq!(DiskSpool::open(store, 3, LIMITS).unwrap().depth().records, 2);
+    assert_eq!(DiskSpool::open(store, in_boot(3), LIMITS).unwrap().depth().records, 2);
 }
 
 #[test]
 fn a_full_spool_gives_up_samples_first_and_counts_them() {
     let dir = tempfile::tempdir().unwrap();
     let store = Arc::new(Store::open(dir.path(), 0).unwrap());
-    let spool = DiskSpool::open(store, 1, LIMITS).unwrap();
+    let spool = DiskSpool::open(store, in_boot(1), LIMITS).unwrap();
     seal(&spool, RecordKind::Samples, b"s");
     seal(&spool, RecordKind::Telemetry, b"t");
     seal(&spool, RecordKind::Audit, b"a");
@@ -84,7 +88,11 @@ fn telemetry(inferences: u64, manifest: u8) -> Bundle {
     Bundle {
         schema: SCHEMA,
         device: DeviceId::new("press-07").unwrap(),
-        key: RecordKey { boot_epoch: 0, seq: 0 },
+        key: RecordKey {
+            boot_epoch: 0,
+            seq: 0,
+            nonce: 0,
+        },
         from: 0,
         to: 1,
         models: vec![ModelTelemetry {
@@ -192,7 +200,7 @@ proptest! {
         let dir = tempfile::tempdir().unwrap();
         let store = Arc::new(Store::open(dir.path(), 0).unwrap());
         let mut boot = 1;
-        let mut spool = DiskSpool::open(Arc::clone(&store), boot, limits).unwrap();
+        let mut spool = DiskSpool::open(Arc::clone(&store), in_boot(boot), limits).unwrap();
         let (mut server, mut pushed, mut now) = (Server::default(), Totals::default(), 0);
         for op in ops {
             match op {
@@ -210,7 +218,7 @@ proptest! {
                 Op::Disconnect => spool.disconnected(),
                 Op::Restart => {
                     boot += 1;
-                    spool = DiskSpool::open(Arc::clone(&store), boot, limits).unwrap();
+                    spool = DiskSpool::open(Arc::clone(&store), in_boot(boot), limits).unwrap();
                 }
                 Op::Wait => now += 60,
             }
@@ -238,7 +246,7 @@ fn what_was_sent_is_never_merged_and_a_lone_record_takes_in_the_new_one() {
         max_in_flight: 2,
         ..LIMITS
     };
-    let spool = DiskSpool::open(Arc::clone(&store), 1, limits).unwrap();
+    let spool = DiskSpool::open(Arc::clone(&store), in_boot(1), limits).unwrap();
     for n in 1..=3 {
         push(&spool, &telemetry(n, 0));
     }
@@ -247,7 +255,7 @@ fn what_was_sent_is_never_merged_and_a_lone_record_takes_in_the_new_one() {
     // The third is the only one that may still change.
     push(&spool, &telemetry(4, 0));
     // Nor does a restart make those that were sent fit to be merged.
-    let spool = DiskSpool::open(store, 2, limits).unwrap();
+    let spool = DiskSpool::open(store, in_boot(2), limits).unwrap();
     push(&spool, &telemetry(5, 1));
     assert_eq!(spool.depth().records, 3);
     let again = spool.due(0).unwrap();
@@ -267,7 +275,7 @@ fn when_all_was_sent_the_oldest_goes_and_is_counted() {
     let store = Arc::new(Store::open(dir.path(), 0).unwrap());
     let spool = DiskSpool::open(
         store,
-        1,
+        in_boot(1),
         SpoolLimits {
             max_bytes: 1 << 20,
             ..LIMITS
@@ -322,7 +330,7 @@ fn follow(due: &[Due], mut head: AuditHead, seen: &mut Vec<AuditRecord>) -> Resu
 fn a_damaged_audit_record_becomes_a_declared_loss_and_everything_else_arrives() {
     let dir = tempfile::tempdir().unwrap();
     let store = Arc::new(Store::open(dir.path(), 0).unwrap());
-    let spool = DiskSpool::open(Arc::clone(&store), 1, LIMITS).unwrap();
+    let spool = DiskSpool::open(Arc::clone(&store), in_boot(1), LIMITS).unwrap();
     store.write(|txn| audit::open_epoch(txn, 1)).unwrap();
     let mut records = Vec::new();
     for n in 0..4 {
@@ -341,8 +349,8 @@ fn a_damaged_audit_record_becomes_a_declared_loss_and_everything_else_arrives() 
     spool.receipt(&records[..1]).unwrap();
     store
         .write(|txn| {
-            let key = (records[1].boot_epoch, records[1].seq);
-            txn.table(SPOOL)?.insert(key, &[RecordKind::Audit.tag(), 1, 2, 3][..])?;
+            txn.table(SPOOL)?
+                .insert(place(records[1]), &[RecordKind::Audit.tag(), 1, 2, 3][..])?;
             Ok(())
         })
         .unwrap();
@@ -403,7 +411,7 @@ fn audit_records_have_a_cap_of_their_own() {
         max_audit_bytes: 30,
         ..LIMITS
     };
-    let spool = DiskSpool::open(store, 1, limits).unwrap();
+    let spool = DiskSpool::open(store, in_boot(1), limits).unwrap();
     for _ in 0..6 {
         seal(&spool, RecordKind::Audit, b"ten bytes.");
     }

@@ -131,7 +131,13 @@ async fn take_audit(
     effects: &mut Effects,
 ) -> Result<bool, StoreError> {
     let known = audit::device_head(tx, device).await?;
-    let why = match follow(known, offer) {
+    let followed = match audit::contradiction(tx, device, &known, &offer.batches).await? {
+        None => follow(known, offer),
+        Some((epoch, index)) => Chain::Refused(format!(
+            "entry {index} of epoch {epoch} is another than the one that the device sent before"
+        )),
+    };
+    let why = match followed {
         Chain::Known => return Ok(true),
         Chain::Continues { entries, head } => {
             let envelope = offer.head.as_ref().map_or(&[][..], |(_, envelope)| envelope.as_slice());

@@ -289,6 +289,32 @@ async fn hello_brings_the_report_and_is_answered_even_if_it_is_known() {
     assert_eq!((effects.answers[&device()], effects.changes.len()), (3, 0));
 }
 
+/// A device whose store was put back to an earlier state counts its boots and records a second time.
+#[tokio::test]
+async fn a_device_that_writes_its_past_anew_is_told_so_and_its_counts_are_taken() {
+    let bench = bench().await;
+    let known = Chain::new(&["a", "b", "c"]);
+    bench.take(&bundle(1, known.from(0))).await;
+    let mut told = bundle(1, Chain::new(&["a", "x"]).from(0));
+    told.key.nonce = 9;
+    let effects = bench.take(&told).await;
+    assert_eq!(effects.receipts[&device()], [told.key]);
+    let refusal = &effects.audit_refused[&device()];
+    assert_eq!(
+        (refusal.record, refusal.head, refusal.entries),
+        (told.key, known.head, 3)
+    );
+    let (event, _, why) = &effects.refused[0];
+    assert_eq!(*event, "device-audit.refused");
+    assert!(why.contains("entry 1 of epoch 0"), "{why}");
+    assert_eq!((bench.inferences().await, bench.audit_entries().await), (20, 3));
+    // The same entries under another name are no contradiction.
+    let mut again = bundle(1, known.from(1));
+    again.key.nonce = 10;
+    let effects = bench.take(&again).await;
+    assert!(effects.refused.is_empty() && effects.audit_refused.is_empty());
+}
+
 #[tokio::test]
 async fn an_attack_is_put_on_record_once() {
     let bench = bench().await;

@@ -33,7 +33,11 @@ async fn device(db: &Db, name: &str, status: &str, last_seen: Option<i64>) {
 
 async fn record(db: &Db, name: &str, seq: u64, at: i64) -> bool {
     let mut tx = db.begin().await.unwrap();
-    let key = RecordKey { boot_epoch: 1, seq };
+    let key = RecordKey {
+        boot_epoch: 1,
+        seq,
+        nonce: 0,
+    };
     let new = telemetry::record(&mut tx, &DeviceId::new(name).unwrap(), key, at)
         .await
         .unwrap();
