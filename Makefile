@@ -53,15 +53,15 @@ $(RAN): tests/oracles/requirements.txt
 	$(VENV)/bin/pip check
 	touch $@
 
-# The console's typed client is made from the document, where the console's packages are installed.
 WEB := fleet-server/console/web
+# The console's packages, where they are not those of the lock file.
+NPM_CI = cd $(WEB) && { cmp -s package-lock.json node_modules/.package-lock.stamp || \
+	{ npm ci --no-audit --no-fund && cp package-lock.json node_modules/.package-lock.stamp; }; }
+
 openapi: build ## fleet-server/openapi.json, and the console's types from it
 	"$(TARGET_DIR)/debug/fleet-server" openapi >fleet-server/openapi.json
-	@if [ -x "$(WEB)/node_modules/.bin/openapi-typescript" ]; then \
-		"$(WEB)/node_modules/.bin/openapi-typescript" fleet-server/openapi.json -o "$(WEB)/src/lib/api.d.ts"; \
-	elif [ -d "$(WEB)" ]; then \
-		echo "api.d.ts NOT made: run 'npm ci' in $(WEB) first"; \
-	fi
+	$(NPM_CI)
+	cd $(WEB) && npm run -s gen
 
 # Nothing unwinds in this profile, so that unwind tables would only be carried along (agent/device.ld leaves out those of the
 # standard library); packed relocations need glibc 2.36.
@@ -73,9 +73,8 @@ agent: ## the agent as it is shipped: small, stripped, for this machine's kind o
 	@echo "$(TARGET_DIR)/$(HOST)/device/fleet-agent"
 
 console-test: ## the console's types, unit tests, and size budgets
-	cd $(WEB) && { cmp -s package-lock.json node_modules/.package-lock.stamp || \
-		{ npm ci --no-audit --no-fund && cp package-lock.json node_modules/.package-lock.stamp; }; }
-	cd $(WEB) && npm run -s typecheck && npm test -- --reporter=dot && npm run -s build && npm run -s sizes
+	$(NPM_CI)
+	cd $(WEB) && npm run -s gen -- --check && npm run -s typecheck && npm test -- --reporter=dot && npm run -s build && npm run -s sizes
 
 footprint: ## size of the agent as it is shipped, and its memory without a model
 	tests/footprint.sh

@@ -36,6 +36,12 @@ stage() {
     return $status
 }
 
+# Everything is compiled once, linted on the way: `cargo clippy` would check all dependencies a second time. The driver stands
+# before rustc for the workspace's own crates, in every stage, so that each finds what the one before has built.
+export RUSTC_WORKSPACE_WRAPPER
+RUSTC_WORKSPACE_WRAPPER=$(command -v clippy-driver)
+export CLIPPY_ARGS=-Dwarnings
+
 tests() {
     cargo nextest run --locked --workspace --no-fail-fast 2>&1 | tee "$log"
 }
@@ -44,8 +50,7 @@ stage fmt cargo fmt --all --check
 stage deny make --no-print-directory deny
 stage machete make --no-print-directory machete
 stage console make --no-print-directory console-test
-stage clippy cargo clippy --locked --workspace --all-targets -- -D warnings
-stage build cargo build --locked --workspace
+stage build cargo build --locked --workspace --all-targets
 stage nextest tests
 stage doctests cargo test --locked --workspace --doc --quiet
 stage oracles make --no-print-directory oracles
