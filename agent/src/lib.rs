@@ -81,8 +81,6 @@ use crate::trust_state::{NotAccepted, TrustState};
 
 /// Events of the link waiting for the router; when full, the link waits.
 const LINK_EVENTS: usize = 128;
-/// Desired states waiting for the driver.
-const ORDERS: usize = 8;
 /// Requests in progress may take so long at the end.
 const DRAIN: Duration = Duration::from_secs(3);
 /// For receipts of what is sealed at the end.
@@ -318,7 +316,7 @@ impl Parts {
             drift: drift_seen,
         };
         self.listen(&mut tasks, status).await?;
-        let (orders, ordered) = mpsc::channel(ORDERS);
+        let (orders, ordered) = watch::channel(None);
         let policies = Policies {
             inference: self.inference.clone(),
             interval,
@@ -473,7 +471,11 @@ impl Parts {
 
     /// Goes on with the last desired state, so that an update does not wait for the server. One that has expired starts
     /// nothing; what it said about observing stays.
-    fn resume_orders(&self, orders: &mpsc::Sender<DesiredState>, policies: &Policies) -> Result<(), AgentError> {
+    fn resume_orders(
+        &self,
+        orders: &watch::Sender<Option<DesiredState>>,
+        policies: &Policies,
+    ) -> Result<(), AgentError> {
         let Some(desired) = self.trust.stored_desired_state()? else {
             return Ok(());
         };
@@ -485,9 +487,7 @@ impl Parts {
             );
             return Ok(());
         }
-        if orders.try_send(desired).is_err() {
-            warn!("the last desired state is not taken up: the server sends it again");
-        }
+        orders.send_replace(Some(desired));
         Ok(())
     }
 

@@ -14,6 +14,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use flotilla_protocol::ids::DeviceId;
 use flotilla_protocol::topics::{Down, Filter, Topic, Up};
+use futures_util::FutureExt as _;
+use futures_util::future::{Fuse, FusedFuture as _};
 use rumqttc::{
     AsyncClient, ClientError, Event, EventLoop, MqttOptions, Packet, QoS, SubscribeFilter, TlsConfiguration, Transport,
 };
@@ -239,8 +241,8 @@ impl Link {
     ) -> End {
         let silence = self.keep_alive.saturating_mul(2);
         let mut heard = Instant::now();
-        // A publish that the client had no room for.
-        let mut held: Option<Publish> = None;
+        // The publish that waits until the client has room: its queue is emptied by the poller, a task of its own.
+        let mut sending = std::pin::pin!(Fuse::terminated());
         loop {
             let connected = *self.connected.borrow();
             tokio::select! {
@@ -258,14 +260,15 @@ impl Link {
                         None => return End::Lost("the MQTT client ended".to_owned()),
                     }
                 }
-                publish = self.commands.recv(), if held.is_none() => {
+                sent = &mut sending => if let Err(why) = sent {
+                    let why: ClientError = why;
+                    return End::Lost(why.to_string());
+                },
+                publish = self.commands.recv(), if sending.is_terminated() => {
                     let Some(publish) = publish else { return End::Stopped };
                     if connected {
-                        held = self.publish(client, publish);
+                        sending.set(self.publish(client, publish).fuse());
                     }
-                }
-                () = tokio::time::sleep(Duration::from_millis(5)), if held.is_some() => {
-                    held = held.take().and_then(|publish| self.publish(client, publish));
                 }
                 () = tokio::time::sleep_until(heard + silence) => {
                     return End::Lost(format!("nothing was heard for {} s", silence.as_secs()));
@@ -274,18 +277,16 @@ impl Link {
         }
     }
 
-    /// Gives the publish back when the client has no room for it now.
-    fn publish(&self, client: &AsyncClient, publish: Publish) -> Option<Publish> {
+    /// Resolves when the client has taken it.
+    fn publish(&self, client: &AsyncClient, publish: Publish) -> impl Future<Output = Result<(), ClientError>> + use<> {
         let topic = Topic::Up(self.device.clone(), publish.topic).to_string();
         let qos = if publish.acknowledged {
             QoS::AtLeastOnce
         } else {
             QoS::AtMostOnce
         };
-        match client.try_publish(topic, qos, false, publish.payload.clone()) {
-            Ok(()) => None,
-            Err(ClientError::TryRequest(_) | ClientError::Request(_)) => Some(publish),
-        }
+        let client = client.clone();
+        async move { client.publish(topic, qos, false, publish.payload).await }
     }
 
     async fn incoming(&mut self, client: &AsyncClient, packet: Packet) -> Result<(), String> {
@@ -326,12 +327,10 @@ impl Link {
         poller: &mut Child<()>,
         mut incoming: mpsc::Receiver<Result<Packet, String>>,
     ) {
-        while let Ok(publish) = self.commands.try_recv() {
-            if self.publish(client, publish).is_some() {
-                break;
-            }
-        }
         let said = tokio::time::timeout(FAREWELL, async {
+            while let Ok(publish) = self.commands.try_recv() {
+                self.publish(client, publish).await?;
+            }
             client.disconnect().await?;
             while incoming.recv().await.is_some() {}
             Ok::<(), ClientError>(())

@@ -36,8 +36,8 @@ pub struct Router {
     /// Records were freed: others may be sent.
     pub freed: Arc<Notify>,
     pub chunks: Arc<ChunkRouter>,
-    /// To the update driver. When full, the order is dropped; the server sends it again on the next hello.
-    pub orders: mpsc::Sender<DesiredState>,
+    /// To the update driver, which takes the newest when it has time.
+    pub orders: watch::Sender<Option<DesiredState>>,
     pub policies: Policies,
 }
 
@@ -120,9 +120,7 @@ impl Router {
                 }
                 self.well_again();
                 self.policies.apply(&desired);
-                if self.orders.try_send(desired).is_err() {
-                    warn!("the update driver is behind: the desired state is taken at the next hello");
-                }
+                self.orders.send_replace(Some(desired));
             }
             Err(why) => self.answer::<u64>("desired state", Err(why)),
         }

@@ -139,7 +139,7 @@ impl Store {
             match txn.get::<u32>(keys::LAYOUT)? {
                 None => txn.put(keys::LAYOUT, &LAYOUT),
                 Some(LAYOUT) => Ok(()),
-                Some(1) => migrate_1(txn),
+                Some(1) => migrate_1(*txn),
                 Some(found) => Err(StoreError::Newer {
                     path: path.clone(),
                     found,
@@ -244,7 +244,7 @@ fn open_database(path: &Path) -> Result<Database, StoreError> {
 /// The spool of layout 1, whose records had no nonce: no server tells theirs apart from a restored device's.
 const SPOOL_1: TableDefinition<'static, (u64, u64), &'static [u8]> = TableDefinition::new("spool");
 
-fn migrate_1(txn: &Txn<'_>) -> Result<(), StoreError> {
+fn migrate_1(txn: Txn<'_>) -> Result<(), StoreError> {
     {
         let old = txn.table(SPOOL_1)?;
         let mut new = txn.table(SPOOL)?;

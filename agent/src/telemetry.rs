@@ -12,7 +12,7 @@ use std::time::Duration;
 use flotilla_protocol::audit::SignedAuditHead;
 use flotilla_protocol::bundle::{Bundle, ModelTelemetry, Resources};
 use flotilla_protocol::codec::{self, CodecError, MAX_BUNDLE_BYTES, MAX_MESSAGE_BYTES};
-use flotilla_protocol::messages::{RecordKey, SCHEMA, Sample, SampleBatch};
+use flotilla_protocol::messages::{SCHEMA, Sample, SampleBatch};
 use flotilla_protocol::sketch::DriftStatus;
 use flotilla_protocol::topics::Up;
 use flotilla_protocol::trust::{Document as _, sign};

@@ -16,6 +16,7 @@ mod devices;
 mod docs;
 mod drift;
 mod events;
+mod headers;
 mod health;
 mod jobs;
 mod labels;
@@ -36,6 +37,7 @@ use utoipa_axum::router::OpenApiRouter;
 use crate::api::docs::BearerToken;
 use crate::app::App;
 use crate::broker::BrokerHandle;
+use crate::refusals::Refusals;
 use crate::tasks::Shutdown;
 
 /// The document's frame; paths and schemas come from the routes.
@@ -79,6 +81,8 @@ fn resources() -> OpenApiRouter<App> {
 pub struct Around {
     pub broker: BrokerHandle,
     pub metrics: Metrics,
+    /// Where tokens that are none go on record.
+    pub refusals: Refusals,
     pub url: PublicUrl,
     /// Ends event streams, which end by nothing else.
     pub shutdown: Shutdown,
@@ -94,7 +98,9 @@ pub fn router(app: App, around: Around) -> Router {
         .layer(Extension(around.url))
         .layer(Extension(around.shutdown));
     auth::protect(routes, app.clone())
+        .layer(Extension(around.refusals))
         .layer(middleware::from_fn_with_state(app.clone(), stopping::cut_short))
+        .layer(middleware::from_fn(headers::guard))
         .layer(middleware::from_fn(console::serve))
         .with_state(app)
 }

@@ -1,6 +1,7 @@
 //! What every part of the server shares: the database, the blobs, who the fleet is, and the news of what changed.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use flotilla_protocol::ids::{DeviceId, FleetId, JobId, RolloutId, RunId};
 use tokio::sync::{broadcast, watch};
@@ -9,6 +10,9 @@ use crate::blobs::Blobs;
 use crate::events::EventHub;
 use crate::imports::Imports;
 use crate::store::Db;
+
+/// How long a long poll may take at most.
+pub const MAX_WAIT: Duration = Duration::from_secs(30);
 
 /// Something that others may be waiting for. News is a hint: whoever gets it reads the database.
 #[derive(Debug, Clone, PartialEq, Eq)]

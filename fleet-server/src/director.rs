@@ -220,10 +220,14 @@ impl Director {
                 version,
                 envelope,
                 expires,
-            }) => {
-                devices::set_desired(tx, &device.id, version, &envelope, expires).await?;
-                Ok(Some(envelope))
-            }
+            }) => match devices::set_desired(tx, &device.id, version, &envelope, expires).await {
+                Ok(()) => Ok(Some(envelope)),
+                Err(StoreError::Conflict(why)) => {
+                    tracing::error!(device = %device.id, version, why, "the desired state cannot be kept");
+                    Ok(None)
+                }
+                Err(error) => Err(error),
+            },
             Err(error) => {
                 tracing::error!(device = %device.id, %error, "no desired state can be signed");
                 Ok(None)

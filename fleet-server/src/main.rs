@@ -1,5 +1,6 @@
 //! `fleet-server`: makes a fleet (`init`), runs it (`serve`), and writes its OpenAPI document (`openapi`).
 
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -28,6 +29,10 @@ enum Command {
         /// Print the configuration in force and exit
         #[arg(long)]
         print_config: bool,
+        /// Print a link that signs in to the console even where standard output is no terminal (a journal keeps what it is
+        /// told, and the link lets its reader in)
+        #[arg(long)]
+        sign_in_link: bool,
     },
     /// Print the OpenAPI document and exit
     Openapi,
@@ -64,14 +69,19 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
             let made = runtime.block_on(init::init(&options))?;
             println!("{made}");
         }
-        Command::Serve { config, print_config } => {
+        Command::Serve {
+            config,
+            print_config,
+            sign_in_link,
+        } => {
             let config = Config::load(&config)?;
             if print_config {
                 println!("{}", config.to_toml()?);
                 return Ok(());
             }
             start_logging(config.log);
-            runtime.block_on(serve::serve(config))?;
+            let sign_in = sign_in_link || std::io::stdout().is_terminal();
+            runtime.block_on(serve::serve(config, sign_in))?;
             runtime.shutdown_timeout(std::time::Duration::from_secs(5));
         }
         Command::Openapi => {

@@ -25,6 +25,7 @@ use crate::domain::authz::PrincipalRef;
 use crate::files::{self, FileError};
 use crate::imports::Imports;
 use crate::listener::{self, Bounded, Limits};
+use crate::refusals::Refusals;
 use crate::store::{Db, StoreError, device_summaries, documents, tokens};
 use crate::tasks::{Shutdown, Tasks};
 use crate::{api, events, jobs, reconcile};
@@ -75,12 +76,13 @@ pub enum ServeError {
     TaskEnded(String),
 }
 
-/// Runs until SIGTERM or SIGINT, then stops within the configured deadline.
-pub async fn serve(config: Config) -> Result<(), ServeError> {
+/// Runs until SIGTERM or SIGINT, then stops within the configured deadline. `sign_in`: says on standard output how to sign in
+/// to the console.
+pub async fn serve(config: Config, sign_in: bool) -> Result<(), ServeError> {
     let mut signals = Signals::new().map_err(ServeError::Signals)?;
     let _lock = DataLock::take(&config.data_dir)?;
     let mut tasks = Tasks::default();
-    let started = start(&config, &mut tasks).await;
+    let started = start(&config, sign_in, &mut tasks).await;
     let (app, broker) = match started {
         Ok(started) => started,
         Err(error) => {
@@ -117,7 +119,7 @@ async fn stop(config: &Config, app: &App, broker: Broker, tasks: Tasks) {
     }
 }
 
-async fn start(config: &Config, tasks: &mut Tasks) -> Result<(App, Broker), ServeError> {
+async fn start(config: &Config, sign_in: bool, tasks: &mut Tasks) -> Result<(App, Broker), ServeError> {
     let db = Db::open(&config.database()).await?;
     let blobs = Blobs::open_folder(&config.blobs())?;
     let ca_pem = files::read_to_string(&config.ca_certificate())?;
@@ -180,10 +182,15 @@ async fn start(config: &Config, tasks: &mut Tasks) -> Result<(App, Broker), Serv
     let around = Around {
         broker: broker.handle(),
         metrics,
+        refusals: Refusals::start(app.db.clone(), tasks),
         url: PublicUrl::new(&url),
         shutdown: tasks.shutdown(),
     };
-    let link = sign_in_link(&app, &around.url).await?;
+    let link = if sign_in {
+        sign_in_link(&app, &around.url).await?
+    } else {
+        None
+    };
     let router = api::router(app.clone(), around);
     let shutdown = tasks.shutdown();
     let drain = config.stop_deadline() / 2;
@@ -225,7 +232,7 @@ fn announce(app: &App, api: SocketAddr, console: &str, link: Option<&str>) {
         "device_api": app.fleet.device_api_url,
         "broker": app.fleet.broker_url,
         "console": console,
-        // Good once, for ten minutes; it stands here alone, because logs are kept.
+        // Good once, for ten minutes.
         "sign_in": link,
     });
     println!("{line}");
@@ -302,6 +309,3 @@ impl Signals {
         }
     }
 }
-
-/// How long a long poll may take at most.
-pub const MAX_WAIT: Duration = Duration::from_secs(30);

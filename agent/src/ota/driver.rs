@@ -179,7 +179,7 @@ impl Driver {
     }
 
     /// Serves orders and work until `stop`.
-    pub async fn run(mut self, mut orders: mpsc::Receiver<DesiredState>, stop: CancellationToken) {
+    pub async fn run(mut self, mut orders: watch::Receiver<Option<DesiredState>>, stop: CancellationToken) {
         let names: Vec<SlotName> = self.slots.keys().cloned().collect();
         for name in names {
             let Some(slot) = self.slots.get(&name) else { continue };
@@ -196,9 +196,15 @@ impl Driver {
             let pause = Duration::from_millis(u64::try_from(pause.unwrap_or(60_000)).unwrap_or(0));
             tokio::select! {
                 () = stop.cancelled() => break,
-                desired = orders.recv() => match desired {
-                    Some(desired) => self.order(desired, &stop).await,
-                    None => break,
+                // Of several orders that came meanwhile only the newest counts: it says all that is wanted.
+                news = orders.changed() => match news {
+                    Ok(()) => {
+                        let desired = orders.borrow_and_update().clone();
+                        if let Some(desired) = desired {
+                            self.order(desired, &stop).await;
+                        }
+                    }
+                    Err(_nobody_orders) => break,
                 },
                 Some(work) = self.incoming.recv() => {
                     let wanted = self.slots.get(&work.slot).is_some_and(|slot| slot.generation == work.generation);

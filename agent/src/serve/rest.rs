@@ -8,13 +8,16 @@ mod body;
 mod metrics;
 
 use std::future::Future;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, State};
+use axum::extract::{Path, Request, State};
+use axum::http::uri::Authority;
 use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post};
 use flotilla_engine::Blame;
@@ -61,6 +64,8 @@ enum RestError {
     Tensor(#[from] TensorError),
     #[error("{0}")]
     NotFound(String),
+    #[error("requests of web pages are not answered: this interface has no authentication")]
+    WebPage,
     #[error("the body is larger than {0} bytes")]
     TooLarge(usize),
     #[error("content encoding '{0}' is not taken; send the body as it is")]
@@ -77,6 +82,7 @@ impl RestError {
     fn status(&self) -> StatusCode {
         match self {
             Self::Malformed(_) | Self::Tensor(_) => StatusCode::BAD_REQUEST,
+            Self::WebPage => StatusCode::FORBIDDEN,
             Self::NotFound(_) | Self::Inference(InferenceError::NoModel(_)) => StatusCode::NOT_FOUND,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Encoding(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -141,7 +147,27 @@ pub fn router(inference: InferenceHandle, limits: RestLimits) -> Router {
                 "the endpoint does not take this method".to_owned(),
             )
         })
+        .layer(middleware::from_fn(refuse_web_pages))
         .with_state(rest)
+}
+
+/// A browser on the device sends requests here for any page that it shows. They carry the page's `Origin`, or, where a name
+/// was pointed at this address (DNS rebinding), that name as `Host`; programs of the device do neither.
+async fn refuse_web_pages(request: Request, next: Next) -> Response {
+    let headers = request.headers();
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let foreign = host
+        .and_then(|host| host.parse::<Authority>().ok())
+        .is_some_and(|host| !is_loopback(host.host()));
+    if headers.contains_key(header::ORIGIN) || foreign {
+        return RestError::WebPage.into_response();
+    }
+    next.run(request).await
+}
+
+fn is_loopback(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 /// Serves until `shutdown`, then finishes what is in progress, for `drain` at the longest. Refuses to listen anywhere but

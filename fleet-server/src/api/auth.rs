@@ -4,8 +4,10 @@
 //! Browsers send cookies by themselves, also when another site makes them ask. Therefore a request under a cookie that
 //! changes something must also carry a header that only our own pages can set.
 
+use std::net::SocketAddr;
+
 use axum::Router;
-use axum::extract::{FromRequestParts, Request, State};
+use axum::extract::{ConnectInfo, FromRequestParts, Request, State};
 use axum::http::header::{AUTHORIZATION, COOKIE, WWW_AUTHENTICATE};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, Method};
@@ -22,6 +24,7 @@ use crate::api::idempotency;
 use crate::app::{App, Change};
 use crate::clock;
 use crate::domain::authz::{Action, authorize};
+use crate::refusals::Refusals;
 use crate::store::sessions::{self, OpenSession};
 use crate::store::tokens;
 
@@ -99,13 +102,32 @@ async fn authenticate(State(app): State<App>, mut request: Request, next: Next) 
             let response = next.run(request).await;
             if changes { told(&app, response) } else { response }
         }
-        Err(ApiError::Unauthenticated) if READ_IN_BROWSERS.contains(&request.uri().path()) => {
-            let mut response = ApiError::Unauthenticated.into_response();
-            let ask = HeaderValue::from_static("Basic realm=\"Flotilla: the token is the password\"");
-            response.headers_mut().insert(WWW_AUTHENTICATE, ask);
+        Err(error) => {
+            let unknown = matches!(error, ApiError::Unauthenticated);
+            if unknown && presented.token.is_some() {
+                tell_refused(&request);
+            }
+            let mut response = error.into_response();
+            if unknown && READ_IN_BROWSERS.contains(&request.uri().path()) {
+                let ask = HeaderValue::from_static("Basic realm=\"Flotilla: the token is the password\"");
+                response.headers_mut().insert(WWW_AUTHENTICATE, ask);
+            }
             response
         }
-        Err(error) => error.into_response(),
+    }
+}
+
+/// Somebody tried a token that is none, or not any more.
+fn tell_refused(request: &Request) {
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
+    let address = peer.map_or_else(|| "(unknown)".to_owned(), |peer| peer.0.ip().to_string());
+    if let Some(refusals) = request.extensions().get::<Refusals>() {
+        let path: String = request.uri().path().chars().take(200).collect();
+        refusals.tell(
+            "token.refused",
+            format!("address:{address}"),
+            [("method", request.method().to_string()), ("path", path)],
+        );
     }
 }
 

@@ -25,7 +25,7 @@ use crate::broker::BrokerHandle;
 use crate::domain::authz::Action;
 use crate::domain::device_filter::DeviceFilter;
 use crate::jobs::bulk::BulkOrder;
-use crate::store::device_summaries::{self, Cursor, DeviceQuery, Sort};
+use crate::store::device_summaries::{self, Cursor, DeviceQuery, Meant, Sort};
 use crate::store::jobs::JobKind;
 use crate::store::{self, StoreError};
 use crate::{audit, clock};
@@ -261,16 +261,14 @@ async fn bulk(
             return Err(ApiError::refused("name tags to set or to remove"));
         }
     }
-    let (total, subject) = match (&order.filter, &order.ids) {
-        (Some(filter), None) => {
-            let filter = parse_filter(Some(filter))?;
-            let counts = device_summaries::counts(&app.db, &filter).await?;
-            (counts.total, filter.to_string())
-        }
-        (None, Some(ids)) if ids.len() <= MOST_IDS => {
-            let found = device_summaries::by_ids(&app.db, ids).await?;
-            (found.len() as u64, format!("{} devices", ids.len()))
-        }
+    let filter = order
+        .filter
+        .as_deref()
+        .map(|text| parse_filter(Some(text)))
+        .transpose()?;
+    let (meant, subject) = match (&filter, &order.ids) {
+        (Some(filter), None) => (Meant::Matching(filter), filter.to_string()),
+        (None, Some(ids)) if ids.len() <= MOST_IDS => (Meant::Named(ids), format!("{} devices", ids.len())),
         (None, Some(_)) => {
             return Err(ApiError::refused(format!(
                 "name at most {MOST_IDS} devices; more are found by a filter"
@@ -278,18 +276,23 @@ async fn bulk(
         }
         _ => return Err(ApiError::refused("give either 'filter' or 'ids'")),
     };
+    // The order is a job before its devices are counted: what was counted is what it will be carried out on.
+    let id = JobId::new(Uuid::now_v7());
+    let now = clock::now_ms();
+    let ordered = BulkOrder {
+        actor: caller.0.actor.clone(),
+        order: order.clone(),
+    };
+    let payload = serde_json::to_string(&ordered).map_err(|why| ApiError::Internal(why.to_string()))?;
+    let mut tx = app.db.begin().await?;
+    store::jobs::enqueue(&mut tx, id, JobKind::BulkDevices, &subject, &payload, now).await?;
+    let total = device_summaries::keep_for_job(&mut tx, id, meant).await?;
     if total != order.expected_total {
         return Err(ApiError::Conflict(format!(
             "{total} devices are meant by now, not {}: look again",
             order.expected_total
         )));
     }
-    let order = BulkOrder {
-        actor: caller.0.actor.clone(),
-        order,
-    };
-    let payload = serde_json::to_string(&order).map_err(|why| ApiError::Internal(why.to_string()))?;
-    let id = JobId::new(Uuid::now_v7());
     let record = audit::record(
         &caller.0.actor,
         "devices.bulk-requested",
@@ -297,11 +300,9 @@ async fn bulk(
         [
             ("devices", total.to_string()),
             ("which", subject.clone()),
-            ("action", order.describe()),
+            ("action", ordered.describe()),
         ],
     );
-    let mut tx = app.db.begin().await?;
-    store::jobs::enqueue(&mut tx, id, JobKind::BulkDevices, &subject, &payload, clock::now_ms()).await?;
     store::audit::append(&mut tx, &record).await?;
     tx.commit().await.map_err(StoreError::from)?;
     app.changes.tell(Change::Job(id));

@@ -3,9 +3,14 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+use axum::http::HeaderValue;
+use axum::http::header::CONTENT_SECURITY_POLICY;
 use axum::response::Html;
 use axum::routing::get;
 use axum::{Extension, Json, Router};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use flotilla_protocol::ids::Digest;
 use utoipa::Modify;
 use utoipa::openapi::OpenApi;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
@@ -32,10 +37,16 @@ impl Modify for BearerToken {
 struct Rendered {
     document: Arc<OpenApi>,
     page: Arc<str>,
+    /// Lets the page's own style in, by its digest.
+    policy: HeaderValue,
 }
 
 pub(super) fn routes(document: OpenApi) -> Router<App> {
+    let style = STANDARD.encode(Digest::of(STYLE.as_bytes()).0);
+    let policy = format!("default-src 'none'; style-src 'sha256-{style}'; frame-ancestors 'none'");
     let rendered = Rendered {
+        // Base64 and fixed text: always a header.
+        policy: HeaderValue::try_from(policy).unwrap_or(HeaderValue::from_static("default-src 'none'")),
         page: page(&serde_json::to_value(&document).unwrap_or_default()).into(),
         document: Arc::new(document),
     };
@@ -46,7 +57,9 @@ pub(super) fn routes(document: OpenApi) -> Router<App> {
         )
         .route(
             "/docs",
-            get(async |Extension(r): Extension<Rendered>| Html(r.page.to_string())),
+            get(async |Extension(r): Extension<Rendered>| {
+                ([(CONTENT_SECURITY_POLICY, r.policy)], Html(r.page.to_string()))
+            }),
         )
         .layer(Extension(rendered))
 }

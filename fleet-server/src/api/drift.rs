@@ -18,11 +18,10 @@ use utoipa_axum::routes;
 use crate::api::auth::require;
 use crate::api::error::ApiError;
 use crate::api::extract::{Caller, Json, Path, Query};
-use crate::app::{App, Change};
+use crate::app::{App, Change, MAX_WAIT};
 use crate::clock;
 use crate::domain::authz::Action;
 use crate::domain::drift::{Reference, Series, Total, severity};
-use crate::serve::MAX_WAIT;
 use crate::store;
 
 pub(super) fn routes() -> OpenApiRouter<App> {

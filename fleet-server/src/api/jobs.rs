@@ -13,12 +13,9 @@ use utoipa_axum::routes;
 use crate::api::auth::require;
 use crate::api::error::ApiError;
 use crate::api::extract::{Caller, Json, Path, Query};
-use crate::app::{App, Change};
+use crate::app::{App, Change, MAX_WAIT};
 use crate::domain::authz::Action;
 use crate::store::jobs as store;
-
-/// Longest wait for a change.
-const MAX_WAIT: Duration = Duration::from_secs(30);
 
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(show))

@@ -154,7 +154,7 @@ impl Worker {
             tracing::info!(%device, blob = %want.blob.sha256, "asked for a blob that its targets do not name");
             return self.missing(device, &want).await;
         }
-        let sent = counter!("flotilla_chunk_bytes_total", "device" => device.to_string());
+        let sent = counter!("flotilla_chunk_bytes_total");
         for index in missing_chunks(&want) {
             let bytes = match self.app.blobs.get_chunk(&want.blob, index).await {
                 Ok(bytes) => bytes,

@@ -175,6 +175,16 @@ impl From<'_> {
         if document.slots.len() > MAX_SLOTS || document.deployments.len() > MAX_SLOTS {
             return Err(format!("more than {MAX_SLOTS} slots or deployments"));
         }
+        let documents = &document.documents;
+        let newest = [
+            document.header.version,
+            documents.root,
+            documents.head.version,
+            documents.desired_state.version,
+        ];
+        if newest.iter().any(|version| *version > MAX_VERSION) {
+            return Err("a document's version that cannot be".to_owned());
+        }
         Ok(Report {
             document,
             envelope: envelope.to_vec(),
@@ -204,6 +214,10 @@ impl From<'_> {
 fn text(error: impl std::fmt::Display) -> String {
     error.to_string()
 }
+
+/// Versions are counted up from 1. A device that tells of more has no memory but a fault, and the next desired state must
+/// have a version above what it tells.
+const MAX_VERSION: u64 = 1 << 53;
 
 /// What is to be said and told once everything is committed.
 #[derive(Debug, Default)]

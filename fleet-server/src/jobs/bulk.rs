@@ -1,5 +1,6 @@
-//! The job that does one thing to many devices, a batch per transaction. Doing it twice changes nothing, so that a job that
-//! was broken off starts again from the first device.
+//! The job that does one thing to many devices, a batch per transaction: to those that were meant when it was ordered,
+//! whatever its filter finds by now. Doing it twice changes nothing, so that a job that was broken off starts again from the
+//! first device.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +9,6 @@ use flotilla_protocol::ids::DeviceId;
 use serde::{Deserialize, Serialize};
 
 use crate::app::{App, Change};
-use crate::domain::device_filter::DeviceFilter;
 use crate::jobs::{Control, JobError, fenced, succeed};
 use crate::store::jobs::Claim;
 use crate::store::{StoreError, Tx, audit as audit_log, device_summaries, devices, json};
@@ -42,26 +42,11 @@ impl BulkOrder {
 
 pub(super) async fn run(app: &App, claim: &Claim, control: &Control) -> Result<(), JobError> {
     let order: BulkOrder = json("job", &claim.payload)?;
-    let filter = match &order.order.filter {
-        Some(text) => Some(DeviceFilter::parse(text).map_err(|why| JobError::Failed(why.to_string()))?),
-        None => None,
-    };
-    let mut named = order.order.ids.clone().unwrap_or_default();
-    named.sort();
-    named.dedup();
     let mut done = Done::default();
     let mut after = String::new();
     loop {
         control.check()?;
-        let batch = match &filter {
-            Some(filter) => device_summaries::matching_ids(&app.db, filter, &after, BATCH).await?,
-            None => named
-                .iter()
-                .filter(|id| id.as_str() > after.as_str())
-                .take(BATCH as usize)
-                .cloned()
-                .collect(),
-        };
+        let batch = device_summaries::of_job(&app.db, claim.id, &after, BATCH).await?;
         let Some(last) = batch.last() else { break };
         after = last.to_string();
         let changed = carry_out(app, claim, &order, &batch).await?;
@@ -69,7 +54,8 @@ pub(super) async fn run(app: &App, claim: &Claim, control: &Control) -> Result<(
         done.changed += changed;
         control.report(done.share(order.order.expected_total), done.message());
     }
-    let tx = fenced(app, claim).await?;
+    let mut tx = fenced(app, claim).await?;
+    device_summaries::forget_job(&mut tx, claim.id).await?;
     Ok(succeed(app, claim, tx, &done.message()).await?)
 }
 

@@ -9,7 +9,7 @@ mod query;
 use std::collections::BTreeMap;
 
 use flotilla_api_types::devices::{Device, DeviceAlert, DeviceCounts, DeviceModel, DeviceStatus};
-use flotilla_protocol::ids::DeviceId;
+use flotilla_protocol::ids::{DeviceId, JobId};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{AssertSqlSafe, Row as _};
 
@@ -49,6 +49,8 @@ statements! {
         drifted = excluded.drifted, attacked = excluded.attacked, failed = excluded.failed, faulty = excluded.faulty,
         drift = excluded.drift, inferences = excluded.inferences, hardware_class = excluded.hardware_class,
         arch = excluded.arch, agent_version = excluded.agent_version, tags = excluded.tags, last_seen = excluded.last_seen";
+    OF_JOB = "SELECT device FROM job_devices WHERE job = $1 AND device > $2 ORDER BY device LIMIT $3";
+    FORGET_JOB = "DELETE FROM job_devices WHERE job = $1";
     SLOTS = "SELECT slot, line, semver, release_counter, manifest, committed FROM device_slots WHERE device = $1 ORDER BY slot";
     SET_MODELS = "UPDATE device_summaries SET model = $1, models = $2 WHERE device = $3";
     TEXT = "SELECT tags, hardware_class, search FROM device_summaries WHERE device = $1";
@@ -211,22 +213,41 @@ pub async fn list(db: &Db, asked: &DeviceQuery) -> Result<Vec<(Device, Cursor)>,
         .collect()
 }
 
-/// The ids of a page in order of id: for work on all matches.
-pub async fn matching_ids(
-    db: &Db,
-    filter: &DeviceFilter,
-    after: &str,
-    limit: u32,
-) -> Result<Vec<DeviceId>, StoreError> {
-    let built = query::ids(filter, after, limit);
+/// Which devices a job is for.
+#[derive(Debug, Clone, Copy)]
+pub enum Meant<'a> {
+    Matching(&'a DeviceFilter),
+    Named(&'a [DeviceId]),
+}
+
+/// Keeps the devices that a job is for, in the transaction that makes it. Gives how many there are.
+pub async fn keep_for_job(tx: &mut Tx, job: JobId, meant: Meant<'_>) -> Result<u64, StoreError> {
+    let built = match meant {
+        Meant::Matching(filter) => query::keep_matching(&job.to_string(), filter),
+        Meant::Named(devices) => query::keep_named(&job.to_string(), devices),
+    };
     let mut query = sqlx::query(AssertSqlSafe(built.sql.as_str()));
     for value in &built.values {
         query = value.bind(query);
     }
-    let rows = query.fetch_all(db.read()).await?;
-    rows.iter()
-        .map(|row| parsed("device id", row.try_get("device")?))
-        .collect()
+    Ok(query.execute(&mut **tx).await?.rows_affected())
+}
+
+/// A job's devices in order of id, after `after`.
+pub async fn of_job(db: &Db, job: JobId, after: &str, limit: u32) -> Result<Vec<DeviceId>, StoreError> {
+    let ids: Vec<String> = sqlx::query_scalar(OF_JOB)
+        .bind(job.to_string())
+        .bind(after)
+        .bind(i64::from(limit))
+        .fetch_all(db.read())
+        .await?;
+    ids.iter().map(|id| parsed("device id", id)).collect()
+}
+
+/// A job that is done needs its devices no more.
+pub async fn forget_job(tx: &mut Tx, job: JobId) -> Result<(), StoreError> {
+    sqlx::query(FORGET_JOB).bind(job.to_string()).execute(&mut **tx).await?;
+    Ok(())
 }
 
 pub async fn counts(db: &Db, filter: &DeviceFilter) -> Result<DeviceCounts, StoreError> {

@@ -14,6 +14,7 @@ statements! {
     CREATE_LINK = "INSERT INTO sign_in_links (hash, principal_kind, principal_id, created_at, expires_at)
         VALUES ($1, $2, $3, $4, $5)";
     TAKE_LINK = "DELETE FROM sign_in_links WHERE hash = $1 RETURNING principal_kind, principal_id, expires_at";
+    IS_LINK = "SELECT 1 FROM sign_in_links WHERE hash = $1 AND expires_at > $2";
     PRUNE_LINKS = "DELETE FROM sign_in_links WHERE expires_at <= $1";
     OPEN = "INSERT INTO sessions (id, hash, principal_kind, principal_id, csrf, created_at, last_seen, expires_at, user_agent)
         VALUES ($1, $2, $3, $4, $5, $6, $6, $7, $8)";
@@ -80,6 +81,16 @@ pub async fn create_link(tx: &mut Tx, hash: &str, subject: PrincipalRef, now: i6
         .execute(&mut **tx)
         .await?;
     Ok(expires_at)
+}
+
+/// Would [`take_link`] find one?
+pub async fn is_link(db: &Db, hash: &str, now: i64) -> Result<bool, StoreError> {
+    let row = sqlx::query(IS_LINK)
+        .bind(hash)
+        .bind(now)
+        .fetch_optional(db.read())
+        .await?;
+    Ok(row.is_some())
 }
 
 /// Uses a link up. `None`: it is not known, used, or lapsed.

@@ -32,7 +32,8 @@ statements! {
         ON CONFLICT (device, manifest) DO UPDATE SET drifted = excluded.drifted, share = excluded.share,
         observations = excluded.observations, judgements = excluded.judgements, alarms = excluded.alarms,
         nearest_slice = excluded.nearest_slice, worst = excluded.worst, at = excluded.at";
-    ADD_JUDGED = "UPDATE drift_status SET judgements = $1, alarms = $2 WHERE device = $3 AND manifest = $4";
+    ADD_JUDGED = "UPDATE drift_status SET judgements = $1, alarms = $2, at = CASE WHEN at < $3 THEN $3 ELSE at END
+        WHERE device = $4 AND manifest = $5";
     DRIFT_LIST = "SELECT t.device, t.manifest, t.line, t.drifted, t.share, t.observations, t.judgements, t.alarms,
         t.nearest_slice, t.worst, t.at, COALESCE(v.semver, '') AS semver
         FROM drift_status t LEFT JOIN model_versions v ON v.manifest = t.manifest
@@ -215,6 +216,7 @@ async fn set_drift(
             sqlx::query(ADD_JUDGED)
                 .bind(to_i64(judgements))
                 .bind(to_i64(alarms))
+                .bind(at)
                 .bind(device.as_str())
                 .bind(&manifest)
                 .execute(&mut **tx)

@@ -159,7 +159,7 @@ struct Running {
     trust: Arc<TrustState>,
     inference: InferenceHandle,
     states: watch::Receiver<States>,
-    orders: mpsc::Sender<DesiredState>,
+    orders: watch::Sender<Option<DesiredState>>,
     tasks: crate::tasks::Tasks,
 }
 
@@ -215,7 +215,7 @@ impl Bench {
         };
         let (mut driver, states) = Driver::open(options, Arc::clone(&store), Arc::new(workshop)).unwrap();
         driver.boot().await.unwrap();
-        let (orders, ordered) = mpsc::channel(4);
+        let (orders, ordered) = watch::channel(None);
         let mut tasks = crate::tasks::Tasks::new();
         tasks.spawn("driver", driver.run(ordered, tasks.stop_token()));
         let server = Arc::clone(&self.server);
@@ -345,9 +345,9 @@ fn slot() -> SlotName {
 }
 
 impl Running {
-    async fn send(&self, desired: &[u8]) {
+    fn send(&self, desired: &[u8]) {
         let desired = self.trust.accept_desired_state(desired).unwrap();
-        self.orders.send(desired).await.unwrap();
+        self.orders.send_replace(Some(desired));
     }
 
     async fn until(&mut self, what: impl Fn(&OtaState) -> bool) -> OtaState {
@@ -396,7 +396,7 @@ async fn a_package_is_fetched_proved_committed_and_answers_after_a_restart_witho
     let mut bench = Bench::new();
     let order = bench.order(&Package::large("1.0.0", 1));
     let mut agent = bench.start(None).await;
-    agent.send(&order).await;
+    agent.send(&order);
     assert_eq!(agent.ended().await, (DeploymentState::Success, None));
     assert_eq!(agent.version().as_deref(), Some("1.0.0"));
     assert_eq!(
@@ -433,7 +433,7 @@ async fn a_download_cut_off_anywhere_resumes_without_fetching_a_chunk_twice() {
     let most = 7;
     bench.server.lock().unwrap().stop_after = Some(most);
     let agent = bench.start(None).await;
-    agent.send(&order).await;
+    agent.send(&order);
     while bench.server.lock().unwrap().sent.len() < most {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -469,7 +469,7 @@ async fn a_forged_chunk_is_refused_audited_and_asked_for_again() {
         server.forge.insert((largest.unwrap(), 1));
     }
     let mut agent = bench.start(None).await;
-    agent.send(&order).await;
+    agent.send(&order);
     assert_eq!(agent.ended().await, (DeploymentState::Success, None));
     let refused = agent
         .audited()
@@ -486,7 +486,7 @@ async fn what_cannot_be_trusted_or_does_not_prove_itself_never_touches_what_runs
     let mut bench = Bench::new();
     let good = bench.order(&Package::new("1.0.0", 1));
     let mut agent = bench.start(None).await;
-    agent.send(&good).await;
+    agent.send(&good);
     assert_eq!(agent.ended().await.0, DeploymentState::Success);
 
     let wrong_key = Package {
@@ -510,7 +510,7 @@ async fn what_cannot_be_trusted_or_does_not_prove_itself_never_touches_what_runs
     ] {
         let order = bench.order(&package);
         let deployment = format!("{:032x}", bench.version).parse().unwrap();
-        agent.send(&order).await;
+        agent.send(&order);
         agent
             .until(|state| {
                 state
@@ -534,13 +534,13 @@ async fn a_soak_with_errors_brings_the_previous_package_back() {
     let mut bench = Bench::new();
     let first = bench.order(&Package::new("1.0.0", 1));
     let mut agent = bench.start(None).await;
-    agent.send(&first).await;
+    agent.send(&first);
     assert_eq!(agent.ended().await.0, DeploymentState::Success);
     let second = bench.order(&Package {
         soak_ms: 60_000,
         ..Package::new("2.0.0", 2)
     });
-    agent.send(&second).await;
+    agent.send(&second);
     agent.until(|state| matches!(state.phase, Phase::Soaking { .. })).await;
     assert_eq!(agent.version().as_deref(), Some("2.0.0"));
     let wrong = flotilla_protocol::infer::Tensor::from_f32("nonsense", vec![1, 2], &[0.0, 0.0]).unwrap();
@@ -561,7 +561,7 @@ async fn a_damaged_package_gives_way_to_the_previous_one_before_there_is_a_netwo
     let mut agent = bench.start(None).await;
     for (semver, counter) in [("1.0.0", 1), ("2.0.0", 2)] {
         let order = bench.order(&Package::new(semver, counter));
-        agent.send(&order).await;
+        agent.send(&order);
         let wanted = |state: &OtaState| {
             state
                 .active_model()
@@ -601,13 +601,13 @@ async fn from_every_state_a_restart_finds_its_way() {
         let mut bench = Bench::new();
         let first = bench.order(&Package::new("1.0.0", 1));
         let mut agent = bench.start(None).await;
-        agent.send(&first).await;
+        agent.send(&first);
         assert_eq!(agent.ended().await.0, DeploymentState::Success);
         agent.stop().await;
 
         let mut agent = bench.start(Some(pause)).await;
         let second = bench.order(&Package::new("2.0.0", 2));
-        agent.send(&second).await;
+        agent.send(&second);
         agent.until(|state| state.phase.name() == pause).await;
         assert!(agent.version().is_some(), "inference goes on in {pause:?}");
         agent.stop().await;

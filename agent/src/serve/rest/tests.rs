@@ -68,13 +68,16 @@ impl Device {
     }
 
     async fn ask(&self, method: &str, path: &str, headers: &str, body: &[u8]) -> Answer {
-        let mut socket = TcpStream::connect(self.address).await.unwrap();
         let head = format!(
-            "{method} {path} HTTP/1.1\r\nHost: device\r\nConnection: close\r\nContent-Length: {}\r\n{headers}\r\n",
+            "{method} {path} HTTP/1.1\r\nHost: localhost:80\r\nConnection: close\r\nContent-Length: {}\r\n{headers}\r\n",
             body.len()
         );
-        socket.write_all(head.as_bytes()).await.unwrap();
-        socket.write_all(body).await.unwrap();
+        self.raw(&[head.as_bytes(), body].concat()).await
+    }
+
+    async fn raw(&self, request: &[u8]) -> Answer {
+        let mut socket = TcpStream::connect(self.address).await.unwrap();
+        socket.write_all(request).await.unwrap();
         let mut all = Vec::new();
         socket.read_to_end(&mut all).await.unwrap();
         let end = all.windows(4).position(|w| w == b"\r\n\r\n").unwrap();
@@ -84,6 +87,23 @@ impl Device {
             head,
             body: all[end + 4..].to_vec(),
         }
+    }
+
+    /// As a page on another site would have a browser ask, and as one whose name was pointed here.
+    async fn refuses_web_pages(&self) {
+        let page = self
+            .ask(
+                "POST",
+                "/v2/models/press/infer",
+                "Origin: https://evil.example\r\n",
+                b"{}",
+            )
+            .await;
+        assert_eq!(page.status, 403, "{}", page.head);
+        let rebound = self
+            .raw(b"GET /v2 HTTP/1.1\r\nHost: evil.example:8740\r\nConnection: close\r\n\r\n")
+            .await;
+        assert_eq!(rebound.status, 403, "{}", rebound.head);
     }
 
     async fn get(&self, path: &str) -> Answer {
@@ -101,6 +121,16 @@ fn request(data: serde_json::Value) -> serde_json::Value {
     json!({"id": "7", "inputs": [{"name": "reading", "datatype": "FP32", "shape": [2, 2], "data": data}]})
 }
 
+#[test]
+fn hosts_of_this_device_are_known() {
+    for host in ["localhost", "LOCALHOST", "127.0.0.1", "127.1.2.3", "[::1]"] {
+        assert!(is_loopback(host), "{host}");
+    }
+    for host in ["evil.example", "192.0.2.1", "localhost.evil.example", ""] {
+        assert!(!is_loopback(host), "{host}");
+    }
+}
+
 #[tokio::test]
 async fn a_device_without_a_model_lives_and_is_not_ready() {
     let clock = Clock::manual(Arc::new(AtomicI64::new(0)));
@@ -109,6 +139,7 @@ async fn a_device_without_a_model_lives_and_is_not_ready() {
     assert_eq!(device.get("/v2/health/live").await.status, 200);
     let ready = device.get("/v2/health/ready").await;
     assert_eq!((ready.status, ready.json()), (503, json!({"ready": false})));
+    device.refuses_web_pages().await;
 }
 
 #[tokio::test]
@@ -308,7 +339,7 @@ async fn it_listens_on_loopback_only_and_ends_when_told() {
     ));
     // A client that begins a request and never finishes it must not hold up the end.
     let mut stuck = TcpStream::connect(address).await.unwrap();
-    let head = b"POST /v2/models/press/infer HTTP/1.1\r\nHost: d\r\nContent-Length: 10\r\n\r\n";
+    let head = b"POST /v2/models/press/infer HTTP/1.1\r\nHost: [::1]:80\r\nContent-Length: 10\r\n\r\n";
     stuck.write_all(head).await.unwrap();
     drop(stop);
     assert!(server.join_next().await.unwrap().unwrap().is_ok());

@@ -118,6 +118,26 @@ async fn bulk_orders_change_what_they_mean_and_nothing_else() {
     assert_eq!(tasks.stop(std::time::Duration::from_secs(5)).await, 0);
 }
 
+/// Between the order and the job others may come to match: devices that nobody confirmed.
+#[tokio::test]
+async fn bulk_orders_mean_the_devices_that_were_counted() {
+    let server = fleet().await;
+    let order = json!({"filter": "site:bergen", "expected_total": 2, "action": "decommission"});
+    let job: Job = server.post("/devices/bulk", &order).await;
+    let body = serde_json::to_vec(&json!({"tags": {"site": "bergen"}})).unwrap();
+    let (status, problem) = server
+        .send(Role::Admin, Method::PATCH, "/devices/c", "application/json", body)
+        .await;
+    assert_eq!(status, StatusCode::OK, "{problem}");
+    let tasks = server.run_jobs();
+    let ended = server.job_end(job.id).await;
+    assert_eq!(ended.state, JobState::Succeeded, "{ended:?}");
+    let page: DevicePage = server.get("/devices?filter=-status:decommissioned").await;
+    let left: Vec<_> = page.items.iter().map(|device| device.id.as_str()).collect();
+    assert_eq!(left, ["c"]);
+    assert_eq!(tasks.stop(std::time::Duration::from_secs(5)).await, 0);
+}
+
 #[tokio::test]
 async fn bulk_orders_that_make_no_sense_are_refused() {
     let server = fleet().await;

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use flotilla_protocol::ids::DeviceId;
 use serde::{Deserialize, Serialize};
 use sqlx::Row as _;
 use sqlx::Sqlite;
@@ -378,14 +379,30 @@ impl DeviceQuery {
     }
 }
 
-pub(super) fn ids(filter: &DeviceFilter, after: &str, limit: u32) -> Built {
-    let mut built = Built::new();
-    built.push("SELECT s.device FROM device_summaries s");
+/// Keeps the matches as a job's devices.
+pub(super) fn keep_matching(job: &str, filter: &DeviceFilter) -> Built {
+    let mut built = keep(job);
     built.conditions(filter);
-    built.push(" AND s.device > ");
-    built.text(after);
-    built.push(" ORDER BY s.device LIMIT ");
-    built.place(Value::Int(i64::from(limit)));
+    built
+}
+
+/// Keeps those of these devices that there are.
+pub(super) fn keep_named(job: &str, devices: &[DeviceId]) -> Built {
+    let mut built = keep(job);
+    built.push(" WHERE s.device IN (''");
+    for device in devices {
+        built.push(", ");
+        built.text(device.as_str());
+    }
+    built.push(")");
+    built
+}
+
+fn keep(job: &str) -> Built {
+    let mut built = Built::new();
+    built.push("INSERT INTO job_devices (job, device) SELECT CAST(");
+    built.text(job);
+    built.push(" AS TEXT), s.device FROM device_summaries s");
     built
 }
 
@@ -444,8 +461,9 @@ pub fn sample_queries() -> Vec<String> {
                 }));
             }
         }
-        queries.push(ids(&filter, "", 10).sql);
+        queries.push(keep_matching("", &filter).sql);
         queries.push(counts(&filter).sql);
     }
+    queries.push(keep_named("", &[]).sql);
     queries
 }

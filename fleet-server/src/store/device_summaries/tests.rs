@@ -94,7 +94,17 @@ async fn fleet(db: &Db) {
 
 async fn found(db: &Db, filter: &str) -> Vec<String> {
     let filter = DeviceFilter::parse(filter).unwrap();
-    let ids = matching_ids(db, &filter, "", 100).await.unwrap();
+    let query = DeviceQuery {
+        filter: filter.clone(),
+        limit: 100,
+        ..DeviceQuery::default()
+    };
+    let ids: Vec<DeviceId> = list(db, &query)
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|(device, _)| device.id)
+        .collect();
     let counted = counts(db, &filter).await.unwrap();
     assert_eq!(counted.total, ids.len() as u64);
     assert_eq!(counted.online + counted.offline + counted.decommissioned, counted.total);
