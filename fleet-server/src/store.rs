@@ -9,6 +9,7 @@ pub mod datasets;
 pub mod device_summaries;
 pub mod devices;
 pub mod documents;
+pub mod drift;
 pub mod idempotency;
 pub mod imports;
 pub mod jobs;
@@ -20,6 +21,7 @@ pub mod rollouts;
 pub mod runs;
 pub mod sessions;
 pub mod sketches;
+mod sql;
 pub mod telemetry;
 pub mod tokens;
 

@@ -88,6 +88,15 @@ pub(crate) fn with_more(table: String, next_cursor: Option<&str>) -> String {
 }
 
 /// The empty answer of a deletion, told.
+/// The same for a list that is counted: says how many there are beyond the page.
+pub(crate) fn with_total(table: String, shown: usize, next_cursor: Option<&str>, total: u64) -> String {
+    let more = with_more(table, next_cursor);
+    if shown as u64 == total {
+        return more;
+    }
+    format!("{more}\n{shown} of {total}")
+}
+
 pub(crate) fn done(out: &Output, answer: &Value, told: &str) -> Result<(), CliError> {
     if out.is_json() {
         return out.print_json(answer);
