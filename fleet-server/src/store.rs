@@ -225,6 +225,16 @@ pub fn all_statements() -> Vec<(String, &'static str)> {
         .collect()
 }
 
+/// Statements whose conditions depend on what is asked, between them every piece: for the same test.
+pub fn sample_queries() -> Vec<String> {
+    [
+        audit::sample_queries(),
+        device_summaries::sample_queries(),
+        drift::sample_queries(),
+    ]
+    .concat()
+}
+
 /// The PostgreSQL migrations, for the test that prepares every statement there too.
 pub static POSTGRES_MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("migrations/postgres");
 
