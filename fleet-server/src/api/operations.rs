@@ -75,6 +75,12 @@ const CHANGES: &[(&str, &str, &str, &str)] = &[
     ),
     (
         "delete",
+        "/datasets/{id}/annotations/{sample}",
+        "remove_annotation",
+        "fleetctl labels remove <dataset> <sample>",
+    ),
+    (
+        "delete",
         "/datasets/{id}/labeling-functions/{lf}",
         "delete_labeling_function",
         "fleetctl labels lf remove <dataset> <id>",
