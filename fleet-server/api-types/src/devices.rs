@@ -74,7 +74,7 @@ pub struct DevicePage {
     pub total: u64,
 }
 
-/// `GET /api/v1/devices/counts`: `online + offline + decommissioned = total`; a device that is updating or needs attention
+/// `GET /api/v1/device-counts`: `online + offline + decommissioned = total`; a device that is updating or needs attention
 /// is counted there too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 pub struct DeviceCounts {
@@ -86,7 +86,7 @@ pub struct DeviceCounts {
     pub alert: u64,
 }
 
-/// `POST /api/v1/devices/bulk`: one action on many devices, as a job. Exactly one of `filter` and `ids`.
+/// `POST /api/v1/device-actions`: one action on many devices, as a job. Exactly one of `filter` and `ids`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BulkDevices {

@@ -152,7 +152,7 @@ async fn list(
 }
 
 /// How many devices match a filter, by status
-#[utoipa::path(get, path = "/devices/counts", tag = "devices", params(FilterQuery), security(("token" = [])),
+#[utoipa::path(get, path = "/device-counts", tag = "devices", params(FilterQuery), security(("token" = [])),
     responses((status = 200, body = DeviceCounts), (status = 422, body = Problem)))]
 async fn counts(
     caller: Caller,
@@ -246,7 +246,7 @@ const MOST_IDS: usize = 1000;
 /// One action on many devices, as a job
 ///
 /// The number of devices that the caller means is part of the order: if it is another by now, nothing happens.
-#[utoipa::path(post, path = "/devices/bulk", tag = "devices", request_body = BulkDevices, security(("token" = [])),
+#[utoipa::path(post, path = "/device-actions", tag = "devices", request_body = BulkDevices, security(("token" = [])),
     responses((status = 202, body = Job), (status = 409, body = Problem, description = "Another number of devices"),
         (status = 422, body = Problem)))]
 async fn bulk(

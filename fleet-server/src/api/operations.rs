@@ -33,7 +33,7 @@ const CHANGES: &[(&str, &str, &str, &str)] = &[
     ),
     (
         "post",
-        "/devices/bulk",
+        "/device-actions",
         "change_devices",
         "fleetctl devices tag --filter <filter> <name>=<value>",
     ),

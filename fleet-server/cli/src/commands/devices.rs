@@ -110,7 +110,7 @@ pub(crate) async fn run(context: &Context, command: DevicesCommand) -> Result<()
             })
         }
         DevicesCommand::Count { filter } => {
-            let call = client.get(&["devices", "counts"]).maybe("filter", filter.filter);
+            let call = client.get(&["device-counts"]).maybe("filter", filter.filter);
             let answer: Value = call.send().await?;
             context
                 .out
@@ -177,7 +177,7 @@ async fn change_all(context: &Context, bulk: BulkArgs, action: BulkAction) -> Re
     let filter = bulk.filter.unwrap_or_default();
     let counts: DeviceCounts = context
         .client
-        .get(&["devices", "counts"])
+        .get(&["device-counts"])
         .query("filter", &filter)
         .send()
         .await?;
@@ -193,7 +193,7 @@ async fn change_all(context: &Context, bulk: BulkArgs, action: BulkAction) -> Re
         action,
         expected_total: bulk.expect.unwrap_or(counts.total),
     };
-    let job: Job = context.client.post(&["devices", "bulk"]).json(&order)?.send().await?;
+    let job: Job = context.client.post(&["device-actions"]).json(&order)?.send().await?;
     let job = jobs::wait(context, &job.id.to_string(), BULK_PATIENCE).await?;
     if context.out.is_json() {
         return context.out.print_json(&job);

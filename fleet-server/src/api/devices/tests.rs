@@ -60,7 +60,7 @@ async fn lists_tell_how_many_there_are_in_all() {
     assert_eq!(page.items[0].id.as_str(), "a");
     let page: DevicePage = server.get("/devices?offset=2&limit=10").await;
     assert_eq!((page.items.len(), page.total), (1, 3));
-    let counts: DeviceCounts = server.get("/devices/counts?filter=-site:oslo").await;
+    let counts: DeviceCounts = server.get("/device-counts?filter=-site:oslo").await;
     assert_eq!((counts.total, counts.offline, counts.online), (2, 2, 0));
 }
 
@@ -78,7 +78,7 @@ async fn what_is_no_filter_or_order_is_refused_with_its_place() {
     assert_eq!(ask("/devices?sort=colour").await.0, StatusCode::UNPROCESSABLE_ENTITY);
     assert_eq!(ask("/devices?cursor=xx").await.0, StatusCode::BAD_REQUEST);
     assert_eq!(
-        ask("/devices/counts?filter=%22").await.0,
+        ask("/device-counts?filter=%22").await.0,
         StatusCode::UNPROCESSABLE_ENTITY
     );
 }
@@ -90,10 +90,10 @@ async fn bulk_orders_change_what_they_mean_and_nothing_else() {
         json!({"filter": "site:bergen", "expected_total": total,
             "action": {"tag": {"set": {"wave": "1"}, "remove": ["site"]}}})
     };
-    let (status, problem) = server.try_post("/devices/bulk", &order(3)).await;
+    let (status, problem) = server.try_post("/device-actions", &order(3)).await;
     assert_eq!(status, StatusCode::CONFLICT, "{problem}");
     let tasks = server.run_jobs();
-    let job: Job = server.post("/devices/bulk", &order(2)).await;
+    let job: Job = server.post("/device-actions", &order(2)).await;
     let ended = server.job_end(job.id).await;
     assert_eq!(ended.state, JobState::Succeeded, "{ended:?}");
     let page: DevicePage = server.get("/devices?filter=wave:1").await;
@@ -104,13 +104,13 @@ async fn bulk_orders_change_what_they_mean_and_nothing_else() {
     );
     let all: Job = server
         .post(
-            "/devices/bulk",
+            "/device-actions",
             &json!({"ids": ["a", "c"], "expected_total": 2, "action": "decommission"}),
         )
         .await;
     let ended = server.job_end(all.id).await;
     assert_eq!(ended.state, JobState::Succeeded, "{ended:?}");
-    let counts: DeviceCounts = server.get("/devices/counts?filter=status:decommissioned").await;
+    let counts: DeviceCounts = server.get("/device-counts?filter=status:decommissioned").await;
     assert_eq!(counts.total, 2);
     let events = server.audit_events().await;
     let count = |name: &str| events.iter().filter(|event| *event == name).count();
@@ -127,13 +127,13 @@ async fn bulk_orders_that_make_no_sense_are_refused() {
         json!({"filter": "status:sick", "expected_total": 3, "action": "decommission"}),
         json!({"filter": "", "expected_total": 3, "action": {"tag": {}}}),
     ] {
-        let (status, problem) = server.try_post("/devices/bulk", &order).await;
+        let (status, problem) = server.try_post("/device-actions", &order).await;
         assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{order}: {problem}");
     }
     let order = json!({"filter": "", "expected_total": 3, "action": "decommission"});
     let body = serde_json::to_vec(&order).unwrap();
     let (status, _) = server
-        .send(Role::Viewer, Method::POST, "/devices/bulk", "application/json", body)
+        .send(Role::Viewer, Method::POST, "/device-actions", "application/json", body)
         .await;
     assert_eq!(status, StatusCode::FORBIDDEN);
 }
