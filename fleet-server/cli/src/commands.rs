@@ -9,6 +9,7 @@ pub(crate) mod fleet;
 pub(crate) mod jobs;
 pub(crate) mod labels;
 pub(crate) mod models;
+pub(crate) mod overview;
 pub(crate) mod rollouts;
 pub(crate) mod runs;
 pub(crate) mod sessions;
@@ -87,7 +88,6 @@ pub(crate) fn with_more(table: String, next_cursor: Option<&str>) -> String {
     }
 }
 
-/// The empty answer of a deletion, told.
 /// The same for a list that is counted: says how many there are beyond the page.
 pub(crate) fn with_total(table: String, shown: usize, next_cursor: Option<&str>, total: u64) -> String {
     let more = with_more(table, next_cursor);
@@ -97,6 +97,7 @@ pub(crate) fn with_total(table: String, shown: usize, next_cursor: Option<&str>,
     format!("{more}\n{shown} of {total}")
 }
 
+/// The empty answer of a deletion, told.
 pub(crate) fn done(out: &Output, answer: &Value, told: &str) -> Result<(), CliError> {
     if out.is_json() {
         return out.print_json(answer);

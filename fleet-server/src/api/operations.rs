@@ -27,6 +27,12 @@ const CHANGES: &[(&str, &str, &str, &str)] = &[
     ),
     (
         "post",
+        "/devices/{id}/alerts/acknowledge",
+        "acknowledge_alerts",
+        "fleetctl devices acknowledge <device>",
+    ),
+    (
+        "post",
         "/devices/{id}/decommission",
         "decommission_device",
         "fleetctl devices decommission <device> --yes",
@@ -68,16 +74,16 @@ const CHANGES: &[(&str, &str, &str, &str)] = &[
         "fleetctl labels annotate <dataset> <sample>=<label>",
     ),
     (
-        "post",
-        "/datasets/{id}/labeling-functions",
-        "create_labeling_function",
-        "fleetctl labels lf add <dataset> <name> --when <expression> --label <label>",
-    ),
-    (
         "delete",
         "/datasets/{id}/annotations/{sample}",
         "remove_annotation",
         "fleetctl labels remove <dataset> <sample>",
+    ),
+    (
+        "post",
+        "/datasets/{id}/labeling-functions",
+        "create_labeling_function",
+        "fleetctl labels lf add <dataset> <name> --when <expression> --label <label>",
     ),
     (
         "delete",

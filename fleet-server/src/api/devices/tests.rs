@@ -137,3 +137,54 @@ async fn bulk_orders_that_make_no_sense_are_refused() {
         .await;
     assert_eq!(status, StatusCode::FORBIDDEN);
 }
+
+#[tokio::test]
+async fn an_alert_of_an_attack_is_acknowledged_by_who_may_and_on_record() {
+    let server = fleet().await;
+    let attack = json!({"attack": "rollback", "detail": "d", "at": 1_795_399_200_000_i64}).to_string();
+    let mut tx = server.app.db.begin().await.unwrap();
+    sqlx::query("UPDATE devices SET attack = $1, attacked_at = 7 WHERE id = 'a'")
+        .bind(attack)
+        .execute(&mut *tx)
+        .await
+        .unwrap();
+    device_summaries::refresh(&mut tx, "a").await.unwrap();
+    tx.commit().await.unwrap();
+    let alerts = async || {
+        let page: DevicePage = server.get("/devices?filter=status:alert").await;
+        page.total
+    };
+    assert_eq!(alerts().await, 1);
+    let path = "/devices/a/alerts/acknowledge";
+    let body = serde_json::to_vec(&json!({})).unwrap();
+    let (status, _) = server
+        .send(Role::Viewer, Method::POST, path, "application/json", body)
+        .await;
+    assert_eq!(status, StatusCode::FORBIDDEN);
+    for (ask, status) in [
+        (json!({"attack_at": "2026-11-23T01:00:00Z"}), StatusCode::CONFLICT),
+        (json!({"attack_at": "yesterday"}), StatusCode::BAD_REQUEST),
+        (json!({"drift": true}), StatusCode::BAD_REQUEST),
+    ] {
+        assert_eq!(server.try_post(path, &ask).await.0, status, "{ask}");
+    }
+    let (status, _) = server.try_post("/devices/x/alerts/acknowledge", &json!({})).await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    let detail: DeviceDetail = server.post(path, &json!({"attack_at": "2026-11-23T02:00:00Z"})).await;
+    assert!(detail.last_attack.unwrap().acknowledged && detail.device.alerts.is_empty());
+    assert_eq!(alerts().await, 0);
+    server.post::<DeviceDetail>(path, &json!({})).await;
+    let events = server.audit_events().await;
+    let acknowledged = events.iter().filter(|event| *event == "device.alerts-acknowledged");
+    assert_eq!(acknowledged.count(), 1, "once: {events:?}");
+}
+
+#[tokio::test]
+async fn no_device_is_hidden_by_a_route() {
+    let server = TestServer::new().await;
+    for (seed, name) in (1..).zip(["counts", "bulk"]) {
+        enrol(&server, name, seed, "oslo").await;
+        let detail: DeviceDetail = server.get(&format!("/devices/{name}")).await;
+        assert_eq!(detail.device.id.as_str(), name);
+    }
+}
