@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use flotilla_protocol::ids::{DeviceId, FleetId, JobId, RolloutId, RunId};
+use flotilla_protocol::ids::{DeviceId, FleetId, ImportId, JobId, RolloutId, RunId};
 use tokio::sync::{broadcast, watch};
 
 use crate::blobs::Blobs;
@@ -27,6 +27,8 @@ pub enum Change {
     Drift,
     /// Harvested samples arrived.
     Samples,
+    /// An import went on, or ended.
+    Import(ImportId),
     /// A `Head` was signed.
     Head,
     /// A device's counts or judgement changed.
@@ -162,6 +164,14 @@ pub struct App {
     pub upload_dir: Arc<std::path::Path>,
     /// The imports that run in this process.
     pub imports: Imports,
+}
+
+impl App {
+    /// Says that an import went on or ended, to those who wait for it here and to those who follow from outside.
+    pub fn import_moved(&self, id: ImportId) {
+        self.imports.tell();
+        self.changes.tell(Change::Import(id));
+    }
 }
 
 #[cfg(test)]

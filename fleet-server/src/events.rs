@@ -18,7 +18,7 @@ use tokio::time::MissedTickBehavior;
 
 use crate::app::{App, Change, Listener, News};
 use crate::clock;
-use crate::store::{StoreError, audit, device_summaries, jobs, rollouts};
+use crate::store::{StoreError, audit, device_summaries, imports, jobs, rollouts};
 use crate::tasks::{Shutdown, Tasks};
 
 /// Events kept for those who come back.
@@ -244,6 +244,7 @@ fn key_of(change: Change) -> Option<Key> {
         Change::Run(id) => (Resource::Run, id.to_string()),
         Change::Drift => (Resource::Drift, String::new()),
         Change::Samples => (Resource::Dataset, String::new()),
+        Change::Import(id) => (Resource::Import, id.to_string()),
         Change::Session(id) => (Resource::Session, id),
         Change::Targets | Change::Head | Change::Audit | Change::Decommissioned(_) => return None,
     })
@@ -255,7 +256,7 @@ fn keys_of(entry: &AuditEvent) -> Vec<Key> {
     let Some((kind, id)) = entry.subject.split_once(':') else {
         return keys;
     };
-    let label = ["label", "dataset.annotated"]
+    let label = ["label", "dataset.annotated", "dataset.annotation-removed"]
         .iter()
         .any(|prefix| entry.event.starts_with(prefix));
     let resource = match kind {
@@ -266,6 +267,7 @@ fn keys_of(entry: &AuditEvent) -> Vec<Key> {
         "job" => Resource::Job,
         "dataset" | "dataset-version" if label => Resource::Labels,
         "dataset" | "dataset-version" => Resource::Dataset,
+        "import" => Resource::Import,
         "labels" | "labeling-function" | "label-model" => Resource::Labels,
         "model" | "model-version" | "model-line" => Resource::Model,
         "claim-token" | "api-token" => Resource::Token,
@@ -375,6 +377,12 @@ async fn patches(app: &App, keys: &BTreeSet<Key>) -> Result<BTreeMap<Key, Value>
             rows.extend(row.map(|row| (key.clone(), row)));
         }
     }
+    for key in ids(Resource::Import).take(8) {
+        if let Ok(id) = key.1.parse() {
+            let row = serde_json::to_value(imports::get(&app.db, id).await?).ok();
+            rows.extend(row.map(|row| (key.clone(), row)));
+        }
+    }
     for key in ids(Resource::Rollout).take(4) {
         if let Ok(id) = key.1.parse() {
             let row = serde_json::to_value(rollouts::get(&app.db, id).await?).ok();
@@ -480,6 +488,14 @@ mod tests {
         assert_eq!(
             second("signature.added", "model-version:m"),
             Some((Resource::Model, "m".into()))
+        );
+        assert_eq!(
+            second("dataset.annotation-removed", "dataset:d"),
+            Some((Resource::Labels, "d".into()))
+        );
+        assert_eq!(
+            second("dataset.import-cancelled", "import:i"),
+            Some((Resource::Import, "i".into()))
         );
         assert_eq!(second("fleet.created", "fleet:x"), None);
         assert_eq!(keys_of(&entry("rollout.halted", "rollout:r")).len(), 3);

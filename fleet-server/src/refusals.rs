@@ -223,7 +223,9 @@ mod tests {
             }
         }
         assert_eq!(tasks.stop(Duration::from_secs(10)).await, 0);
-        let entries = store::audit::list(&db, None, "", 100).await.unwrap();
+        let entries = store::audit::list(&db, None, &store::audit::AuditFilter::default(), 100)
+            .await
+            .unwrap();
         let count = |event: &str| entries.iter().filter(|entry| entry.event == event).count();
         assert_eq!(count("test.refused"), 2 * BUDGET as usize);
         let suppressed: Vec<_> = entries

@@ -26,7 +26,7 @@ use crate::files::{self, FileError};
 use crate::imports::Imports;
 use crate::listener::{self, Bounded, Limits};
 use crate::refusals::Refusals;
-use crate::store::{Db, StoreError, device_summaries, documents, tokens};
+use crate::store::{Db, StoreError, audit, device_summaries, documents, tokens};
 use crate::tasks::{Shutdown, Tasks};
 use crate::{api, events, jobs, reconcile};
 
@@ -152,6 +152,7 @@ async fn start(config: &Config, sign_in: bool, tasks: &mut Tasks) -> Result<(App
         imports: Imports::default(),
     };
     device_summaries::fill_missing(&app.db).await?;
+    audit::file_old_entries(&app.db).await?;
     let director = Arc::new(Director::new(
         director_key,
         fleet_id,

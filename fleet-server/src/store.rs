@@ -9,6 +9,7 @@ pub mod datasets;
 pub mod device_summaries;
 pub mod devices;
 pub mod documents;
+pub mod drift;
 pub mod idempotency;
 pub mod imports;
 pub mod jobs;
@@ -20,6 +21,7 @@ pub mod rollouts;
 pub mod runs;
 pub mod sessions;
 pub mod sketches;
+mod sql;
 pub mod telemetry;
 pub mod tokens;
 
@@ -221,6 +223,16 @@ pub fn all_statements() -> Vec<(String, &'static str)> {
                 .map(move |(name, sql)| (format!("{file}::{name}"), *sql))
         })
         .collect()
+}
+
+/// Statements whose conditions depend on what is asked, between them every piece: for the same test.
+pub fn sample_queries() -> Vec<String> {
+    [
+        audit::sample_queries(),
+        device_summaries::sample_queries(),
+        drift::sample_queries(),
+    ]
+    .concat()
 }
 
 /// The PostgreSQL migrations, for the test that prepares every statement there too.

@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::Context as _;
-use fleet_server::store::device_summaries::sample_queries;
-use fleet_server::store::{Db, POSTGRES_MIGRATIONS, all_statements};
+use fleet_server::store::{Db, POSTGRES_MIGRATIONS, all_statements, sample_queries};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Executor as _, SqlSafeStr as _};
 
@@ -129,7 +128,7 @@ async fn every_statement_is_accepted_by_both_databases() -> anyhow::Result<()> {
             refused.push(format!("SQLite: {name}: {error}"));
         }
     }
-    // What filters of devices become: put together from fixed pieces, all of which stand in these.
+    // What filters become: put together from fixed pieces, all of which stand in these.
     for sql in sample_queries() {
         if let Err(error) = (&pool).prepare(AssertSqlSafe(sql.as_str()).into_sql_str()).await {
             refused.push(format!("PostgreSQL: {sql}: {error}"));

@@ -40,6 +40,17 @@ pub struct Page<T> {
     pub next_cursor: Option<String>,
 }
 
+/// One page of a list that is counted: the same, and how many match what was asked.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct CountedPage<T> {
+    pub items: Vec<T>,
+    /// Give it back as `cursor` for the next page; absent on the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
+    /// What matches, on all pages.
+    pub total: u64,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum JobState {

@@ -329,6 +329,29 @@ pub struct LabelingFunctionStatistics {
     pub first_error: Option<String>,
 }
 
+/// `GET /api/v1/datasets/{id}/labeling-function-conflicts`: how often labeling functions vote together and against each other,
+/// on the samples of the last label model.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LabelingFunctionConflicts {
+    /// Samples that they could vote on.
+    pub samples: u64,
+    pub fitted_at: String,
+    /// As they were then, in order of creation: the order of rows and columns.
+    pub functions: Vec<VotingFunction>,
+    /// Samples on which both vote; symmetric. On the diagonal: on which the function votes.
+    pub overlaps: Vec<Vec<u64>>,
+    /// Samples on which they vote for different labels; symmetric.
+    pub conflicts: Vec<Vec<u64>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct VotingFunction {
+    #[schema(value_type = String, format = "uuid")]
+    pub id: LabelingFunctionId,
+    pub name: String,
+    pub label: String,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum LabelModelKind {

@@ -74,7 +74,7 @@ pub struct DevicePage {
     pub total: u64,
 }
 
-/// `GET /api/v1/devices/counts`: `online + offline + decommissioned = total`; a device that is updating or needs attention
+/// `GET /api/v1/device-counts`: `online + offline + decommissioned = total`; a device that is updating or needs attention
 /// is counted there too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 pub struct DeviceCounts {
@@ -86,7 +86,7 @@ pub struct DeviceCounts {
     pub alert: u64,
 }
 
-/// `POST /api/v1/devices/bulk`: one action on many devices, as a job. Exactly one of `filter` and `ids`.
+/// `POST /api/v1/device-actions`: one action on many devices, as a job. Exactly one of `filter` and `ids`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BulkDevices {
@@ -162,6 +162,19 @@ pub struct DeviceAttack {
     pub attack: String,
     pub detail: String,
     pub at: String,
+    /// Somebody has looked at it: it is no alert any more.
+    #[serde(default)]
+    pub acknowledged: bool,
+}
+
+/// `POST /api/v1/devices/{id}/alerts/acknowledge`: the alert of an attack is over until another attack is reported.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AcknowledgeAlerts {
+    /// `last_attack.at` as the caller saw it; refused if the device has reported another attack since. Absent: whatever the last
+    /// one is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attack_at: Option<String>,
 }
 
 /// Entries of a device's audit chain were lost; the device says so itself, as the first entry of a new epoch.
@@ -210,6 +223,9 @@ pub struct DeviceDeployment {
 pub struct DeviceTelemetry {
     #[schema(value_type = String)]
     pub line: ModelLine,
+    /// Empty where the server does not know the package.
+    #[serde(default)]
+    pub semver: String,
     #[schema(value_type = String)]
     pub manifest: Digest,
     pub inferences: u64,

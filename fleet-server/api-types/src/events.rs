@@ -13,6 +13,7 @@ pub enum Resource {
     Run,
     Job,
     Dataset,
+    Import,
     Labels,
     Model,
     Drift,

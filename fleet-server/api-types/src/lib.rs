@@ -1,7 +1,7 @@
 //! Bodies of the fleet server's REST API, shared by the server and `fleetctl`: serde types and nothing else.
 //!
 //! Times are RFC 3339 in UTC; ids are UUIDs; digests are `sha256:<hex>`; sizes and durations carry their unit in the name.
-//! Every list is a [`Page`]; every error is a [`Problem`] (RFC 9457).
+//! Every list is a [`Page`] or a [`CountedPage`]; every error is a [`Problem`] (RFC 9457).
 
 pub mod audit;
 pub mod common;
@@ -15,4 +15,4 @@ pub mod rollouts;
 pub mod runs;
 pub mod sessions;
 
-pub use common::{Job, JobState, Page, Problem};
+pub use common::{CountedPage, Job, JobState, Page, Problem};

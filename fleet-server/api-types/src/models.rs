@@ -9,6 +9,9 @@ pub struct Model {
     #[schema(value_type = String)]
     pub line: ModelLine,
     pub versions: u64,
+    /// Of them: those that the release role has not signed yet.
+    #[serde(default)]
+    pub unsigned: u64,
     pub latest: Option<String>,
     pub created_at: String,
 }

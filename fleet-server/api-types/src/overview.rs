@@ -107,6 +107,9 @@ pub struct TelemetryHour {
     /// The hour's start.
     pub hour: String,
     pub line: String,
+    /// Empty where the server does not know the package.
+    #[serde(default)]
+    pub semver: String,
     pub manifest: String,
     pub inferences: u64,
     pub failures: u64,

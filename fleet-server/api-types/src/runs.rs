@@ -107,6 +107,14 @@ pub struct CreateEvaluation {
     pub split: Split,
 }
 
+/// An item of `GET /api/v1/runs/{id}/evaluations`: a model measured once on a split of a dataset version.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct StoredEvaluation {
+    #[serde(flatten)]
+    pub evaluation: Evaluation,
+    pub created_at: String,
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Evaluation {
     #[schema(value_type = String, format = "uuid")]

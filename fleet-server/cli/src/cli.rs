@@ -46,6 +46,8 @@ enum Command {
     Me,
     /// A link that opens the web console signed in, once
     Console(ConsoleArgs),
+    /// The fleet at a glance: devices, versions, what needs attention, live rollouts
+    Overview,
     /// Who is signed in to the console
     #[command(subcommand)]
     Sessions(SessionsCommand),
@@ -123,6 +125,7 @@ async fn ask(context: &Context, global: &GlobalArgs, command: Command) -> Result
     match command {
         Command::Login => commands::fleet::login(context, global).await,
         Command::Me => commands::fleet::me(context).await,
+        Command::Overview => commands::overview::run(context).await,
         Command::Console(args) => commands::console::run(context, &args).await,
         Command::Sessions(command) => commands::sessions::run(context, command).await,
         Command::Trust(command) => commands::fleet::trust(context, command).await,
@@ -169,7 +172,21 @@ mod tests {
             apply,
             &format!("rollouts create --model-version {id} --phase 1 --phase 100% --start"),
             "drift list --line motions",
+            "drift list --drifted --order severity",
+            "drift list --drifted=false",
+            "overview",
+            "runs list --status failed --text drift",
+            &format!("runs evaluations {id}"),
+            "models list --signature unsigned",
+            "labels remove motions sha256:00 --label walking",
+            "labels lf conflicts motions",
+            "labels queue motions --cursor 3fe0000000000000.7",
+            "datasets sample motions sha256:00",
+            "devices acknowledge press-07",
+            "devices telemetry press-07 --from 2026-11-23T02:00:00Z",
+            "audit list --event rollout.* --actor token:admin --subject device:press-07 --from 2026-11-23T02:00:00Z",
             "audit verify",
+            "audit verify --device press-07",
             "completions bash",
             "demo --data digits --once",
         ] {

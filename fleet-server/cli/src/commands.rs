@@ -9,6 +9,7 @@ pub(crate) mod fleet;
 pub(crate) mod jobs;
 pub(crate) mod labels;
 pub(crate) mod models;
+pub(crate) mod overview;
 pub(crate) mod rollouts;
 pub(crate) mod runs;
 pub(crate) mod sessions;
@@ -85,6 +86,15 @@ pub(crate) fn with_more(table: String, next_cursor: Option<&str>) -> String {
         Some(cursor) => format!("{table}\nmore: --cursor {cursor}"),
         None => table,
     }
+}
+
+/// The same for a list that is counted: says how many there are beyond the page.
+pub(crate) fn with_total(table: String, shown: usize, next_cursor: Option<&str>, total: u64) -> String {
+    let more = with_more(table, next_cursor);
+    if shown as u64 == total {
+        return more;
+    }
+    format!("{more}\n{shown} of {total}")
 }
 
 /// The empty answer of a deletion, told.

@@ -255,6 +255,13 @@ pub(crate) fn bytes(count: u64) -> String {
     indicatif::HumanBytes(count).to_string()
 }
 
+/// The lines of a table or of fields with one blank between words: what they say, whatever the widths.
+#[cfg(test)]
+pub(crate) fn squeezed(text: &str) -> Vec<String> {
+    let squeeze = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+    text.lines().map(squeeze).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -15,7 +15,7 @@ use flotilla_api_types::datasets::{
     CreateDataset, CreateDatasetVersion, Dataset, DatasetVersion, ImportReport, Sample, Split,
 };
 use flotilla_api_types::{Page, Problem};
-use flotilla_protocol::ids::{DatasetId, DatasetVersionId, ImportId};
+use flotilla_protocol::ids::{DatasetId, DatasetVersionId, Digest, ImportId};
 use serde::Deserialize;
 use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
@@ -43,6 +43,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(import_samples, imports::list))
         .routes(routes!(imports::show, imports::cancel))
         .routes(routes!(samples))
+        .routes(routes!(sample))
         .routes(routes!(create_version, versions))
         .routes(routes!(show_version))
 }
@@ -279,6 +280,30 @@ async fn samples(
         .map(|(ordinal, _)| ordinal.to_string());
     let items = found.into_iter().map(|(_, sample)| sample).collect();
     Ok(Json(Page { items, next_cursor }))
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct SampleQuery {
+    /// Raw values too.
+    #[serde(default)]
+    values: bool,
+}
+
+/// One sample
+#[utoipa::path(get, path = "/datasets/{id}/samples/{digest}", tag = "datasets",
+    params(("id" = String, Path, description = "Id or name"), ("digest" = String, Path), SampleQuery),
+    security(("token" = [])), responses((status = 200, body = Sample), (status = 404, body = Problem)))]
+async fn sample(
+    caller: Caller,
+    State(app): State<App>,
+    Path((id, digest)): Path<(String, String)>,
+    Query(query): Query<SampleQuery>,
+) -> Result<Json<Sample>, ApiError> {
+    require(&caller, Action::Read)?;
+    let dataset = find(&app, &id).await?;
+    let digest: Digest = digest.parse()?;
+    Ok(Json(store::sample(&app.db, dataset.id, &digest, query.values).await?))
 }
 
 fn number<T: std::str::FromStr>(cursor: &str) -> Result<T, ApiError> {

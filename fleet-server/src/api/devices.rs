@@ -7,7 +7,9 @@ use axum::Extension;
 use axum::extract::State;
 use axum::http::StatusCode;
 use flotilla_api_types::common::ProblemItem;
-use flotilla_api_types::devices::{BulkAction, BulkDevices, DeviceCounts, DeviceDetail, DevicePage, UpdateDevice};
+use flotilla_api_types::devices::{
+    AcknowledgeAlerts, BulkAction, BulkDevices, DeviceCounts, DeviceDetail, DevicePage, UpdateDevice,
+};
 use flotilla_api_types::{Job, Problem};
 use flotilla_protocol::ids::{DeviceId, JobId};
 use serde::Deserialize;
@@ -26,6 +28,7 @@ use crate::domain::authz::Action;
 use crate::domain::device_filter::DeviceFilter;
 use crate::jobs::bulk::BulkOrder;
 use crate::store::device_summaries::{self, Cursor, DeviceQuery, Meant, Sort};
+use crate::store::devices::Acknowledged;
 use crate::store::jobs::JobKind;
 use crate::store::{self, StoreError};
 use crate::{audit, clock};
@@ -37,6 +40,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(bulk))
         .routes(routes!(show, update))
         .routes(routes!(decommission))
+        .routes(routes!(acknowledge))
         .layer(Extension(CountCache::default()))
 }
 
@@ -152,7 +156,7 @@ async fn list(
 }
 
 /// How many devices match a filter, by status
-#[utoipa::path(get, path = "/devices/counts", tag = "devices", params(FilterQuery), security(("token" = [])),
+#[utoipa::path(get, path = "/device-counts", tag = "devices", params(FilterQuery), security(("token" = [])),
     responses((status = 200, body = DeviceCounts), (status = 422, body = Problem)))]
 async fn counts(
     caller: Caller,
@@ -240,13 +244,57 @@ async fn decommission(
     Ok(Json(store::devices::get(&app.db, &id).await?))
 }
 
+/// Say that the attack a device reported has been looked at
+///
+/// Its alert is over until the device reports another attack. Alerts of errors, drift and failed deployments end when what they
+/// speak of ends. Where there is no alert of an attack, nothing happens.
+#[utoipa::path(post, path = "/devices/{id}/alerts/acknowledge", tag = "devices", params(("id" = String, Path)),
+    request_body = AcknowledgeAlerts, security(("token" = [])),
+    responses((status = 200, body = DeviceDetail), (status = 404, body = Problem),
+        (status = 409, body = Problem, description = "Another attack was reported meanwhile")))]
+async fn acknowledge(
+    caller: Caller,
+    State(app): State<App>,
+    Path(id): Path<String>,
+    Json(ask): Json<AcknowledgeAlerts>,
+) -> Result<Json<DeviceDetail>, ApiError> {
+    require(&caller, Action::Operate)?;
+    let id: DeviceId = id.parse()?;
+    let meant = ask.attack_at.as_deref();
+    if meant.is_some_and(|at| clock::from_rfc3339(at).is_none()) {
+        return Err(ApiError::invalid(
+            "attack_at: an RFC 3339 time such as 2026-11-23T02:00:00Z is needed",
+        ));
+    }
+    let mut tx = app.db.begin().await?;
+    let acknowledged = store::devices::acknowledge_attack(&mut tx, &id, meant).await?;
+    match acknowledged {
+        Acknowledged::Done(attack) => {
+            let detail = [("attack", attack.attack), ("attack_at", attack.at)];
+            let subject = format!("device:{id}");
+            let record = audit::record(&caller.0.actor, "device.alerts-acknowledged", subject, detail);
+            store::audit::append(&mut tx, &record).await?;
+        }
+        Acknowledged::Nothing => {}
+        Acknowledged::Another(attack) => {
+            return Err(ApiError::Conflict(format!(
+                "the last attack is of {} by now ({}): look again",
+                attack.at, attack.attack
+            )));
+        }
+    }
+    tx.commit().await.map_err(StoreError::from)?;
+    app.changes.tell(Change::Device(id.clone()));
+    Ok(Json(store::devices::get(&app.db, &id).await?))
+}
+
 /// Devices that may be named one by one; more are found by a filter.
 const MOST_IDS: usize = 1000;
 
 /// One action on many devices, as a job
 ///
 /// The number of devices that the caller means is part of the order: if it is another by now, nothing happens.
-#[utoipa::path(post, path = "/devices/bulk", tag = "devices", request_body = BulkDevices, security(("token" = [])),
+#[utoipa::path(post, path = "/device-actions", tag = "devices", request_body = BulkDevices, security(("token" = [])),
     responses((status = 202, body = Job), (status = 409, body = Problem, description = "Another number of devices"),
         (status = 422, body = Problem)))]
 async fn bulk(

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::extract::State;
 use flotilla_api_types::drift::{ClassShare, DeviceDrift, DriftPoint, FeatureHistogram};
-use flotilla_api_types::{Page, Problem};
+use flotilla_api_types::{CountedPage, Page, Problem};
 use flotilla_protocol::codec::{self, MAX_COMPONENT_BYTES, MAX_DOCUMENT_BYTES};
 use flotilla_protocol::ids::{DeviceId, Digest, ModelLine};
 use flotilla_protocol::manifest::{ComponentKind, Manifest};
@@ -18,11 +18,14 @@ use utoipa_axum::routes;
 use crate::api::auth::require;
 use crate::api::error::ApiError;
 use crate::api::extract::{Caller, Json, Path, Query};
+use crate::api::page_limit;
 use crate::app::{App, Change, MAX_WAIT};
 use crate::clock;
 use crate::domain::authz::Action;
 use crate::domain::drift::{Reference, Series, Total, severity};
 use crate::store;
+use crate::store::drift::{DriftCursor, DriftOrder, DriftQuery};
+use crate::store::models::ModelFilter;
 
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -32,30 +35,61 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(series))
 }
 
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Order {
+    #[default]
+    Device,
+    Severity,
+}
+
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct ListQuery {
     line: Option<String>,
     device: Option<String>,
+    /// Only those that drifted, or only those that did not.
+    drifted: Option<bool>,
+    /// `device`, or `severity`: the largest share of drifted features first.
+    #[serde(default)]
+    #[param(value_type = Option<String>)]
+    order: Order,
     limit: Option<u32>,
-    /// `device/manifest` of the last row of the page before.
+    /// Of the same order.
     cursor: Option<String>,
     /// Wait so long at most for news of drift before answering.
     #[serde(default)]
     wait_ms: u64,
 }
 
-/// The last judgement of every device and package
+/// The last judgements of devices and packages that match
 #[utoipa::path(get, path = "/drift", tag = "drift", params(ListQuery), security(("token" = [])),
-    responses((status = 200, body = Page<DeviceDrift>)))]
+    responses((status = 200, body = CountedPage<DeviceDrift>), (status = 400, body = Problem)))]
 async fn list(
     caller: Caller,
     State(app): State<App>,
     Query(query): Query<ListQuery>,
-) -> Result<Json<Page<DeviceDrift>>, ApiError> {
+) -> Result<Json<CountedPage<DeviceDrift>>, ApiError> {
     require(&caller, Action::Read)?;
-    let line: Option<ModelLine> = query.line.as_deref().map(str::parse).transpose()?;
-    let device: Option<DeviceId> = query.device.as_deref().map(str::parse).transpose()?;
+    let order = match query.order {
+        Order::Device => DriftOrder::Device,
+        Order::Severity => DriftOrder::Severity,
+    };
+    let after = match query.cursor.as_deref() {
+        None => None,
+        Some(text) => Some(
+            DriftCursor::decode(text, order)
+                .ok_or_else(|| ApiError::invalid("the cursor is not one that this list gave out in this order"))?,
+        ),
+    };
+    let asked = DriftQuery {
+        line: query.line.as_deref().map(str::parse).transpose()?,
+        device: query.device.as_deref().map(str::parse).transpose()?,
+        drifted: query.drifted,
+        order,
+        after,
+        limit: page_limit(query.limit),
+    };
     if query.wait_ms > 0 {
         let mut news = app.changes.listen();
         let wait = Duration::from_millis(query.wait_ms).min(MAX_WAIT);
@@ -63,18 +97,13 @@ async fn list(
         let changed = tokio::time::timeout(wait, news.wait_for(|change| *change == Change::Drift)).await;
         drop(changed);
     }
-    let limit = crate::api::page_limit(query.limit);
-    let after = query
-        .cursor
-        .as_deref()
-        .and_then(|cursor| cursor.split_once('/'))
-        .unwrap_or_default();
-    let items = store::telemetry::drift_list(&app.db, line.as_ref(), device.as_ref(), after, limit).await?;
-    let next_cursor = items
-        .last()
-        .filter(|_| items.len() == limit as usize)
-        .map(|last| format!("{}/{}", last.device, last.manifest));
-    Ok(Json(Page { items, next_cursor }))
+    let total = store::drift::count(&app.db, &asked).await?;
+    let (items, next) = store::drift::list(&app.db, &asked).await?;
+    Ok(Json(CountedPage {
+        items,
+        next_cursor: next.map(|cursor| cursor.encode()),
+        total,
+    }))
 }
 
 /// The path's `{device}` that stands for all of them.
@@ -167,7 +196,9 @@ async fn manifest_of(app: &App, text: &str) -> Result<Digest, ApiError> {
         return Ok(text.parse()?);
     }
     let line: ModelLine = text.parse()?;
-    let newest = store::models::list(&app.db, &line, None, 1).await?.pop();
+    let newest = store::models::list(&app.db, &line, ModelFilter::default(), None, 1)
+        .await?
+        .pop();
     let newest = newest.ok_or_else(|| ApiError::not_found("version of model line", &line))?;
     Ok(newest.manifest)
 }

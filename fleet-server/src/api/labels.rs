@@ -6,10 +6,10 @@ use flotilla_api_types::Page;
 use flotilla_api_types::Problem;
 use flotilla_api_types::common::ProblemItem;
 use flotilla_api_types::datasets::{
-    AnnotationReport, CreateAnnotations, CreateLabelingFunction, FitLabelModel, LabelModel, LabelingFunction, Sample,
-    Split, StartedJob,
+    AnnotationReport, CreateAnnotations, CreateLabelingFunction, FitLabelModel, LabelModel, LabelingFunction,
+    LabelingFunctionConflicts, Sample, Split, StartedJob,
 };
-use flotilla_protocol::ids::{JobId, LabelingFunctionId};
+use flotilla_protocol::ids::{Digest, JobId, LabelingFunctionId};
 use serde::Deserialize;
 use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
@@ -26,7 +26,7 @@ use crate::domain::authz::Action;
 use crate::domain::labeling::{self, LabelingSet};
 use crate::store::datasets::{SampleFilter, StoredDataset};
 use crate::store::jobs::JobKind;
-use crate::store::labels::{self as store, Annotated, QueueOrder};
+use crate::store::labels::{self as store, Annotated, QueueCursor, QueueOrder, Removed};
 use crate::store::{StoreError, audit as audit_log, to_json};
 use crate::{audit, clock};
 
@@ -39,8 +39,10 @@ pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(queue))
         .routes(routes!(annotate))
+        .routes(routes!(remove_annotation))
         .routes(routes!(create_function, functions))
         .routes(routes!(delete_function))
+        .routes(routes!(conflicts))
         .routes(routes!(fit, label_model))
 }
 
@@ -66,12 +68,17 @@ struct QueueQuery {
     #[serde(default)]
     values: bool,
     limit: Option<u32>,
+    /// Where the last page ended, in the same order: what was passed over does not come again.
+    cursor: Option<String>,
 }
 
 /// Samples without a hand label, the most useful first
+///
+/// Labeling takes samples off the queue. Without `cursor` it begins anew, with those that were skipped; with it, it goes on
+/// behind them.
 #[utoipa::path(get, path = "/datasets/{id}/queue", tag = "labels",
     params(("id" = String, Path, description = "Id or name"), QueueQuery), security(("token" = [])),
-    responses((status = 200, body = Page<Sample>), (status = 404, body = Problem)))]
+    responses((status = 200, body = Page<Sample>), (status = 400, body = Problem), (status = 404, body = Problem)))]
 async fn queue(
     caller: Caller,
     State(app): State<App>,
@@ -90,11 +97,18 @@ async fn queue(
         labelled: None,
         values: query.values,
     };
-    let items = store::queue(&app.db, dataset.id, order, &filter, page_limit(query.limit)).await?;
-    // Labeling takes samples off the queue: its next page is its first.
+    let after = match query.cursor.as_deref() {
+        None => None,
+        Some(text) => Some(
+            QueueCursor::decode(text, order)
+                .ok_or_else(|| ApiError::invalid("the cursor is not one that this queue gave out in this order"))?,
+        ),
+    };
+    let limit = page_limit(query.limit);
+    let (items, next) = store::queue(&app.db, dataset.id, order, &filter, after, limit).await?;
     Ok(Json(Page {
         items,
-        next_cursor: None,
+        next_cursor: next.map(|cursor| cursor.encode()),
     }))
 }
 
@@ -156,6 +170,50 @@ async fn annotate(
     audit_log::append(&mut tx, &record).await?;
     tx.commit().await.map_err(StoreError::from)?;
     Ok(Json(report))
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct RemoveQuery {
+    /// Only if the label is still this one: somebody else may have set another meanwhile.
+    label: Option<String>,
+}
+
+/// Take a sample's hand label back
+///
+/// The sample is in the queue again. What label it had before its last one is not known.
+#[utoipa::path(delete, path = "/datasets/{id}/annotations/{sample}", tag = "labels",
+    params(("id" = String, Path, description = "Id or name"), ("sample" = String, Path, description = "Digest"), RemoveQuery),
+    security(("token" = [])),
+    responses((status = 204, description = "taken back"),
+        (status = 404, body = Problem, description = "No such sample, or it has no hand label"),
+        (status = 409, body = Problem, description = "It has another label by now")))]
+async fn remove_annotation(
+    caller: Caller,
+    State(app): State<App>,
+    Path((id, sample)): Path<(String, String)>,
+    Query(query): Query<RemoveQuery>,
+) -> Result<StatusCode, ApiError> {
+    require(&caller, Action::Label)?;
+    let dataset = find(&app, &id).await?;
+    let sample: Digest = sample.parse()?;
+    let mut tx = app.db.begin().await?;
+    let detail = match store::remove_annotation(&mut tx, dataset.id, &sample, query.label.as_deref()).await? {
+        Removed::Done { label, actor } => [("sample", sample.to_string()), ("label", label), ("labelled_by", actor)],
+        Removed::Other(label) => {
+            return Err(ApiError::Conflict(format!(
+                "sample {sample} is labelled '{label}' by now: look again"
+            )));
+        }
+        Removed::NoLabel => return Err(ApiError::not_found("hand label of sample", sample)),
+        Removed::NoSample => return Err(ApiError::not_found("sample", sample)),
+    };
+    let actor = &caller.0.actor;
+    let subject = format!("dataset:{}", dataset.id);
+    let record = audit::record(actor, "dataset.annotation-removed", subject, detail);
+    audit_log::append(&mut tx, &record).await?;
+    tx.commit().await.map_err(StoreError::from)?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// Add a labeling function
@@ -290,6 +348,24 @@ async fn delete_function(
     .await?;
     tx.commit().await.map_err(StoreError::from)?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// How often labeling functions vote together and against each other, on the samples of the last label model
+#[utoipa::path(get, path = "/datasets/{id}/labeling-function-conflicts", tag = "labels",
+    params(("id" = String, Path, description = "Id or name")), security(("token" = [])),
+    responses((status = 200, body = LabelingFunctionConflicts),
+        (status = 404, body = Problem, description = "No label model was fitted yet")))]
+async fn conflicts(
+    caller: Caller,
+    State(app): State<App>,
+    Path(id): Path<String>,
+) -> Result<Json<LabelingFunctionConflicts>, ApiError> {
+    require(&caller, Action::Read)?;
+    let dataset = find(&app, &id).await?;
+    let conflicts = store::conflicts(&app.db, dataset.id).await?;
+    conflicts
+        .map(Json)
+        .ok_or_else(|| ApiError::not_found("conflicts (fit a label model first) of dataset", dataset.spec.name))
 }
 
 /// Apply all labeling functions to the training split and settle their votes

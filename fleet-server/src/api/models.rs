@@ -10,7 +10,7 @@ use flotilla_api_types::models::{
     AddSignature, CreateModelVersion, DriftParameters, ImportModelQuery, ManifestDocument, Model, ModelVersion,
     SignatureState,
 };
-use flotilla_api_types::{Page, Problem};
+use flotilla_api_types::{CountedPage, Problem};
 use flotilla_protocol::ids::ModelLine;
 use flotilla_protocol::manifest::Manifest;
 use flotilla_protocol::trust::{Document as _, Role, Root};
@@ -29,7 +29,7 @@ use crate::audit;
 use crate::domain::authz::Action;
 use crate::packaging::packager::{self, Ask, Origin, PackagerError};
 use crate::packaging::signer::{self, SignatureRefused};
-use crate::store::models::{self as store, StoredVersion};
+use crate::store::models::{self as store, ModelFilter, StoredVersion};
 use crate::store::{StoreError, audit as audit_log, documents, rollouts};
 
 /// Longest ONNX file: it is held in memory while it is packaged.
@@ -49,28 +49,48 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-struct PageQuery {
+struct ListQuery {
     limit: Option<u32>,
     cursor: Option<String>,
+    /// `unsigned`, `signed` or `revoked`; lines that have such a version.
+    #[param(value_type = Option<String>)]
+    signature: Option<SignatureState>,
+    /// Of lines: stands in the name. Of versions: in the number, the manifest's digest, the id or the run. Whatever its case.
+    #[serde(default)]
+    text: String,
 }
 
-/// Model lines, by name
-#[utoipa::path(get, path = "/models", tag = "models", params(PageQuery), security(("token" = [])),
-    responses((status = 200, body = Page<Model>)))]
+impl ListQuery {
+    fn filter(&self) -> ModelFilter<'_> {
+        ModelFilter {
+            signature: self.signature,
+            text: self.text.trim(),
+        }
+    }
+}
+
+/// Model lines that match, by name
+#[utoipa::path(get, path = "/models", tag = "models", params(ListQuery), security(("token" = [])),
+    responses((status = 200, body = CountedPage<Model>), (status = 400, body = Problem)))]
 async fn lines(
     caller: Caller,
     State(app): State<App>,
-    Query(query): Query<PageQuery>,
-) -> Result<Json<Page<Model>>, ApiError> {
+    Query(query): Query<ListQuery>,
+) -> Result<Json<CountedPage<Model>>, ApiError> {
     require(&caller, Action::Read)?;
     let limit = page_limit(query.limit);
-    let after = query.cursor.unwrap_or_default();
-    let items = store::lines(&app.db, &app.fleet.project, &after, limit).await?;
+    let after = query.cursor.as_deref().unwrap_or_default();
+    let total = store::count_lines(&app.db, &app.fleet.project, query.filter()).await?;
+    let items = store::lines(&app.db, &app.fleet.project, query.filter(), after, limit).await?;
     let next_cursor = items
         .last()
         .filter(|_| items.len() == limit as usize)
         .map(|last| last.line.to_string());
-    Ok(Json(Page { items, next_cursor }))
+    Ok(Json(CountedPage {
+        items,
+        next_cursor,
+        total,
+    }))
 }
 
 /// Package a finished run
@@ -101,15 +121,16 @@ async fn create(
     Ok((StatusCode::CREATED, Json(made)))
 }
 
-/// Versions of a line, newest first
-#[utoipa::path(get, path = "/models/{line}/versions", tag = "models", params(("line" = String, Path), PageQuery),
-    security(("token" = [])), responses((status = 200, body = Page<ModelVersion>), (status = 404, body = Problem)))]
+/// Versions of a line that match, newest first
+#[utoipa::path(get, path = "/models/{line}/versions", tag = "models", params(("line" = String, Path), ListQuery),
+    security(("token" = [])),
+    responses((status = 200, body = CountedPage<ModelVersion>), (status = 400, body = Problem), (status = 404, body = Problem)))]
 async fn versions(
     caller: Caller,
     State(app): State<App>,
     Path(line): Path<String>,
-    Query(query): Query<PageQuery>,
-) -> Result<Json<Page<ModelVersion>>, ApiError> {
+    Query(query): Query<ListQuery>,
+) -> Result<Json<CountedPage<ModelVersion>>, ApiError> {
     require(&caller, Action::Read)?;
     let line: ModelLine = line.parse()?;
     let limit = page_limit(query.limit);
@@ -118,15 +139,20 @@ async fn versions(
         Some(Ok(below)) => Some(below),
         Some(Err(_not_a_number)) => return Err(ApiError::invalid("the cursor is not one that this list gave out")),
     };
-    let items = store::list(&app.db, &line, below, limit).await?;
-    if items.is_empty() && below.is_none() {
+    let total = store::count(&app.db, &line, query.filter()).await?;
+    if total == 0 && !store::has_line(&app.db, &line).await? {
         return Err(ApiError::not_found("model line", line));
     }
+    let items = store::list(&app.db, &line, query.filter(), below, limit).await?;
     let next_cursor = items
         .last()
         .filter(|_| items.len() == limit as usize)
         .map(|last| last.release_counter.to_string());
-    Ok(Json(Page { items, next_cursor }))
+    Ok(Json(CountedPage {
+        items,
+        next_cursor,
+        total,
+    }))
 }
 
 /// Package an ONNX file from elsewhere

@@ -27,13 +27,19 @@ const CHANGES: &[(&str, &str, &str, &str)] = &[
     ),
     (
         "post",
+        "/devices/{id}/alerts/acknowledge",
+        "acknowledge_alerts",
+        "fleetctl devices acknowledge <device>",
+    ),
+    (
+        "post",
         "/devices/{id}/decommission",
         "decommission_device",
         "fleetctl devices decommission <device> --yes",
     ),
     (
         "post",
-        "/devices/bulk",
+        "/device-actions",
         "change_devices",
         "fleetctl devices tag --filter <filter> <name>=<value>",
     ),
@@ -66,6 +72,12 @@ const CHANGES: &[(&str, &str, &str, &str)] = &[
         "/datasets/{id}/annotations",
         "annotate",
         "fleetctl labels annotate <dataset> <sample>=<label>",
+    ),
+    (
+        "delete",
+        "/datasets/{id}/annotations/{sample}",
+        "remove_annotation",
+        "fleetctl labels remove <dataset> <sample>",
     ),
     (
         "post",

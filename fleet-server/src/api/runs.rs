@@ -6,8 +6,10 @@ mod tests;
 use axum::extract::State;
 use axum::http::StatusCode;
 use flotilla_api_types::common::ProblemItem;
-use flotilla_api_types::runs::{CreateEvaluation, CreateRun, Evaluation, MetricPoint, Run, RunStatus};
-use flotilla_api_types::{Page, Problem};
+use flotilla_api_types::runs::{
+    CreateEvaluation, CreateRun, Evaluation, MetricPoint, Run, RunStatus, StoredEvaluation,
+};
+use flotilla_api_types::{CountedPage, Page, Problem};
 use flotilla_protocol::ids::{JobId, RunId};
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -22,6 +24,7 @@ use crate::api::page_limit;
 use crate::app::{App, Change};
 use crate::domain::authz::Action;
 use crate::store::jobs::{Cancelled, JobKind};
+use crate::store::runs::{EvaluationPosition, RunFilter};
 use crate::store::{StoreError, audit as audit_log, datasets, jobs, runs as store};
 use crate::training::runner::{self, EvaluationError};
 use crate::training::trainset::TrainsetError;
@@ -33,7 +36,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(show))
         .routes(routes!(metrics))
         .routes(routes!(cancel))
-        .routes(routes!(evaluate))
+        .routes(routes!(evaluate, evaluations))
 }
 
 /// Start a training run
@@ -89,27 +92,46 @@ struct ListQuery {
     /// Runs of this experiment alone.
     #[serde(default)]
     experiment: String,
+    /// Runs in this state alone: `SCHEDULED`, `RUNNING`, `FINISHED`, `FAILED` or `KILLED`.
+    #[param(value_type = Option<String>)]
+    status: Option<RunStatus>,
+    /// Runs on this dataset version alone.
+    dataset_version: Option<String>,
+    /// Stands in the experiment's name, the cause, the id or the model's digest, whatever its case.
+    #[serde(default)]
+    text: String,
     limit: Option<u32>,
     #[serde(default)]
     cursor: String,
 }
 
-/// Runs, newest first
+/// Runs that match, newest first
 #[utoipa::path(get, path = "/runs", tag = "runs", params(ListQuery), security(("token" = [])),
-    responses((status = 200, body = Page<Run>)))]
+    responses((status = 200, body = CountedPage<Run>), (status = 400, body = Problem)))]
 async fn list(
     caller: Caller,
     State(app): State<App>,
     Query(query): Query<ListQuery>,
-) -> Result<Json<Page<Run>>, ApiError> {
+) -> Result<Json<CountedPage<Run>>, ApiError> {
     require(&caller, Action::Read)?;
     let limit = page_limit(query.limit);
-    let items = store::list(&app.db, &app.fleet.project, &query.experiment, &query.cursor, limit).await?;
+    let filter = RunFilter {
+        experiment: &query.experiment,
+        status: query.status,
+        dataset_version: query.dataset_version.as_deref().map(str::parse).transpose()?,
+        text: query.text.trim(),
+    };
+    let total = store::count(&app.db, &app.fleet.project, &filter).await?;
+    let items = store::list(&app.db, &app.fleet.project, &filter, &query.cursor, limit).await?;
     let next_cursor = items
         .last()
         .filter(|_| items.len() == limit as usize)
         .map(|last| last.id.to_string());
-    Ok(Json(Page { items, next_cursor }))
+    Ok(Json(CountedPage {
+        items,
+        next_cursor,
+        total,
+    }))
 }
 
 async fn find(app: &App, id: &str) -> Result<Run, ApiError> {
@@ -214,6 +236,45 @@ async fn evaluate(
     audit_log::append(&mut tx, &record).await?;
     tx.commit().await.map_err(StoreError::from)?;
     Ok(Json(evaluation))
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct EvaluationsQuery {
+    limit: Option<u32>,
+    cursor: Option<String>,
+}
+
+/// What the run's model was measured on, newest first
+#[utoipa::path(get, path = "/runs/{id}/evaluations", tag = "runs", params(("id" = String, Path), EvaluationsQuery),
+    security(("token" = [])),
+    responses((status = 200, body = Page<StoredEvaluation>), (status = 400, body = Problem), (status = 404, body = Problem)))]
+async fn evaluations(
+    caller: Caller,
+    State(app): State<App>,
+    Path(id): Path<String>,
+    Query(query): Query<EvaluationsQuery>,
+) -> Result<Json<Page<StoredEvaluation>>, ApiError> {
+    require(&caller, Action::Read)?;
+    let run = find(&app, &id).await?;
+    let limit = page_limit(query.limit);
+    let before = query.cursor.as_deref().map(position).transpose()?;
+    let found = store::evaluations(&app.db, run.id, before.as_ref(), limit).await?;
+    let next_cursor = found
+        .last()
+        .filter(|_| found.len() == limit as usize)
+        .map(|((at, version, split), _)| format!("{at}.{version}.{split}"));
+    let items = found.into_iter().map(|(_, evaluation)| evaluation).collect();
+    Ok(Json(Page { items, next_cursor }))
+}
+
+fn position(cursor: &str) -> Result<EvaluationPosition, ApiError> {
+    let mut parts = cursor.splitn(3, '.');
+    let at = parts.next().and_then(|at| at.parse().ok());
+    match (at, parts.next(), parts.next()) {
+        (Some(at), Some(version), Some(split)) => Ok((at, version.to_owned(), split.to_owned())),
+        _ => Err(ApiError::invalid("the cursor is not one that this list gave out")),
+    }
 }
 
 impl From<EvaluationError> for ApiError {

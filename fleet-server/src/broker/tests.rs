@@ -28,6 +28,7 @@ use crate::app::{App, Change, Changes, FleetInfo};
 use crate::blobs::Blobs;
 use crate::ca::Ca;
 use crate::director::Director;
+use crate::store::audit::AuditFilter;
 use crate::store::{audit, devices, documents};
 use crate::tasks::Tasks;
 use crate::testing::{self, NOW, bundle, fleet, id};
@@ -154,7 +155,11 @@ impl Bench {
     async fn audited(&self, event: &str) -> flotilla_api_types::audit::AuditEvent {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
-            if let Some(found) = audit::list(&self.app.db, None, event, 1).await.unwrap().pop() {
+            if let Some(found) = audit::list(&self.app.db, None, &AuditFilter::of_event(event), 1)
+                .await
+                .unwrap()
+                .pop()
+            {
                 return found;
             }
             assert!(tokio::time::Instant::now() < deadline, "no {event} in the audit log");

@@ -143,7 +143,9 @@ async fn a_token_enrols_once_and_the_same_device_may_come_again() {
     );
     let detail = devices::get(&bench.api.app.db, &first.device).await.unwrap();
     assert_eq!(detail.device.tags["site"], "oslo");
-    let events = store::audit::list(&bench.api.app.db, None, "", 10).await.unwrap();
+    let events = store::audit::list(&bench.api.app.db, None, &store::audit::AuditFilter::default(), 10)
+        .await
+        .unwrap();
     let events: Vec<_> = events.iter().map(|event| event.event.as_str()).collect();
     assert_eq!(events, ["device.certificate-renewed", "device.enrolled"]);
 }
@@ -203,7 +205,9 @@ async fn a_refusal_names_the_device_asked_for_and_the_peer() {
     let response = router(bench.api.clone()).oneshot(request).await.unwrap();
     assert_eq!(response.status(), StatusCode::FORBIDDEN);
     assert_eq!(bench.tasks.stop(Duration::from_secs(10)).await, 0);
-    let events = store::audit::list(&bench.api.app.db, None, "", 10).await.unwrap();
+    let events = store::audit::list(&bench.api.app.db, None, &store::audit::AuditFilter::default(), 10)
+        .await
+        .unwrap();
     let refused = events.iter().find(|event| event.event == "enrolment.refused").unwrap();
     assert_eq!(
         (refused.actor.as_str(), refused.subject.as_str()),

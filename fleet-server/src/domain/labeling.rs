@@ -114,6 +114,13 @@ pub struct FunctionSummary {
     pub errors: FunctionErrors,
 }
 
+/// Counts of samples for every two functions, by row and column in the functions' order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pairs {
+    pub overlaps: Vec<Vec<u64>>,
+    pub conflicts: Vec<Vec<u64>>,
+}
+
 /// How the set does as a whole; shares of all samples.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SetSummary {
@@ -376,9 +383,32 @@ impl LabelMatrix {
             .count()
     }
 
+    /// Of every two functions: on how many samples both vote, and vote differently. Symmetric; on the diagonal: votes, and 0.
+    pub fn pairs(&self) -> Pairs {
+        let mut pairs = Pairs {
+            overlaps: vec![vec![0; self.functions]; self.functions],
+            conflicts: vec![vec![0; self.functions]; self.functions],
+        };
+        for item in 0..self.len() {
+            for (first, label) in self.votes(item) {
+                for (second, other) in self.votes(item) {
+                    add(&mut pairs.overlaps, (first, second), 1);
+                    add(&mut pairs.conflicts, (first, second), u64::from(label != other));
+                }
+            }
+        }
+        pairs
+    }
+
     /// Per function, what went wrong.
     pub fn errors(&self) -> &[FunctionErrors] {
         &self.errors
+    }
+}
+
+fn add(table: &mut [Vec<u64>], (row, column): (usize, usize), more: u64) {
+    if let Some(cell) = table.get_mut(row).and_then(|row| row.get_mut(column)) {
+        *cell += more;
     }
 }
 
@@ -468,6 +498,14 @@ mod tests {
             error.to_string(),
             "sample 0 has 2 features, the functions were compiled for 1"
         );
+    }
+
+    #[test]
+    fn pairs_count_votes_together_and_against_each_other() {
+        let votes = vec![0, 0, 1, -1, 0, 1, 0, -1, -1, -1, -1, -1];
+        let pairs = LabelMatrix::from_votes(3, 2, votes).unwrap().pairs();
+        assert_eq!(pairs.overlaps, [[2, 1, 1], [1, 2, 2], [1, 2, 2]]);
+        assert_eq!(pairs.conflicts, [[0, 0, 1], [0, 0, 2], [1, 2, 0]]);
     }
 
     #[test]

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use flotilla_api_types::datasets::{
-    FitLabelModel, LabelModel, LabelModelKind, LabelingFunction, LabelingFunctionStatistics, Split,
+    FitLabelModel, LabelModel, LabelModelKind, LabelingFunction, LabelingFunctionConflicts, LabelingFunctionStatistics,
+    Split, VotingFunction,
 };
 use flotilla_protocol::ids::Digest;
 
@@ -103,8 +104,10 @@ impl Work {
             LabelModelKind::Majority => label_model::LabelModel::Majority,
         };
         let estimate = model.fit(&matrix);
+        let summary = self.summary(&table, &matrix, &estimate, &gold);
         Ok(Settled {
-            summary: self.summary(&table, &matrix, &estimate, &gold),
+            conflicts: self.conflicts(&summary, &matrix),
+            summary,
             guesses: items
                 .iter()
                 .enumerate()
@@ -123,6 +126,22 @@ impl Work {
                 .map(|(f, row)| (f.id, statistics(row)))
                 .collect(),
         })
+    }
+
+    fn conflicts(&self, summary: &LabelModel, matrix: &LabelMatrix) -> LabelingFunctionConflicts {
+        let pairs = matrix.pairs();
+        let voting = |function: &LabelingFunction| VotingFunction {
+            id: function.id,
+            name: function.name.clone(),
+            label: function.label.clone(),
+        };
+        LabelingFunctionConflicts {
+            samples: summary.samples,
+            fitted_at: summary.fitted_at.clone(),
+            functions: self.functions.iter().map(voting).collect(),
+            overlaps: pairs.overlaps,
+            conflicts: pairs.conflicts,
+        }
     }
 
     /// The training samples of the slices asked for, and their features.

@@ -50,7 +50,7 @@ pub(crate) async fn sweep(app: &App) -> Result<(), StoreError> {
             audit_log::append(&mut tx, &record).await?;
         }
         tx.commit().await?;
-        app.imports.tell();
+        app.import_moved(id);
     }
     for id in store::left_over(&app.db).await? {
         loop {

@@ -1,40 +1,53 @@
 //! The server's audit log: a hash chain, appended in the same transaction as the change it records; and the devices'
 //! chains as they were verified on arrival.
+//!
+//! Columns beside an entry say again what it says, so that entries are found; what counts is the entry. `verify` notices where
+//! they differ.
+
+mod filter;
+mod verify;
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
-use flotilla_api_types::audit::{AuditEvent, AuditVerification, ChainVerification, DeviceChainVerification};
+use flotilla_api_types::audit::AuditEvent;
 use flotilla_api_types::devices::DeviceAuditGap;
 use flotilla_protocol::audit::{
-    AUDIT_GAP, AuditBatch, AuditGap, AuditHead, AuditRecord, MAX_ENTRY_BYTES, continue_chain, encode_entry,
+    AUDIT_GAP, AuditBatch, AuditGap, AuditHead, AuditRecord, MAX_ENTRY_BYTES, encode_entry,
 };
 use flotilla_protocol::codec;
-use flotilla_protocol::ids::{DeviceId, Digest};
+use flotilla_protocol::ids::DeviceId;
 use futures_util::TryStreamExt as _;
-use serde_bytes::ByteBuf;
 use sqlx::Row as _;
 
 use crate::clock;
 use crate::store::{Db, StoreError, Tx, overview, parsed, statements, to_i64, to_u64};
 
+pub use filter::{AuditFilter, sample_queries};
+pub use verify::{verify, verify_device};
+
 statements! {
     LAST = "SELECT idx, hash FROM audit_log ORDER BY idx DESC LIMIT 1";
-    APPEND = "INSERT INTO audit_log (idx, at, event, entry, hash) VALUES ($1, $2, $3, $4, $5)";
-    LIST = "SELECT idx, entry FROM audit_log WHERE idx < $1 AND ($2 = '' OR event = $2) ORDER BY idx DESC LIMIT $3";
+    APPEND = "INSERT INTO audit_log (idx, at, event, actor, subject, entry, hash) VALUES ($1, $2, $3, $4, $5, $6, $7)";
+    UNFILED = "SELECT idx, entry FROM audit_log WHERE actor IS NULL ORDER BY idx LIMIT $1";
+    FILE = "UPDATE audit_log SET actor = $1, subject = $2 WHERE idx = $3";
     LIST_FROM = "SELECT idx, entry FROM audit_log WHERE idx >= $1 ORDER BY idx LIMIT $2";
-    WALK = "SELECT idx, entry, hash FROM audit_log ORDER BY idx";
+    WALK = "SELECT idx, at, event, actor, subject, entry, hash FROM audit_log WHERE idx >= $1 ORDER BY idx LIMIT $2";
     DEVICE_HEAD = "SELECT epoch, entries, hash FROM device_audit_heads WHERE device = $1";
     DEVICE_APPEND = "INSERT INTO device_audit (device, epoch, idx, at, event, entry) VALUES ($1, $2, $3, $4, $5, $6)";
     DEVICE_SET_HEAD = "INSERT INTO device_audit_heads (device, epoch, entries, hash, envelope) VALUES ($1, $2, $3, $4, $5)
         ON CONFLICT (device) DO UPDATE SET epoch = excluded.epoch, entries = excluded.entries, hash = excluded.hash,
         envelope = excluded.envelope";
     DEVICE_LIST = "SELECT epoch, idx, entry FROM device_audit WHERE device = $1 AND (epoch < $2 OR (epoch = $2 AND idx < $3))
-        AND ($4 = '' OR event = $4) ORDER BY epoch DESC, idx DESC LIMIT $5";
-    DEVICE_WALK = "SELECT epoch, idx, entry FROM device_audit WHERE device = $1 ORDER BY epoch, idx";
+        ORDER BY epoch DESC, idx DESC";
+    DEVICE_WALK = "SELECT device, epoch, idx, at, event, entry FROM device_audit WHERE device > $1 AND device <= $2
+        ORDER BY device, epoch, idx";
+    DEVICE_WALK_ONE = "SELECT device, epoch, idx, at, event, entry FROM device_audit WHERE device = $1 ORDER BY epoch, idx";
+    DEVICE_WALK_REST = "SELECT device, epoch, idx, at, event, entry FROM device_audit WHERE device > $1
+        ORDER BY device, epoch, idx";
+    DEVICE_HEADS = "SELECT device, epoch, entries, hash FROM device_audit_heads WHERE device > $1 ORDER BY device LIMIT $2";
     DEVICE_SPAN = "SELECT idx, entry FROM device_audit WHERE device = $1 AND epoch = $2 AND idx >= $3 AND idx < $4
         ORDER BY idx";
-    DEVICE_HEADS = "SELECT device, epoch, entries, hash FROM device_audit_heads ORDER BY device";
     DEVICE_GAPS = "SELECT epoch, entry FROM device_audit WHERE device = $1 AND idx = 0 AND event = $2
         ORDER BY epoch DESC LIMIT $3";
     DEVICE_COUNT = "SELECT COUNT(*) FROM device_audit WHERE device = $1";
@@ -42,6 +55,8 @@ statements! {
 
 /// The server's log is one epoch.
 const SERVER_EPOCH: u64 = 0;
+/// Entries filed in one transaction.
+const OLD_ENTRIES: i64 = 500;
 
 /// Appends to the server's log, inside the transaction of the change it speaks of.
 pub async fn append(tx: &mut Tx, record: &AuditRecord) -> Result<AuditHead, StoreError> {
@@ -52,6 +67,8 @@ pub async fn append(tx: &mut Tx, record: &AuditRecord) -> Result<AuditHead, Stor
         .bind(to_i64(head.count))
         .bind(record.at)
         .bind(&record.event)
+        .bind(&record.actor)
+        .bind(&record.subject)
         .bind(&entry)
         .bind(next.hash.to_string())
         .execute(&mut **tx)
@@ -73,13 +90,39 @@ async fn last_head(tx: &mut Tx) -> Result<AuditHead, StoreError> {
     })
 }
 
-/// Newest first, below `before`.
-pub async fn list(db: &Db, before: Option<u64>, event: &str, limit: u32) -> Result<Vec<AuditEvent>, StoreError> {
-    let rows = sqlx::query(LIST)
-        .bind(before.map_or(i64::MAX, to_i64))
-        .bind(event)
-        .bind(i64::from(limit))
-        .fetch_all(db.read())
+/// Files entries of an older server under who did what to what, so that filters find them. In short transactions.
+pub async fn file_old_entries(db: &Db) -> Result<(), StoreError> {
+    loop {
+        let rows = sqlx::query(UNFILED).bind(OLD_ENTRIES).fetch_all(db.read()).await?;
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let mut tx = db.begin().await?;
+        for row in &rows {
+            // What cannot be read is found under nothing, and by `verify`.
+            let record = codec::from_slice::<AuditRecord>(row.try_get("entry")?, MAX_ENTRY_BYTES).ok();
+            let (actor, subject) = record.map(|record| (record.actor, record.subject)).unwrap_or_default();
+            sqlx::query(FILE)
+                .bind(actor)
+                .bind(subject)
+                .bind(row.try_get::<i64, _>("idx")?)
+                .execute(&mut *tx)
+                .await?;
+        }
+        tx.commit().await?;
+    }
+}
+
+/// What matches a filter, newest first, below `before`.
+pub async fn list(
+    db: &Db,
+    before: Option<u64>,
+    filter: &AuditFilter,
+    limit: u32,
+) -> Result<Vec<AuditEvent>, StoreError> {
+    let rows = filter
+        .page(before.map_or(i64::MAX, to_i64), limit)
+        .fetch_all(db)
         .await?;
     rows.iter()
         .map(|row| event_of(to_u64(row.try_get("idx")?), row.try_get("entry")?, None))
@@ -104,35 +147,44 @@ pub async fn list_from(db: &Db, first: u64, limit: u32) -> Result<Vec<AuditEvent
         .collect()
 }
 
-/// A device's own entries, newest first, below `before` = (epoch, index).
+/// A device's own entries that match, newest first, below `before` = (epoch, index). One device's chain is short enough to be
+/// read for it.
 pub async fn list_device(
     db: &Db,
     device: &DeviceId,
     before: Option<(u64, u64)>,
-    event: &str,
+    filter: &AuditFilter,
     limit: u32,
 ) -> Result<Vec<(u64, AuditEvent)>, StoreError> {
     let (epoch, index) = before.unwrap_or((u64::MAX, 0));
-    let rows = sqlx::query(DEVICE_LIST)
+    let mut rows = sqlx::query(DEVICE_LIST)
         .bind(device.as_str())
         .bind(to_i64(epoch))
         .bind(to_i64(index))
-        .bind(event)
-        .bind(i64::from(limit))
-        .fetch_all(db.read())
-        .await?;
-    rows.iter()
-        .map(|row| {
-            let event = event_of(to_u64(row.try_get("idx")?), row.try_get("entry")?, Some(device.clone()))?;
-            Ok((to_u64(row.try_get("epoch")?), event))
-        })
-        .collect()
+        .fetch(db.read());
+    let mut found = Vec::new();
+    while found.len() < limit as usize
+        && let Some(row) = rows.try_next().await?
+    {
+        let record = record_of(row.try_get("entry")?)?;
+        if filter.matches(&record) {
+            let event = told(to_u64(row.try_get("idx")?), record, Some(device.clone()));
+            found.push((to_u64(row.try_get("epoch")?), event));
+        }
+    }
+    Ok(found)
+}
+
+fn record_of(entry: &[u8]) -> Result<AuditRecord, StoreError> {
+    codec::from_slice(entry, MAX_ENTRY_BYTES).map_err(|why| StoreError::corrupt("audit entry", why))
 }
 
 fn event_of(index: u64, entry: &[u8], device: Option<DeviceId>) -> Result<AuditEvent, StoreError> {
-    let record: AuditRecord =
-        codec::from_slice(entry, MAX_ENTRY_BYTES).map_err(|why| StoreError::corrupt("audit entry", why))?;
-    Ok(AuditEvent {
+    Ok(told(index, record_of(entry)?, device))
+}
+
+fn told(index: u64, record: AuditRecord, device: Option<DeviceId>) -> AuditEvent {
+    AuditEvent {
         index,
         at: clock::rfc3339(record.at),
         actor: record.actor,
@@ -140,7 +192,7 @@ fn event_of(index: u64, entry: &[u8], device: Option<DeviceId>) -> Result<AuditE
         subject: record.subject,
         detail: record.detail,
         device,
-    })
+    }
 }
 
 /// The last head that was accepted from a device.
@@ -253,8 +305,7 @@ pub async fn device_gaps(db: &Db, device: &DeviceId, limit: u32) -> Result<Vec<D
         .await?;
     let mut gaps = Vec::with_capacity(rows.len());
     for row in &rows {
-        let record: AuditRecord = codec::from_slice(row.try_get("entry")?, MAX_ENTRY_BYTES)
-            .map_err(|why| StoreError::corrupt("audit entry", why))?;
+        let record = record_of(row.try_get("entry")?)?;
         let Some(gap) = AuditGap::of(&record) else { continue };
         gaps.push(DeviceAuditGap {
             epoch: to_u64(row.try_get("epoch")?),
@@ -276,89 +327,5 @@ pub async fn device_count(db: &Db, device: &DeviceId) -> Result<u64, StoreError>
     Ok(to_u64(count))
 }
 
-/// Recomputes every chain from its entries, streaming.
-pub async fn verify(db: &Db) -> Result<AuditVerification, StoreError> {
-    let server = verify_server(db).await?;
-    let heads = sqlx::query(DEVICE_HEADS).fetch_all(db.read()).await?;
-    let mut devices = Vec::with_capacity(heads.len());
-    for row in &heads {
-        let device: DeviceId = parsed("device id", row.try_get("device")?)?;
-        let head = AuditHead {
-            epoch: to_u64(row.try_get("epoch")?),
-            count: to_u64(row.try_get("entries")?),
-            hash: parsed("audit hash", row.try_get("hash")?)?,
-        };
-        devices.push(verify_device(db, device, head).await?);
-    }
-    Ok(AuditVerification {
-        ok: server.ok && devices.iter().all(|device| device.chain.ok),
-        server,
-        devices,
-    })
-}
-
-async fn verify_server(db: &Db) -> Result<ChainVerification, StoreError> {
-    let mut head = AuditHead::start(SERVER_EPOCH);
-    let mut problem = None;
-    let mut rows = sqlx::query(WALK).fetch(db.read());
-    while let Some(row) = rows.try_next().await? {
-        let index = to_u64(row.try_get("idx")?);
-        if index != head.count {
-            problem = Some(format!("entry {} is missing", head.count));
-            break;
-        }
-        head = head.append(row.try_get("entry")?);
-        let stored: Digest = parsed("audit hash", row.try_get("hash")?)?;
-        if stored != head.hash {
-            problem = Some(format!("entry {index} does not hash to what was recorded after it"));
-            break;
-        }
-    }
-    Ok(ChainVerification {
-        ok: problem.is_none(),
-        entries: head.count,
-        head: head.hash,
-        problem,
-    })
-}
-
-async fn verify_device(db: &Db, device: DeviceId, expected: AuditHead) -> Result<DeviceChainVerification, StoreError> {
-    let mut head = AuditHead::start(0);
-    let mut entries = 0;
-    let mut epochs = std::collections::BTreeSet::new();
-    let mut problem = None;
-    let mut rows = sqlx::query(DEVICE_WALK).bind(device.as_str()).fetch(db.read());
-    while let Some(row) = rows.try_next().await? {
-        let batch = AuditBatch {
-            epoch: to_u64(row.try_get("epoch")?),
-            first: to_u64(row.try_get("idx")?),
-            entries: vec![ByteBuf::from(row.try_get::<Vec<u8>, _>("entry")?)],
-        };
-        epochs.insert(batch.epoch);
-        match continue_chain(head, &batch) {
-            Ok((next, records)) if records.len() == 1 => head = next,
-            Ok(_) => problem = Some(format!("entry {} of epoch {} stands twice", batch.first, batch.epoch)),
-            Err(error) => problem = Some(error.to_string()),
-        }
-        if problem.is_some() {
-            break;
-        }
-        entries += 1;
-    }
-    if problem.is_none() && head != expected {
-        problem = Some(format!(
-            "the chain ends at {} where the device signed {}",
-            head.hash, expected.hash
-        ));
-    }
-    Ok(DeviceChainVerification {
-        device,
-        epochs: epochs.len() as u64,
-        chain: ChainVerification {
-            ok: problem.is_none(),
-            entries,
-            head: head.hash,
-            problem,
-        },
-    })
-}
+#[cfg(test)]
+mod tests;

@@ -45,6 +45,12 @@ statements! {
         LEFT JOIN guesses g ON g.dataset = s.dataset AND g.digest = s.digest
         WHERE s.dataset = $1 AND s.ordinal > $2 AND ($3 = '' OR s.slice = $3) AND ($4 = '' OR s.split = $4)
         AND ($5 = '' OR ($5 = 'true') = (a.digest IS NOT NULL)) ORDER BY s.ordinal LIMIT $7";
+    SAMPLE = "SELECT s.ordinal, s.digest, s.sample_key, s.slice, s.split, s.predicted, s.created_at,
+        CASE WHEN $3 = 'values' THEN s.raw END AS raw, a.label AS hand, g.label AS guess, g.confidence
+        FROM samples s
+        LEFT JOIN annotations a ON a.dataset = s.dataset AND a.digest = s.digest
+        LEFT JOIN guesses g ON g.dataset = s.dataset AND g.digest = s.digest
+        WHERE s.dataset = $1 AND s.digest = $2";
     LABELLED = "SELECT s.digest, s.slice, s.split, a.label AS hand, g.label AS guess, g.confidence
         FROM samples s
         LEFT JOIN annotations a ON a.dataset = s.dataset AND a.digest = s.digest
@@ -328,6 +334,17 @@ pub async fn samples(
     rows.iter()
         .map(|row| Ok((row.try_get("ordinal")?, sample_of(row)?)))
         .collect()
+}
+
+pub async fn sample(db: &Db, dataset: DatasetId, digest: &Digest, values: bool) -> Result<Sample, StoreError> {
+    let row = sqlx::query(SAMPLE)
+        .bind(dataset.to_string())
+        .bind(digest.to_string())
+        .bind(if values { "values" } else { "" })
+        .fetch_optional(db.read())
+        .await?
+        .ok_or_else(|| StoreError::not_found("sample", digest))?;
+    sample_of(&row)
 }
 
 pub(crate) fn sample_of(row: &SqliteRow) -> Result<Sample, StoreError> {

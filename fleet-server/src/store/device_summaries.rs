@@ -35,7 +35,7 @@ statements! {
             'decommissioned')) THEN 1 ELSE 0 END AS updating,
         COALESCE((SELECT MAX(t.drifted) FROM drift_status t JOIN device_slots s ON s.device = t.device
             AND s.manifest = t.manifest WHERE t.device = d.id), 0) AS drifted,
-        CASE WHEN d.attack IS NULL THEN 0 ELSE 1 END AS attacked,
+        CASE WHEN d.attacked_at IS NULL THEN 0 ELSE 1 END AS attacked,
         CASE WHEN (SELECT p.state FROM deployments p WHERE p.device = d.id ORDER BY p.created_at DESC, p.id DESC LIMIT 1)
             IN ('failure', 'rolled-back') THEN 1 ELSE 0 END AS failed,
         CASE WHEN d.error IS NULL THEN 0 ELSE 1 END AS faulty,

@@ -35,13 +35,15 @@ statements! {
     IDENTITY = "SELECT status, signing_key FROM devices WHERE id = $1";
     ACTIVE = "SELECT id, signing_key FROM devices WHERE status = 'active'";
     RENEW = "UPDATE devices SET certificate_digest = $1 WHERE id = $2 AND status = 'active'";
-    GET = "SELECT ram_bytes, disk_free_bytes, boot_count, report_counter, error, attack FROM devices WHERE id = $1";
+    GET = "SELECT ram_bytes, disk_free_bytes, boot_count, report_counter, error, attack, attacked_at FROM devices
+        WHERE id = $1";
     TARGETS = "SELECT t.slot, t.deployment, v.line, v.semver, v.manifest FROM targets t
         JOIN model_versions v ON v.id = t.model_version WHERE t.device = $1 ORDER BY t.slot";
     DEPLOYMENTS = "SELECT id, rollout, state, reason, updated_at FROM deployments WHERE device = $1
         ORDER BY created_at DESC, id DESC LIMIT 20";
-    TELEMETRY = "SELECT line, manifest, inferences, failures, bundles, latency FROM device_models WHERE device = $1
-        ORDER BY line, manifest";
+    TELEMETRY = "SELECT m.line, m.manifest, COALESCE(v.semver, '') AS semver, m.inferences, m.failures, m.bundles, m.latency
+        FROM device_models m LEFT JOIN model_versions v ON v.manifest = m.manifest WHERE m.device = $1
+        ORDER BY m.line, m.manifest";
     TAGS = "SELECT tags FROM devices WHERE id = $1";
     SET_TAGS = "UPDATE devices SET tags = $1 WHERE id = $2";
     DECOMMISSION = "UPDATE devices SET status = 'decommissioned', connected = 0, desired = NULL, desired_stale = 0
@@ -55,6 +57,9 @@ statements! {
         disk_free_bytes = $5, boot_count = $6, report_counter = $7, report = $8, error = $9, attack = COALESCE($10, attack),
         last_seen = $11 WHERE id = $12 AND report_counter < $7";
     LAST_ATTACK = "SELECT attack FROM devices WHERE id = $1";
+    RAISE_ATTACK = "UPDATE devices SET attacked_at = $1 WHERE id = $2";
+    OPEN_ATTACK = "SELECT attack, attacked_at FROM devices WHERE id = $1";
+    CLOSE_ATTACK = "UPDATE devices SET attacked_at = NULL WHERE id = $1";
     CLEAR_SLOTS = "DELETE FROM device_slots WHERE device = $1";
     INSERT_SLOT = "INSERT INTO device_slots (device, slot, line, manifest, semver, release_counter, committed)
         VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (device, slot) DO NOTHING";
@@ -205,7 +210,10 @@ pub async fn get(db: &Db, id: &DeviceId) -> Result<DeviceDetail, StoreError> {
             .collect::<Result<_, _>>()?,
         audit_entries: audit::device_count(db, id).await?,
         audit_gaps: audit::device_gaps(db, id, AUDIT_GAPS).await?,
-        last_attack: attack.as_deref().map(attack_of).transpose()?,
+        last_attack: attack
+            .as_deref()
+            .map(|attack| attack_of(attack, row.try_get::<Option<i64>, _>("attacked_at")?.is_none()))
+            .transpose()?,
         error: row.try_get("error")?,
     })
 }
@@ -236,6 +244,7 @@ fn telemetry_of(row: &SqliteRow) -> Result<DeviceTelemetry, StoreError> {
         .map_err(|why| StoreError::corrupt("latency histogram", why))?;
     Ok(DeviceTelemetry {
         line: parsed("model line", row.try_get("line")?)?,
+        semver: row.try_get("semver")?,
         manifest: parsed("manifest digest", row.try_get("manifest")?)?,
         inferences: to_u64(row.try_get("inferences")?),
         failures: to_u64(row.try_get("failures")?),
@@ -245,13 +254,47 @@ fn telemetry_of(row: &SqliteRow) -> Result<DeviceTelemetry, StoreError> {
     })
 }
 
-fn attack_of(text: &str) -> Result<DeviceAttack, StoreError> {
+fn attack_of(text: &str, acknowledged: bool) -> Result<DeviceAttack, StoreError> {
     let attack: DetectedAttack = json("attack", text)?;
     Ok(DeviceAttack {
         attack: attack.attack,
         detail: attack.detail,
         at: clock::rfc3339(attack.at),
+        acknowledged,
     })
+}
+
+/// What came of an acknowledgement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Acknowledged {
+    /// The alert was there and is over.
+    Done(DeviceAttack),
+    /// There was none.
+    Nothing,
+    /// The last attack is not the one that was meant.
+    Another(DeviceAttack),
+}
+
+/// Ends the alert of a device's last attack, until another one is reported. `meant`: when that attack was detected, if the
+/// caller says so.
+pub async fn acknowledge_attack(tx: &mut Tx, id: &DeviceId, meant: Option<&str>) -> Result<Acknowledged, StoreError> {
+    let row = sqlx::query(OPEN_ATTACK)
+        .bind(id.as_str())
+        .fetch_optional(&mut **tx)
+        .await?
+        .ok_or_else(|| StoreError::not_found("device", id))?;
+    let open = row.try_get::<Option<i64>, _>("attacked_at")?.is_some();
+    let attack: Option<String> = row.try_get("attack")?;
+    let Some(attack) = attack.filter(|_| open) else {
+        return Ok(Acknowledged::Nothing);
+    };
+    let attack = attack_of(&attack, false)?;
+    if meant.is_some_and(|meant| clock::from_rfc3339(meant) != clock::from_rfc3339(&attack.at)) {
+        return Ok(Acknowledged::Another(attack));
+    }
+    sqlx::query(CLOSE_ATTACK).bind(id.as_str()).execute(&mut **tx).await?;
+    device_summaries::refresh(tx, id.as_str()).await?;
+    Ok(Acknowledged::Done(attack))
 }
 
 /// A device's tags, as they stand inside this transaction.

@@ -2,7 +2,8 @@
 //! that a person should look at next.
 
 use flotilla_api_types::datasets::{
-    Annotation, AnnotationReport, LabelModel, LabelingFunction, LabelingFunctionStatistics, Sample,
+    Annotation, AnnotationReport, LabelModel, LabelingFunction, LabelingFunctionConflicts, LabelingFunctionStatistics,
+    Sample,
 };
 use flotilla_protocol::ids::{DatasetId, Digest, LabelingFunctionId};
 use sqlx::Row as _;
@@ -15,12 +16,15 @@ statements! {
         WHERE s.dataset = $1 AND s.digest = $2";
     ANNOTATE = "INSERT INTO annotations (dataset, digest, label, actor, at) VALUES ($1, $2, $3, $4, $5)
         ON CONFLICT (dataset, digest) DO UPDATE SET label = excluded.label, actor = excluded.actor, at = excluded.at";
+    REMOVE = "DELETE FROM annotations WHERE dataset = $1 AND digest = $2 AND ($3 = '' OR label = $3)
+        RETURNING label, actor";
     QUEUE_UNCERTAIN = "SELECT s.ordinal, s.digest, s.sample_key, s.slice, s.split, s.predicted, s.created_at,
         CASE WHEN $4 = 'values' THEN s.raw END AS raw, a.label AS hand, g.label AS guess, g.confidence
         FROM samples s
         LEFT JOIN annotations a ON a.dataset = s.dataset AND a.digest = s.digest
         LEFT JOIN guesses g ON g.dataset = s.dataset AND g.digest = s.digest
         WHERE s.dataset = $1 AND a.digest IS NULL AND ($2 = '' OR s.slice = $2) AND ($3 = '' OR s.split = $3)
+        AND (COALESCE(g.confidence, 0) > $6 OR (COALESCE(g.confidence, 0) = $6 AND s.ordinal > $7))
         ORDER BY COALESCE(g.confidence, 0), s.ordinal LIMIT $5";
     QUEUE_NEWEST = "SELECT s.ordinal, s.digest, s.sample_key, s.slice, s.split, s.predicted, s.created_at,
         CASE WHEN $4 = 'values' THEN s.raw END AS raw, a.label AS hand, g.label AS guess, g.confidence
@@ -28,7 +32,7 @@ statements! {
         LEFT JOIN annotations a ON a.dataset = s.dataset AND a.digest = s.digest
         LEFT JOIN guesses g ON g.dataset = s.dataset AND g.digest = s.digest
         WHERE s.dataset = $1 AND a.digest IS NULL AND ($2 = '' OR s.slice = $2) AND ($3 = '' OR s.split = $3)
-        ORDER BY s.ordinal DESC LIMIT $5";
+        AND s.ordinal < $6 ORDER BY s.ordinal DESC LIMIT $5";
     CREATE_FUNCTION = "INSERT INTO labeling_functions (id, dataset, name, expression, label, statistics, created_at)
         VALUES ($1, $2, $3, $4, $5, NULL, $6)";
     FUNCTIONS = "SELECT id, name, expression, label, statistics FROM labeling_functions WHERE dataset = $1
@@ -39,9 +43,11 @@ statements! {
     CLEAR_SLICE = "DELETE FROM guesses WHERE dataset = $1
         AND digest IN (SELECT s.digest FROM samples s WHERE s.dataset = $1 AND s.slice = $2)";
     GUESS = "INSERT INTO guesses (dataset, digest, label, confidence) VALUES ($1, $2, $3, $4)";
-    SET_MODEL = "INSERT INTO label_models (dataset, summary, fitted_at) VALUES ($1, $2, $3)
-        ON CONFLICT (dataset) DO UPDATE SET summary = excluded.summary, fitted_at = excluded.fitted_at";
+    SET_MODEL = "INSERT INTO label_models (dataset, summary, conflicts, fitted_at) VALUES ($1, $2, $3, $4)
+        ON CONFLICT (dataset) DO UPDATE SET summary = excluded.summary, conflicts = excluded.conflicts,
+        fitted_at = excluded.fitted_at";
     MODEL = "SELECT summary FROM label_models WHERE dataset = $1";
+    CONFLICTS = "SELECT conflicts FROM label_models WHERE dataset = $1";
 }
 
 /// What came of a set of annotations.
@@ -97,6 +103,53 @@ pub async fn annotate(
     })
 }
 
+/// What was known of a sample's class before its hand label was taken away.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Removed {
+    /// The label, and who had set it.
+    Done {
+        label: String,
+        actor: String,
+    },
+    /// It has another label than the one that was to go.
+    Other(String),
+    NoLabel,
+    NoSample,
+}
+
+/// Takes a sample's hand label away; `only`: if it is still this one.
+pub async fn remove_annotation(
+    tx: &mut Tx,
+    dataset: DatasetId,
+    sample: &Digest,
+    only: Option<&str>,
+) -> Result<Removed, StoreError> {
+    let before: Option<Option<String>> = sqlx::query_scalar(HAND_LABEL)
+        .bind(dataset.to_string())
+        .bind(sample.to_string())
+        .fetch_optional(&mut **tx)
+        .await?;
+    let Some(before) = before else {
+        return Ok(Removed::NoSample);
+    };
+    let Some(before) = before else {
+        return Ok(Removed::NoLabel);
+    };
+    let removed = sqlx::query(REMOVE)
+        .bind(dataset.to_string())
+        .bind(sample.to_string())
+        .bind(only.unwrap_or_default())
+        .fetch_optional(&mut **tx)
+        .await?;
+    Ok(match removed {
+        None => Removed::Other(before),
+        Some(row) => Removed::Done {
+            label: row.try_get("label")?,
+            actor: row.try_get("actor")?,
+        },
+    })
+}
+
 /// What a person should label next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum QueueOrder {
@@ -105,15 +158,52 @@ pub enum QueueOrder {
     Newest,
 }
 
-/// Samples without a hand label.
+/// How far somebody has gone through the queue. What was passed over lies behind it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct QueueCursor {
+    /// Of the last one's guess, 0 without one; only in order of uncertainty.
+    confidence: Option<f64>,
+    ordinal: i64,
+}
+
+impl QueueCursor {
+    /// As clients give it back. The confidence's bits, so that it is compared as it was stored.
+    pub fn encode(&self) -> String {
+        match self.confidence {
+            Some(confidence) => format!("{:016x}.{}", confidence.to_bits(), self.ordinal),
+            None => self.ordinal.to_string(),
+        }
+    }
+
+    /// `None`: no queue of this order gave it out.
+    pub fn decode(text: &str, order: QueueOrder) -> Option<Self> {
+        match order {
+            QueueOrder::Newest => Some(Self {
+                confidence: None,
+                ordinal: text.parse().ok()?,
+            }),
+            QueueOrder::Uncertainty => {
+                let (bits, ordinal) = text.split_once('.')?;
+                let confidence = f64::from_bits(u64::from_str_radix(bits, 16).ok()?);
+                confidence.is_finite().then_some(Self {
+                    confidence: Some(confidence),
+                    ordinal: ordinal.parse().ok()?,
+                })
+            }
+        }
+    }
+}
+
+/// Samples without a hand label, beyond `after`; and how far that is, if there may be more.
 pub async fn queue(
     db: &Db,
     dataset: DatasetId,
     order: QueueOrder,
     filter: &SampleFilter<'_>,
+    after: Option<QueueCursor>,
     limit: u32,
-) -> Result<Vec<Sample>, StoreError> {
-    let rows = sqlx::query(match order {
+) -> Result<(Vec<Sample>, Option<QueueCursor>), StoreError> {
+    let query = sqlx::query(match order {
         QueueOrder::Uncertainty => QUEUE_UNCERTAIN,
         QueueOrder::Newest => QUEUE_NEWEST,
     })
@@ -121,10 +211,25 @@ pub async fn queue(
     .bind(filter.slice.unwrap_or_default())
     .bind(filter.split_text())
     .bind(filter.values_text())
-    .bind(i64::from(limit))
-    .fetch_all(db.read())
-    .await?;
-    rows.iter().map(sample_of).collect()
+    .bind(i64::from(limit));
+    let query = match order {
+        QueueOrder::Uncertainty => query
+            .bind(after.and_then(|after| after.confidence).unwrap_or(-1.0))
+            .bind(after.map_or(-1, |after| after.ordinal)),
+        QueueOrder::Newest => query.bind(after.map_or(i64::MAX, |after| after.ordinal)),
+    };
+    let rows = query.fetch_all(db.read()).await?;
+    let next = match rows.last().filter(|_| rows.len() == limit as usize) {
+        None => None,
+        Some(last) => Some(QueueCursor {
+            confidence: match order {
+                QueueOrder::Uncertainty => Some(last.try_get::<Option<f64>, _>("confidence")?.unwrap_or(0.0)),
+                QueueOrder::Newest => None,
+            },
+            ordinal: last.try_get("ordinal")?,
+        }),
+    };
+    Ok((rows.iter().map(sample_of).collect::<Result<_, _>>()?, next))
 }
 
 pub async fn create_function(
@@ -192,6 +297,7 @@ pub struct Guess {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settled {
     pub summary: LabelModel,
+    pub conflicts: LabelingFunctionConflicts,
     pub guesses: Vec<Guess>,
     pub statistics: Vec<(LabelingFunctionId, LabelingFunctionStatistics)>,
 }
@@ -238,6 +344,7 @@ pub async fn settle(
     sqlx::query(SET_MODEL)
         .bind(&id)
         .bind(to_json("label model", &settled.summary)?)
+        .bind(to_json("conflicts", &settled.conflicts)?)
         .bind(now)
         .execute(&mut **tx)
         .await?;
@@ -251,4 +358,14 @@ pub async fn label_model(db: &Db, dataset: DatasetId) -> Result<Option<LabelMode
         .fetch_optional(db.read())
         .await?;
     summary.map(|text| json("label model", &text)).transpose()
+}
+
+/// How the functions of the last label model voted together and against each other; `None` before the first, and for one that
+/// an older server fitted.
+pub async fn conflicts(db: &Db, dataset: DatasetId) -> Result<Option<LabelingFunctionConflicts>, StoreError> {
+    let found: Option<Option<String>> = sqlx::query_scalar(CONFLICTS)
+        .bind(dataset.to_string())
+        .fetch_optional(db.read())
+        .await?;
+    found.flatten().map(|text| json("conflicts", &text)).transpose()
 }

@@ -9,14 +9,21 @@ use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
 use crate::clock;
+use crate::store::sql::containing;
 use crate::store::{Db, StoreError, Tx, json, parsed, statements, to_i64, to_json, to_u64};
 
 statements! {
     CREATE_LINE = "INSERT INTO models (line, project_id, created_at) VALUES ($1, $2, $3) ON CONFLICT (line) DO NOTHING";
     LIST_LINES = "SELECT m.line, m.created_at,
         (SELECT COUNT(*) FROM model_versions v WHERE v.line = m.line) AS versions,
+        (SELECT COUNT(*) FROM model_versions v WHERE v.line = m.line AND v.signature = 'unsigned') AS waiting,
         (SELECT v.semver FROM model_versions v WHERE v.line = m.line ORDER BY v.release_counter DESC LIMIT 1) AS latest
-        FROM models m WHERE m.project_id = $1 AND m.line > $2 ORDER BY m.line LIMIT $3";
+        FROM models m WHERE m.project_id = $1 AND LOWER(m.line) LIKE LOWER($2) ESCAPE '\\'
+        AND ($3 = '' OR EXISTS (SELECT 1 FROM model_versions v WHERE v.line = m.line AND v.signature = $3))
+        AND m.line > $4 ORDER BY m.line LIMIT $5";
+    COUNT_LINES = "SELECT COUNT(*) FROM models m WHERE m.project_id = $1 AND LOWER(m.line) LIKE LOWER($2) ESCAPE '\\'
+        AND ($3 = '' OR EXISTS (SELECT 1 FROM model_versions v WHERE v.line = m.line AND v.signature = $3))";
+    HAS_LINE = "SELECT COUNT(*) FROM models WHERE line = $1";
     LAST_COUNTER = "SELECT COALESCE(MAX(release_counter), 0) FROM model_versions WHERE line = $1";
     HAS_SEMVER = "SELECT COUNT(*) FROM model_versions WHERE line = $1 AND semver = $2";
     SEMVER_OF = "SELECT semver FROM model_versions WHERE manifest = $1";
@@ -30,7 +37,11 @@ statements! {
         WHERE manifest = $1";
     LIST = "SELECT id, line, semver, release_counter, manifest, payload, envelope, signature, run, dataset_version,
         components, package_bytes, golden_max_diff, golden_cases, created_at FROM model_versions
-        WHERE line = $1 AND release_counter < $2 ORDER BY release_counter DESC LIMIT $3";
+        WHERE line = $1 AND ($2 = '' OR signature = $2)
+        AND LOWER(semver || ' ' || manifest || ' ' || id || ' ' || COALESCE(run, '')) LIKE LOWER($3) ESCAPE '\\'
+        AND release_counter < $4 ORDER BY release_counter DESC LIMIT $5";
+    COUNT = "SELECT COUNT(*) FROM model_versions WHERE line = $1 AND ($2 = '' OR signature = $2)
+        AND LOWER(semver || ' ' || manifest || ' ' || id || ' ' || COALESCE(run, '')) LIKE LOWER($3) ESCAPE '\\'";
     ENVELOPE = "SELECT envelope FROM model_versions WHERE id = $1";
     SET_ENVELOPE = "UPDATE model_versions SET envelope = $2, signature = $3 WHERE id = $1 AND signature <> 'revoked'";
 }
@@ -91,10 +102,33 @@ fn signature_of(text: &str) -> Result<SignatureState, StoreError> {
     .ok_or_else(|| StoreError::corrupt("signature state", text))
 }
 
+/// What lists of lines and versions are narrowed to.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ModelFilter<'a> {
+    /// Of a version; a line matches if one of its versions does.
+    pub signature: Option<SignatureState>,
+    /// Stands in a line's name; in a version's number, digest, id or run. Whatever its case; empty narrows nothing.
+    pub text: &'a str,
+}
+
+impl ModelFilter<'_> {
+    fn signature_text(&self) -> &'static str {
+        self.signature.map_or("", signature_text)
+    }
+}
+
 /// In order of their names, after a line.
-pub async fn lines(db: &Db, project: &str, after: &str, limit: u32) -> Result<Vec<Model>, StoreError> {
+pub async fn lines(
+    db: &Db,
+    project: &str,
+    filter: ModelFilter<'_>,
+    after: &str,
+    limit: u32,
+) -> Result<Vec<Model>, StoreError> {
     let rows = sqlx::query(LIST_LINES)
         .bind(project)
+        .bind(containing(filter.text))
+        .bind(filter.signature_text())
         .bind(after)
         .bind(i64::from(limit))
         .fetch_all(db.read())
@@ -104,11 +138,31 @@ pub async fn lines(db: &Db, project: &str, after: &str, limit: u32) -> Result<Ve
             Ok(Model {
                 line: parsed("model line", row.try_get("line")?)?,
                 versions: to_u64(row.try_get("versions")?),
+                unsigned: to_u64(row.try_get("waiting")?),
                 latest: row.try_get("latest")?,
                 created_at: clock::rfc3339(row.try_get("created_at")?),
             })
         })
         .collect()
+}
+
+/// How many lines match, on all pages.
+pub async fn count_lines(db: &Db, project: &str, filter: ModelFilter<'_>) -> Result<u64, StoreError> {
+    let count: i64 = sqlx::query_scalar(COUNT_LINES)
+        .bind(project)
+        .bind(containing(filter.text))
+        .bind(filter.signature_text())
+        .fetch_one(db.read())
+        .await?;
+    Ok(to_u64(count))
+}
+
+pub async fn has_line(db: &Db, line: &ModelLine) -> Result<bool, StoreError> {
+    let count: i64 = sqlx::query_scalar(HAS_LINE)
+        .bind(line.as_str())
+        .fetch_one(db.read())
+        .await?;
+    Ok(count > 0)
 }
 
 /// The line's highest release counter; 0 where there is no version.
@@ -188,14 +242,33 @@ pub async fn get_by_manifest(db: &Db, manifest: &Digest) -> Result<Option<Stored
 }
 
 /// Newest first, below a release counter.
-pub async fn list(db: &Db, line: &ModelLine, below: Option<u64>, limit: u32) -> Result<Vec<ModelVersion>, StoreError> {
+pub async fn list(
+    db: &Db,
+    line: &ModelLine,
+    filter: ModelFilter<'_>,
+    below: Option<u64>,
+    limit: u32,
+) -> Result<Vec<ModelVersion>, StoreError> {
     let rows = sqlx::query(LIST)
         .bind(line.as_str())
+        .bind(filter.signature_text())
+        .bind(containing(filter.text))
         .bind(below.map_or(i64::MAX, to_i64))
         .bind(i64::from(limit))
         .fetch_all(db.read())
         .await?;
     rows.iter().map(|row| Ok(version_of(row)?.version)).collect()
+}
+
+/// How many versions of a line match, on all pages.
+pub async fn count(db: &Db, line: &ModelLine, filter: ModelFilter<'_>) -> Result<u64, StoreError> {
+    let count: i64 = sqlx::query_scalar(COUNT)
+        .bind(line.as_str())
+        .bind(filter.signature_text())
+        .bind(containing(filter.text))
+        .fetch_one(db.read())
+        .await?;
+    Ok(to_u64(count))
 }
 
 fn version_of(row: &SqliteRow) -> Result<StoredVersion, StoreError> {

@@ -11,6 +11,7 @@ use flotilla_protocol::audit::{AuditRecord, MAX_ENTRY_BYTES};
 use flotilla_protocol::bundle::ModelTelemetry;
 use flotilla_protocol::codec::{self, MAX_DOCUMENT_BYTES};
 use flotilla_protocol::ids::{DeviceId, RolloutId};
+use flotilla_protocol::report::DetectedAttack;
 use flotilla_protocol::sketch::LatencyHistogram;
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
@@ -23,8 +24,9 @@ statements! {
     SET_HOUR = "INSERT INTO telemetry_hours (hour, device, manifest, line, inferences, failures, latency)
         VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (device, hour, manifest) DO UPDATE SET
         inferences = excluded.inferences, failures = excluded.failures, latency = excluded.latency";
-    HOURS = "SELECT hour, manifest, line, inferences, failures, latency FROM telemetry_hours
-        WHERE device = $1 AND hour >= $2 AND hour <= $3 ORDER BY hour, manifest LIMIT $4";
+    HOURS = "SELECT t.hour, t.manifest, t.line, COALESCE(v.semver, '') AS semver, t.inferences, t.failures, t.latency
+        FROM telemetry_hours t LEFT JOIN model_versions v ON v.manifest = t.manifest
+        WHERE t.device = $1 AND t.hour >= $2 AND t.hour <= $3 ORDER BY t.hour, t.manifest LIMIT $4";
     ADD_FLEET_HOUR = "INSERT INTO fleet_hours (hour, inferences, failures, bytes) VALUES ($1, $2, $3, $4)
         ON CONFLICT (hour) DO UPDATE SET inferences = fleet_hours.inferences + excluded.inferences,
         failures = fleet_hours.failures + excluded.failures, bytes = fleet_hours.bytes + excluded.bytes";
@@ -39,7 +41,8 @@ statements! {
     DRIFTED = "SELECT t.device, t.line, t.share, t.nearest_slice, t.at FROM drift_status t
         JOIN device_slots s ON s.device = t.device AND s.manifest = t.manifest
         WHERE t.drifted = 1 ORDER BY t.at DESC LIMIT $1";
-    ATTACKS = "SELECT idx, entry FROM audit_log WHERE event = 'attack.reported' AND at > $1 ORDER BY idx DESC LIMIT $2";
+    ATTACKS = "SELECT id, attack, attacked_at FROM devices WHERE attacked_at IS NOT NULL AND attack IS NOT NULL
+        AND status = 'active' ORDER BY attacked_at DESC LIMIT $1";
     FAILED = "SELECT p.device, p.rollout, p.state, p.reason, p.updated_at FROM deployments p
         JOIN device_summaries s ON s.device = p.device
         WHERE p.state = $1 AND s.failed = 1 ORDER BY p.updated_at DESC LIMIT $2";
@@ -72,8 +75,6 @@ const MOST_VERSIONS: i64 = 50;
 const MOST_ROLLOUTS: i64 = 10;
 /// A token that lapses within so long is worth a word.
 const SOON_MS: i64 = 3 * DAY_MS;
-/// Attacks older than this are history.
-const RECENT_MS: i64 = 30 * DAY_MS;
 /// Rows of the hourly telemetry in one answer.
 const MOST_HOURS: i64 = 5000;
 
@@ -179,6 +180,7 @@ pub async fn hours(db: &Db, device: &DeviceId, from: i64, to: i64) -> Result<Vec
             Ok(TelemetryHour {
                 hour: clock::rfc3339(row.try_get::<i64, _>("hour")?.saturating_mul(HOUR_MS)),
                 line: row.try_get("line")?,
+                semver: row.try_get("semver")?,
                 manifest: row.try_get("manifest")?,
                 inferences: to_u64(row.try_get("inferences")?),
                 failures: to_u64(row.try_get("failures")?),
@@ -280,7 +282,7 @@ pub async fn attention(db: &Db, now: i64) -> Result<Vec<(i64, Attention)>, Store
             detail,
         )?);
     }
-    attacks(db, now, &mut found).await?;
+    attacks(db, &mut found).await?;
     expiring_tokens(db, now, &mut found).await?;
     Ok(found)
 }
@@ -303,27 +305,18 @@ fn about(
     Ok((at, attention))
 }
 
-async fn attacks(db: &Db, now: i64, found: &mut Vec<(i64, Attention)>) -> Result<(), StoreError> {
-    let rows = sqlx::query(ATTACKS)
-        .bind(now.saturating_sub(RECENT_MS))
-        .bind(MOST_ATTENTION)
-        .fetch_all(db.read())
-        .await?;
-    for row in rows {
-        let record = record_of(&row)?;
-        let text = |key: &str| record.detail.get(key).cloned().unwrap_or_default();
-        let attention = Attention {
-            kind: AttentionKind::Attack,
-            id: record
-                .subject
-                .strip_prefix("device:")
-                .unwrap_or(&record.subject)
-                .to_owned(),
-            title: format!("refused an attack: {}", text("attack")),
-            detail: text("detail"),
-            at: clock::rfc3339(record.at),
-        };
-        found.push((record.at, attention));
+/// Attacks that nobody has acknowledged: the last one of each device.
+async fn attacks(db: &Db, found: &mut Vec<(i64, Attention)>) -> Result<(), StoreError> {
+    for row in sqlx::query(ATTACKS).bind(MOST_ATTENTION).fetch_all(db.read()).await? {
+        let attack: DetectedAttack = json("attack", row.try_get("attack")?)?;
+        let title = format!("refused an attack: {}", attack.attack);
+        found.push(about(
+            AttentionKind::Attack,
+            &row,
+            ("id", "attacked_at"),
+            title,
+            attack.detail,
+        )?);
     }
     Ok(())
 }
@@ -443,10 +436,13 @@ fn of_event(row: &SqliteRow) -> Result<(Position, TimelineEvent), StoreError> {
 
 #[cfg(test)]
 mod tests {
-    use flotilla_protocol::ids::{Digest, ModelLine, SlotName};
+    use flotilla_protocol::ids::{Digest, ModelLine, ModelVersionId, SlotName};
+    use uuid::Uuid;
 
     use super::*;
-    use crate::audit;
+    use crate::store::models::{self, NewVersion};
+    use crate::store::{devices, telemetry};
+    use crate::{audit, testing};
 
     const NOW: i64 = 500_000 * HOUR_MS;
 
@@ -492,6 +488,51 @@ mod tests {
         let counts: Vec<u64> = hours.iter().map(|hour| hour.inferences).collect();
         assert_eq!(counts, [10, 10, 20]);
         assert!((500..=708).contains(&hours[2].p95_us), "{}", hours[2].p95_us);
+        assert_eq!(hours[2].semver, "", "nobody packaged it here");
+    }
+
+    #[tokio::test]
+    async fn telemetry_names_the_version_of_a_package_that_is_known_here() {
+        let (_dir, db) = db().await;
+        testing::enrol(&db, "press-07", 1, BTreeMap::new()).await.unwrap();
+        let version = NewVersion {
+            id: ModelVersionId::new(Uuid::now_v7()),
+            line: ModelLine::new("anomaly").unwrap(),
+            semver: "1.2.3".into(),
+            release_counter: 1,
+            payload: b"manifest".to_vec(),
+            run: None,
+            dataset_version: None,
+            components: vec![],
+            package_bytes: 1,
+            golden_max_diff: 0.0,
+            golden_cases: 1,
+        };
+        let stranger = ModelTelemetry {
+            manifest: Digest::of(b"stranger"),
+            ..interval()
+        };
+        let mut tx = db.begin().await.unwrap();
+        models::create(&mut tx, "p", &version, NOW).await.unwrap();
+        for model in [interval(), stranger] {
+            add_hour(&mut tx, &device(), &model, hour_of(NOW)).await.unwrap();
+            telemetry::add_interval(&mut tx, &device(), &model, NOW, NOW)
+                .await
+                .unwrap();
+        }
+        tx.commit().await.unwrap();
+        let mut of_hours: Vec<String> = hours(&db, &device(), NOW - DAY_MS, NOW)
+            .await
+            .unwrap()
+            .into_iter()
+            .map(|hour| hour.semver)
+            .collect();
+        of_hours.sort();
+        assert_eq!(of_hours, ["", "1.2.3"]);
+        let totals = devices::get(&db, &device()).await.unwrap().telemetry;
+        let mut of_totals: Vec<&str> = totals.iter().map(|model| model.semver.as_str()).collect();
+        of_totals.sort_unstable();
+        assert_eq!(of_totals, ["", "1.2.3"]);
     }
 
     #[tokio::test]

@@ -1,6 +1,7 @@
 //! What is forgotten by age, a bounded batch per transaction, so that nobody waits long for the writer.
 //!
-//! Never forgotten here: audit records (chains must stay whole), datasets, models, rollouts, and totals per package.
+//! Never forgotten here: audit records (chains must stay whole), datasets, models, rollouts, and totals per package. The tests
+//! name every table that stays, and why it does not grow with time alone.
 
 #[cfg(test)]
 mod tests;
@@ -22,6 +23,8 @@ statements! {
         (SELECT e.device, e.at, e.event FROM device_events e WHERE e.at < $1 ORDER BY e.at LIMIT $2)";
     PRUNE_HOURS = "DELETE FROM telemetry_hours WHERE (device, hour, manifest) IN
         (SELECT t.device, t.hour, t.manifest FROM telemetry_hours t WHERE t.hour < $1 ORDER BY t.hour LIMIT $2)";
+    PRUNE_FLEET_HOURS = "DELETE FROM fleet_hours WHERE hour IN
+        (SELECT h.hour FROM fleet_hours h WHERE h.hour < $1 ORDER BY h.hour LIMIT $2)";
     PRUNE_JOBS = "DELETE FROM jobs WHERE id IN (SELECT j.id FROM jobs j
         WHERE j.state IN ('succeeded', 'failed', 'cancelled') AND j.created_at < $1 LIMIT $2)";
     PRUNE_IMPORTS = "DELETE FROM imports WHERE id IN (SELECT i.id FROM imports i
@@ -39,8 +42,9 @@ const HOUR_MS: i64 = 3600 * 1000;
 /// ever since keeps the names of its last day for ever: that is exactly what it may send again when it returns.
 const RECORDS_MS: i64 = 30 * DAY_MS;
 const RECEIPT_MS: i64 = DAY_MS;
-/// Half a year of hourly sketches: seasons can be compared, and a fleet's table stops growing.
-const SKETCHES_MS: i64 = 180 * DAY_MS;
+/// Half a year of hours (sketches, telemetry, the fleet's totals) and of comings and goings: seasons can be compared, and the
+/// tables stop growing.
+const HOURS_MS: i64 = 180 * DAY_MS;
 /// How long the ends of jobs and imports can be looked up. Their results stand in tables of their own.
 const ENDED_MS: i64 = 90 * DAY_MS;
 
@@ -52,17 +56,19 @@ pub enum Table {
     Sketches,
     DeviceEvents,
     TelemetryHours,
+    FleetHours,
     Jobs,
     Imports,
 }
 
 impl Table {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::DeviceRecords,
         Self::IdempotencyKeys,
         Self::Sketches,
         Self::DeviceEvents,
         Self::TelemetryHours,
+        Self::FleetHours,
         Self::Jobs,
         Self::Imports,
     ];
@@ -74,6 +80,7 @@ impl Table {
             Self::Sketches => "sketches",
             Self::DeviceEvents => "device_events",
             Self::TelemetryHours => "telemetry_hours",
+            Self::FleetHours => "fleet_hours",
             Self::Jobs => "jobs",
             Self::Imports => "imports",
         }
@@ -86,6 +93,7 @@ impl Table {
             Self::Sketches => PRUNE_SKETCHES,
             Self::DeviceEvents => PRUNE_EVENTS,
             Self::TelemetryHours => PRUNE_HOURS,
+            Self::FleetHours => PRUNE_FLEET_HOURS,
             Self::Jobs => PRUNE_JOBS,
             Self::Imports => PRUNE_IMPORTS,
         }
@@ -96,8 +104,8 @@ impl Table {
         match self {
             Self::DeviceRecords => now - RECORDS_MS,
             Self::IdempotencyKeys => now - super::idempotency::LIFETIME_MS,
-            Self::Sketches | Self::TelemetryHours => (now - SKETCHES_MS).div_euclid(HOUR_MS),
-            Self::DeviceEvents => now - SKETCHES_MS,
+            Self::Sketches | Self::TelemetryHours | Self::FleetHours => (now - HOURS_MS).div_euclid(HOUR_MS),
+            Self::DeviceEvents => now - HOURS_MS,
             Self::Jobs | Self::Imports => now - ENDED_MS,
         }
     }

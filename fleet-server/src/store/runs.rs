@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use flotilla_api_types::datasets::Split;
-use flotilla_api_types::runs::{CreateRun, Evaluation, MetricPoint, Run, RunStatus};
+use flotilla_api_types::runs::{CreateRun, Evaluation, MetricPoint, Run, RunStatus, StoredEvaluation};
 use flotilla_protocol::ids::{DatasetVersionId, Digest, ExperimentId, JobId, RunId};
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 use uuid::Uuid;
 
 use crate::clock;
+use crate::store::sql::containing;
 use crate::store::{Db, StoreError, Tx, json, parsed, statements, to_i64, to_json, to_u64};
 
 statements! {
@@ -23,7 +24,14 @@ statements! {
     LIST = "SELECT r.id, e.name AS experiment, r.dataset_version, r.trainer, r.seed, r.cause, r.status, r.job, r.metrics,
         r.model, r.golden, r.error, r.created_at, r.finished_at
         FROM runs r JOIN experiments e ON e.id = r.experiment
-        WHERE e.project_id = $1 AND ($2 = '' OR e.name = $2) AND ($3 = '' OR r.id < $3) ORDER BY r.id DESC LIMIT $4";
+        WHERE e.project_id = $1 AND ($2 = '' OR e.name = $2) AND ($3 = '' OR r.status = $3)
+        AND ($4 = '' OR r.dataset_version = $4)
+        AND LOWER(e.name || ' ' || r.cause || ' ' || r.id || ' ' || COALESCE(r.model, '')) LIKE LOWER($5) ESCAPE '\\'
+        AND ($6 = '' OR r.id < $6) ORDER BY r.id DESC LIMIT $7";
+    COUNT = "SELECT COUNT(*) FROM runs r JOIN experiments e ON e.id = r.experiment
+        WHERE e.project_id = $1 AND ($2 = '' OR e.name = $2) AND ($3 = '' OR r.status = $3)
+        AND ($4 = '' OR r.dataset_version = $4)
+        AND LOWER(e.name || ' ' || r.cause || ' ' || r.id || ' ' || COALESCE(r.model, '')) LIKE LOWER($5) ESCAPE '\\'";
     SET_STATUS = "UPDATE runs SET status = $2 WHERE id = $1";
     FINISH = "UPDATE runs SET status = $2, metrics = $3, model = $4, golden = $5, finished_at = $6 WHERE id = $1";
     END = "UPDATE runs SET status = $2, error = $3, finished_at = $4 WHERE id = $1";
@@ -34,6 +42,9 @@ statements! {
     ADD_EVALUATION = "INSERT INTO evaluations (run, dataset_version, split, result, created_at) VALUES ($1, $2, $3, $4, $5)
         ON CONFLICT (run, dataset_version, split) DO UPDATE SET result = excluded.result";
     EVALUATION = "SELECT result FROM evaluations WHERE run = $1 AND dataset_version = $2 AND split = $3";
+    EVALUATIONS = "SELECT result, created_at FROM evaluations WHERE run = $1 AND (created_at < $2 OR (created_at = $2
+        AND (dataset_version > $3 OR (dataset_version = $3 AND split > $4))))
+        ORDER BY created_at DESC, dataset_version, split LIMIT $5";
 }
 
 /// A run, and the blob of its golden set.
@@ -121,16 +132,57 @@ pub async fn get(db: &Db, project: &str, id: RunId) -> Result<StoredRun, StoreEr
     run_of(&row)
 }
 
-/// Newest first; `experiment` empty: all; `before` empty: from the newest.
-pub async fn list(db: &Db, project: &str, experiment: &str, before: &str, limit: u32) -> Result<Vec<Run>, StoreError> {
+/// What a list of runs is narrowed to; what is empty narrows nothing.
+#[derive(Debug, Clone, Default)]
+pub struct RunFilter<'a> {
+    /// By name.
+    pub experiment: &'a str,
+    pub status: Option<RunStatus>,
+    pub dataset_version: Option<DatasetVersionId>,
+    /// Stands in the experiment's name, the cause, the id or the model's digest, whatever its case.
+    pub text: &'a str,
+}
+
+/// Newest first; `before` empty: from the newest.
+pub async fn list(
+    db: &Db,
+    project: &str,
+    filter: &RunFilter<'_>,
+    before: &str,
+    limit: u32,
+) -> Result<Vec<Run>, StoreError> {
     let rows = sqlx::query(LIST)
         .bind(project)
-        .bind(experiment)
+        .bind(filter.experiment)
+        .bind(filter.status.map_or("", status_text))
+        .bind(filter.version_text())
+        .bind(containing(filter.text))
         .bind(before)
         .bind(i64::from(limit))
         .fetch_all(db.read())
         .await?;
     rows.iter().map(|row| Ok(run_of(row)?.run)).collect()
+}
+
+/// How many match, on all pages.
+pub async fn count(db: &Db, project: &str, filter: &RunFilter<'_>) -> Result<u64, StoreError> {
+    let count: i64 = sqlx::query_scalar(COUNT)
+        .bind(project)
+        .bind(filter.experiment)
+        .bind(filter.status.map_or("", status_text))
+        .bind(filter.version_text())
+        .bind(containing(filter.text))
+        .fetch_one(db.read())
+        .await?;
+    Ok(to_u64(count))
+}
+
+impl RunFilter<'_> {
+    fn version_text(&self) -> String {
+        self.dataset_version
+            .map(|version| version.to_string())
+            .unwrap_or_default()
+    }
 }
 
 fn run_of(row: &SqliteRow) -> Result<StoredRun, StoreError> {
@@ -274,4 +326,40 @@ pub async fn evaluation(
         .fetch_optional(db.read())
         .await?;
     result.map(|text| json("evaluation", &text)).transpose()
+}
+
+/// Where a page of evaluations ended: time, dataset version, split.
+pub type EvaluationPosition = (i64, String, String);
+
+/// Newest first, below `before`; each with its position.
+pub async fn evaluations(
+    db: &Db,
+    run: RunId,
+    before: Option<&EvaluationPosition>,
+    limit: u32,
+) -> Result<Vec<(EvaluationPosition, StoredEvaluation)>, StoreError> {
+    let (at, version, split) = before.map_or((i64::MAX, "", ""), |(at, version, split)| {
+        (*at, version.as_str(), split.as_str())
+    });
+    let rows = sqlx::query(EVALUATIONS)
+        .bind(run.to_string())
+        .bind(at)
+        .bind(version)
+        .bind(split)
+        .bind(i64::from(limit))
+        .fetch_all(db.read())
+        .await?;
+    rows.iter()
+        .map(|row| {
+            let at: i64 = row.try_get("created_at")?;
+            let evaluation: Evaluation = json("evaluation", row.try_get("result")?)?;
+            let position = (
+                at,
+                evaluation.dataset_version.to_string(),
+                evaluation.split.as_str().to_owned(),
+            );
+            let created_at = clock::rfc3339(at);
+            Ok((position, StoredEvaluation { evaluation, created_at }))
+        })
+        .collect()
 }

@@ -1,17 +1,15 @@
 //! What devices counted and saw: records by name (so that nothing counts twice), totals per package, hourly sketches, and
 //! the last drift judgement of every device and package.
 
-use flotilla_api_types::drift::{DeviceDrift, FeatureSeverity};
+use flotilla_api_types::drift::FeatureSeverity;
 use flotilla_protocol::bundle::{Judged, ModelTelemetry};
 use flotilla_protocol::codec::{self, MAX_BUNDLE_BYTES, MAX_DOCUMENT_BYTES};
-use flotilla_protocol::ids::{DeviceId, Digest, ModelLine};
+use flotilla_protocol::ids::{DeviceId, Digest};
 use flotilla_protocol::messages::RecordKey;
 use flotilla_protocol::sketch::{DriftStatus, LatencyHistogram, SketchSet};
 use sqlx::Row as _;
-use sqlx::sqlite::SqliteRow;
 
-use crate::clock;
-use crate::store::{Db, StoreError, Tx, json, parsed, statements, to_i64, to_json, to_u64};
+use crate::store::{StoreError, Tx, statements, to_i64, to_json, to_u64};
 
 statements! {
     RECORD = "INSERT INTO device_records (received_at, device, boot_epoch, seq, nonce) VALUES ($1, $2, $3, $4, $5)
@@ -24,7 +22,6 @@ statements! {
     SKETCH = "SELECT sketch FROM sketches WHERE hour = $1 AND device = $2 AND manifest = $3";
     SET_SKETCH = "INSERT INTO sketches (hour, device, manifest, sketch) VALUES ($1, $2, $3, $4)
         ON CONFLICT (hour, device, manifest) DO UPDATE SET sketch = excluded.sketch";
-    SKETCHES_SINCE = "SELECT sketch FROM sketches WHERE device = $1 AND manifest = $2 AND hour >= $3 ORDER BY hour DESC";
     DRIFT = "SELECT drifted, share, observations, judgements, alarms, nearest_slice, worst, at FROM drift_status
         WHERE device = $1 AND manifest = $2";
     SET_DRIFT = "INSERT INTO drift_status (device, manifest, line, drifted, share, observations, judgements, alarms,
@@ -34,11 +31,6 @@ statements! {
         nearest_slice = excluded.nearest_slice, worst = excluded.worst, at = excluded.at";
     ADD_JUDGED = "UPDATE drift_status SET judgements = $1, alarms = $2, at = CASE WHEN at < $3 THEN $3 ELSE at END
         WHERE device = $4 AND manifest = $5";
-    DRIFT_LIST = "SELECT t.device, t.manifest, t.line, t.drifted, t.share, t.observations, t.judgements, t.alarms,
-        t.nearest_slice, t.worst, t.at, COALESCE(v.semver, '') AS semver
-        FROM drift_status t LEFT JOIN model_versions v ON v.manifest = t.manifest
-        WHERE ($1 = '' OR t.line = $1) AND ($2 = '' OR t.device = $2)
-        AND (t.device > $3 OR (t.device = $3 AND t.manifest > $4)) ORDER BY t.device, t.manifest LIMIT $5";
 }
 
 const HOUR_MS: i64 = 3_600_000;
@@ -251,76 +243,15 @@ fn severities(status: &DriftStatus) -> Vec<FeatureSeverity> {
     status.worst.iter().take(8).map(severity).collect()
 }
 
-/// The last judgement of every device and package, optionally of one line or one device, after (device, manifest).
-pub async fn drift_list(
-    db: &Db,
-    line: Option<&ModelLine>,
-    device: Option<&DeviceId>,
-    after: (&str, &str),
-    limit: u32,
-) -> Result<Vec<DeviceDrift>, StoreError> {
-    let rows = sqlx::query(DRIFT_LIST)
-        .bind(line.map_or("", ModelLine::as_str))
-        .bind(device.map_or("", DeviceId::as_str))
-        .bind(after.0)
-        .bind(after.1)
-        .bind(i64::from(limit))
-        .fetch_all(db.read())
-        .await?;
-    rows.iter().map(drift_of).collect()
-}
-
-fn drift_of(row: &SqliteRow) -> Result<DeviceDrift, StoreError> {
-    Ok(DeviceDrift {
-        device: parsed("device id", row.try_get("device")?)?,
-        line: parsed("model line", row.try_get("line")?)?,
-        semver: row.try_get("semver")?,
-        manifest: parsed("manifest digest", row.try_get("manifest")?)?,
-        drifted: row.try_get::<i64, _>("drifted")? != 0,
-        share: row.try_get("share")?,
-        count: to_u64(row.try_get("observations")?),
-        judgements: to_u64(row.try_get("judgements")?),
-        alarms: to_u64(row.try_get("alarms")?),
-        nearest_slice: row.try_get("nearest_slice")?,
-        at: clock::rfc3339(row.try_get("at")?),
-        worst: json("drift", row.try_get("worst")?)?,
-    })
-}
-
-/// What a device saw with a package since an hour (hours since 1970). Hours with other bins than the newest are left out.
-pub async fn sketch(
-    db: &Db,
-    device: &DeviceId,
-    manifest: &Digest,
-    since_hour: i64,
-) -> Result<Option<SketchSet>, StoreError> {
-    let rows: Vec<Vec<u8>> = sqlx::query_scalar(SKETCHES_SINCE)
-        .bind(device.as_str())
-        .bind(manifest.to_string())
-        .bind(since_hour)
-        .fetch_all(db.read())
-        .await?;
-    let mut merged: Option<SketchSet> = None;
-    for bytes in &rows {
-        let hour = read_sketch(bytes)?;
-        match &mut merged {
-            None => merged = Some(hour),
-            Some(merged) => {
-                if let Err(why) = merged.merge(&hour) {
-                    tracing::warn!(%device, %manifest, %why, "an hour's sketch is left out");
-                }
-            }
-        }
-    }
-    Ok(merged)
-}
-
 #[cfg(test)]
 mod tests {
-    use flotilla_protocol::ids::SlotName;
+    use flotilla_api_types::drift::DeviceDrift;
+    use flotilla_protocol::ids::{ModelLine, SlotName};
     use flotilla_protocol::sketch::FeatureSketch;
 
     use super::*;
+    use crate::store::drift::{self, DriftQuery};
+    use crate::store::{Db, sketches};
 
     const NOW: i64 = 10 * HOUR_MS;
 
@@ -372,6 +303,23 @@ mod tests {
         }
     }
 
+    async fn hours(db: &Db) -> Vec<(i64, SketchSet)> {
+        let mut hours = Vec::new();
+        let take = |hour, sketch| hours.push((hour, sketch));
+        sketches::each(db, Some(&device()), &Digest::of(b"manifest"), 0..1_000_000, take)
+            .await
+            .unwrap();
+        hours
+    }
+
+    async fn judgements(db: &Db) -> Vec<DeviceDrift> {
+        let query = DriftQuery {
+            limit: 10,
+            ..DriftQuery::default()
+        };
+        drift::list(db, &query).await.unwrap().0
+    }
+
     #[tokio::test]
     async fn a_record_counts_once() {
         let (_dir, db) = db().await;
@@ -410,11 +358,10 @@ mod tests {
             .unwrap();
         assert_eq!((row.get::<i64, _>("inferences"), row.get::<i64, _>("bundles")), (40, 4));
         tx.commit().await.unwrap();
-        let (device, manifest) = (device(), Digest::of(b"manifest"));
-        let seen = |since| sketch(&db, &device, &manifest, since);
-        assert_eq!(seen(0).await.unwrap().unwrap().count, 12);
-        assert_eq!(seen(10).await.unwrap().unwrap().features[0].counts, [3, 3, 3]);
-        assert!(seen(11).await.unwrap().is_none());
+        let hours = hours(&db).await;
+        assert_eq!(hours.iter().map(|(hour, _)| *hour).collect::<Vec<_>>(), [9, 10]);
+        assert_eq!(hours.iter().map(|(_, sketch)| sketch.count).sum::<u64>(), 12);
+        assert_eq!(hours[1].1.features[0].counts, [3, 3, 3]);
     }
 
     #[tokio::test]
@@ -433,14 +380,7 @@ mod tests {
                 .sketch_refused
         );
         tx.commit().await.unwrap();
-        assert_eq!(
-            sketch(&db, &device(), &Digest::of(b"manifest"), 0)
-                .await
-                .unwrap()
-                .unwrap()
-                .count,
-            3
-        );
+        assert_eq!(hours(&db).await[0].1.count, 3);
     }
 
     #[tokio::test]
@@ -464,7 +404,7 @@ mod tests {
             assert_eq!(taken.drift_changed, changed, "{at}");
         }
         tx.commit().await.unwrap();
-        let list = drift_list(&db, None, None, ("", ""), 10).await.unwrap();
+        let list = judgements(&db).await;
         assert_eq!((list[0].judgements, list[0].alarms, list[0].drifted), (11, 4, false));
     }
 
@@ -498,29 +438,8 @@ mod tests {
                 .drift_changed
         );
         tx.commit().await.unwrap();
-        let line = ModelLine::new("anomaly").unwrap();
-        let list = drift_list(&db, Some(&line), Some(&device()), ("", ""), 10)
-            .await
-            .unwrap();
+        let list = judgements(&db).await;
         assert_eq!(list.len(), 1);
         assert_eq!((list[0].judgements, list[0].alarms, list[0].drifted), (4, 2, false));
-        let other = ModelLine::new("x").unwrap();
-        assert!(
-            drift_list(&db, Some(&other), None, ("", ""), 10)
-                .await
-                .unwrap()
-                .is_empty()
-        );
-        let last = list[0].manifest.to_string();
-        assert!(
-            drift_list(&db, None, None, ("press-07", &last), 10)
-                .await
-                .unwrap()
-                .is_empty()
-        );
-        assert_eq!(
-            drift_list(&db, None, None, ("press-07", ""), 10).await.unwrap().len(),
-            1
-        );
     }
 }

@@ -55,6 +55,14 @@ pub(crate) enum DatasetsCommand {
     CancelImport { import: String },
     /// Samples of a dataset
     Samples(SamplesArgs),
+    /// One sample, by digest
+    Sample {
+        dataset: String,
+        digest: String,
+        /// With the raw values (`--json` shows them)
+        #[arg(long)]
+        values: bool,
+    },
     /// Immutable versions of a dataset
     Versions {
         dataset: String,
@@ -143,6 +151,16 @@ pub(crate) async fn run(context: &Context, command: DatasetsCommand) -> Result<(
         DatasetsCommand::CancelImport { import } => {
             let answer: Value = client.delete(&["imports", &import]).send().await?;
             crate::commands::done(&context.out, &answer, &format!("{import} is cancelled"))
+        }
+        DatasetsCommand::Sample {
+            dataset,
+            digest,
+            values,
+        } => {
+            let call = client.get(&["datasets", &dataset, "samples", &digest]);
+            let call = if values { call.query("values", true) } else { call };
+            let answer: Value = call.send().await?;
+            context.out.show(&answer, |sample: Sample| sample_table(&[sample]))
         }
         DatasetsCommand::Samples(args) => samples(context, args).await,
         DatasetsCommand::Versions { dataset, page } => versions::list(context, &dataset, &page).await,

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use flotilla_api_types::devices::{
-    BulkAction, BulkDevices, Device, DeviceAuditGap, DeviceCounts, DeviceDetail, DevicePage, DeviceStatus, TagChange,
-    UpdateDevice,
+    AcknowledgeAlerts, BulkAction, BulkDevices, Device, DeviceAuditGap, DeviceCounts, DeviceDetail, DevicePage,
+    DeviceStatus, TagChange, UpdateDevice,
 };
-use flotilla_api_types::overview::TimelineEvent;
+use flotilla_api_types::overview::{DeviceHours, TimelineEvent};
 use flotilla_api_types::{Job, Page};
 use serde_json::Value;
 
@@ -43,6 +43,18 @@ pub(crate) enum DevicesCommand {
         #[command(flatten)]
         page: PageArgs,
     },
+    /// A device's inferences, failures and latency by the hour
+    Telemetry {
+        id: String,
+        /// RFC 3339; a day before `--to` if absent
+        #[arg(long, value_name = "TIME")]
+        from: Option<String>,
+        /// RFC 3339; now if absent
+        #[arg(long, value_name = "TIME")]
+        to: Option<String>,
+    },
+    /// Say that the attack a device reported has been looked at: its alert is over until it reports another one
+    Acknowledge { id: String },
     /// Replace a device's tags (none given: remove all); with --filter, set and remove tags of all that match
     Tag {
         /// The device, then its tags; with --filter the tags alone
@@ -110,7 +122,7 @@ pub(crate) async fn run(context: &Context, command: DevicesCommand) -> Result<()
             })
         }
         DevicesCommand::Count { filter } => {
-            let call = client.get(&["devices", "counts"]).maybe("filter", filter.filter);
+            let call = client.get(&["device-counts"]).maybe("filter", filter.filter);
             let answer: Value = call.send().await?;
             context
                 .out
@@ -129,6 +141,12 @@ pub(crate) async fn run(context: &Context, command: DevicesCommand) -> Result<()
                 )
             })
         }
+        DevicesCommand::Telemetry { id, from, to } => {
+            let call = client.get(&["devices", &id, "telemetry"]);
+            let answer: Value = call.maybe("from", from).maybe("to", to).send().await?;
+            context.out.show(&answer, |hours: DeviceHours| hour_table(&hours))
+        }
+        DevicesCommand::Acknowledge { id } => acknowledge(context, &id).await,
         DevicesCommand::Show { id } => {
             let answer: Value = client.get(&["devices", &id]).send().await?;
             context.out.show(&answer, |detail: DeviceDetail| describe(&detail))
@@ -172,12 +190,29 @@ async fn decommission(context: &Context, id: Option<String>, bulk: BulkArgs) -> 
     crate::commands::done(&context.out, &answer, &format!("{id} decommissioned"))
 }
 
+/// Acknowledges the attack that the device shows now, and no other.
+async fn acknowledge(context: &Context, id: &str) -> Result<(), CliError> {
+    let client = &context.client;
+    let seen: DeviceDetail = client.get(&["devices", id]).send().await?;
+    let attack = seen.last_attack.filter(|attack| !attack.acknowledged);
+    let body = AcknowledgeAlerts {
+        attack_at: attack.as_ref().map(|attack| attack.at.clone()),
+    };
+    let call = client.post(&["devices", id, "alerts", "acknowledge"]);
+    let answer: Value = call.json(&body)?.send().await?;
+    let told = match attack {
+        Some(attack) => format!("{id}: {} of {} acknowledged", attack.attack, attack.at),
+        None => format!("{id}: there is no alert of an attack"),
+    };
+    crate::commands::done(&context.out, &answer, &told)
+}
+
 /// One action on all that match: refused unless it is said to be meant, or if their number is another.
 async fn change_all(context: &Context, bulk: BulkArgs, action: BulkAction) -> Result<(), CliError> {
     let filter = bulk.filter.unwrap_or_default();
     let counts: DeviceCounts = context
         .client
-        .get(&["devices", "counts"])
+        .get(&["device-counts"])
         .query("filter", &filter)
         .send()
         .await?;
@@ -193,7 +228,7 @@ async fn change_all(context: &Context, bulk: BulkArgs, action: BulkAction) -> Re
         action,
         expected_total: bulk.expect.unwrap_or(counts.total),
     };
-    let job: Job = context.client.post(&["devices", "bulk"]).json(&order)?.send().await?;
+    let job: Job = context.client.post(&["device-actions"]).json(&order)?.send().await?;
     let job = jobs::wait(context, &job.id.to_string(), BULK_PATIENCE).await?;
     if context.out.is_json() {
         return context.out.print_json(&job);
@@ -201,7 +236,7 @@ async fn change_all(context: &Context, bulk: BulkArgs, action: BulkAction) -> Re
     context.out.line(&job.message)
 }
 
-fn describe_counts(counts: &DeviceCounts) -> String {
+pub(crate) fn describe_counts(counts: &DeviceCounts) -> String {
     fields(&[
         ("total", counts.total.to_string()),
         ("online", counts.online.to_string()),
@@ -248,6 +283,22 @@ fn row(device: Device) -> Vec<String> {
     ]
 }
 
+fn hour_table(hours: &DeviceHours) -> String {
+    let rows = hours.hours.iter().map(|hour| {
+        let figures = [hour.inferences, hour.failures, hour.p50_us, hour.p95_us];
+        let mut row = vec![hour.hour.clone(), hour.line.clone(), named(&hour.semver)];
+        row.extend(figures.map(|figure| figure.to_string()));
+        row
+    });
+    let header = ["hour", "model", "version", "inferences", "failures", "p50 us", "p95 us"];
+    table(&header, rows)
+}
+
+/// A version, where the server knows the package.
+fn named(semver: &str) -> String {
+    or_dash(Some(semver).filter(|semver| !semver.is_empty()))
+}
+
 /// The newest declared loss, and how many there were.
 fn audit_gaps(gaps: &[DeviceAuditGap]) -> String {
     or_dash(gaps.first().map(|gap| {
@@ -288,12 +339,10 @@ fn describe(detail: &DeviceDetail) -> String {
         ("error", or_dash(detail.error.as_ref())),
         (
             "last attack",
-            or_dash(
-                detail
-                    .last_attack
-                    .as_ref()
-                    .map(|a| format!("{} at {}: {}", a.attack, a.at, a.detail)),
-            ),
+            or_dash(detail.last_attack.as_ref().map(|a| {
+                let looked_at = if a.acknowledged { " (acknowledged)" } else { "" };
+                format!("{} at {}{looked_at}: {}", a.attack, a.at, a.detail)
+            })),
         ),
     ]);
     let deployments = table(
@@ -310,6 +359,7 @@ fn describe(detail: &DeviceDetail) -> String {
     let telemetry = table(
         &[
             "model",
+            "version",
             "manifest",
             "inferences",
             "failures",
@@ -319,7 +369,7 @@ fn describe(detail: &DeviceDetail) -> String {
         ],
         detail.telemetry.iter().map(|t| {
             let figures = [t.inferences, t.failures, t.p50_us, t.p95_us, t.bundles];
-            let mut row = vec![t.line.to_string(), t.manifest.short()];
+            let mut row = vec![t.line.to_string(), named(&t.semver), t.manifest.short()];
             row.extend(figures.map(|figure| figure.to_string()));
             row
         }),

@@ -1,18 +1,18 @@
 //! `drift`: what devices see, beside what their models were trained on.
 
-use clap::{Args, Subcommand};
-use flotilla_api_types::Page;
+use clap::{Args, Subcommand, ValueEnum};
 use flotilla_api_types::drift::{ClassShare, DeviceDrift, DriftPoint, FeatureHistogram};
+use flotilla_api_types::{CountedPage, Page};
 use serde_json::Value;
 
 use crate::client::{Call, Client};
-use crate::commands::{Context, PageArgs, with_more};
+use crate::commands::{Context, PageArgs, with_total};
 use crate::error::CliError;
 use crate::output::{or_dash, percent, table, yes_no};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum DriftCommand {
-    /// The last judgement of every device and package
+    /// The last judgements of devices and packages
     List {
         /// Only this model line
         #[arg(long)]
@@ -20,6 +20,12 @@ pub(crate) enum DriftCommand {
         /// Only this device
         #[arg(long)]
         device: Option<String>,
+        /// Only those that drifted, or (`false`) only those that did not
+        #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+        drifted: Option<bool>,
+        /// `severity`: the largest share of drifted features first
+        #[arg(long, default_value = "device")]
+        order: OrderArg,
         #[command(flatten)]
         page: PageArgs,
     },
@@ -41,6 +47,12 @@ pub(crate) enum DriftCommand {
         #[command(flatten)]
         place: Place,
     },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OrderArg {
+    Device,
+    Severity,
 }
 
 /// Whose data, of which package, of what time.
@@ -70,14 +82,27 @@ impl Place {
 pub(crate) async fn run(context: &Context, command: DriftCommand) -> Result<(), CliError> {
     let client = &context.client;
     match command {
-        DriftCommand::List { line, device, page } => {
+        DriftCommand::List {
+            line,
+            device,
+            drifted,
+            order,
+            page,
+        } => {
+            let order = match order {
+                OrderArg::Device => "device",
+                OrderArg::Severity => "severity",
+            };
             let call = page
                 .ask(client.get(&["drift"]))
                 .maybe("line", line)
-                .maybe("device", device);
+                .maybe("device", device)
+                .maybe("drifted", drifted)
+                .query("order", order);
             let answer: Value = call.send().await?;
-            context.out.show(&answer, |page: Page<DeviceDrift>| {
-                with_more(drift_table(&page.items), page.next_cursor.as_deref())
+            context.out.show(&answer, |page: CountedPage<DeviceDrift>| {
+                let (shown, next) = (page.items.len(), page.next_cursor.as_deref());
+                with_total(drift_table(&page.items), shown, next, page.total)
             })
         }
         DriftCommand::Show { place } => {

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use flotilla_api_types::Page;
 use flotilla_api_types::datasets::{
     Annotation, AnnotationReport, CreateAnnotations, CreateLabelingFunction, FitLabelModel, LabelModel, LabelModelKind,
-    LabelingFunction, Sample, StartedJob,
+    LabelingFunction, LabelingFunctionConflicts, Sample, StartedJob, VotingFunction,
 };
 use serde_json::Value;
 
@@ -34,6 +34,14 @@ pub(crate) enum LabelsCommand {
         #[arg(value_parser = parse_pair, value_name = "SAMPLE=LABEL")]
         pairs: Vec<(String, String)>,
     },
+    /// Take a sample's label back; it is in the queue again
+    Remove {
+        dataset: String,
+        sample: String,
+        /// Only if it is still labelled so
+        #[arg(long)]
+        label: Option<String>,
+    },
     /// The last label model
     Model { dataset: String },
 }
@@ -52,6 +60,8 @@ pub(crate) enum FunctionCommand {
     },
     /// All of them, and how they do
     List { dataset: String },
+    /// How often two of them vote together and against each other, most conflicts first
+    Conflicts { dataset: String },
     /// Remove one, by id
     Remove { dataset: String, id: String },
 }
@@ -79,6 +89,9 @@ pub(crate) struct QueueArgs {
     split: Option<SplitArg>,
     #[arg(long, default_value_t = 20)]
     limit: u32,
+    /// Where the last page ended: what was passed over does not come again
+    #[arg(long)]
+    cursor: Option<String>,
     /// With the raw values (`--json` shows them)
     #[arg(long)]
     values: bool,
@@ -118,6 +131,15 @@ pub(crate) async fn run(context: &Context, command: LabelsCommand) -> Result<(),
                 )
             })
         }
+        LabelsCommand::Remove { dataset, sample, label } => {
+            let call = context.client.delete(&["datasets", &dataset, "annotations", &sample]);
+            let answer: Value = call.maybe("label", label).send().await?;
+            done(
+                &context.out,
+                &answer,
+                &format!("{sample} has no label by hand any more"),
+            )
+        }
         LabelsCommand::Model { dataset } => {
             let answer: Value = context
                 .client
@@ -151,6 +173,13 @@ async fn functions(context: &Context, command: FunctionCommand) -> Result<(), Cl
                 with_more(function_table(&page.items), page.next_cursor.as_deref())
             })
         }
+        FunctionCommand::Conflicts { dataset } => {
+            let call = client.get(&["datasets", &dataset, "labeling-function-conflicts"]);
+            let answer: Value = call.send().await?;
+            context
+                .out
+                .show(&answer, |found: LabelingFunctionConflicts| conflict_table(&found))
+        }
         FunctionCommand::Remove { dataset, id } => {
             let answer: Value = client
                 .delete(&["datasets", &dataset, "labeling-functions", &id])
@@ -159,6 +188,30 @@ async fn functions(context: &Context, command: FunctionCommand) -> Result<(), Cl
             done(&context.out, &answer, &format!("{id} removed"))
         }
     }
+}
+
+/// Every two functions that vote together somewhere.
+fn conflict_table(found: &LabelingFunctionConflicts) -> String {
+    let cell = |table: &[Vec<u64>], row: usize, column: usize| {
+        let row = table.get(row).and_then(|row| row.get(column));
+        row.copied().unwrap_or(0)
+    };
+    let mut pairs = Vec::new();
+    for (row, first) in found.functions.iter().enumerate() {
+        for (column, second) in found.functions.iter().enumerate().skip(row + 1) {
+            let overlap = cell(&found.overlaps, row, column);
+            if overlap > 0 {
+                pairs.push((cell(&found.conflicts, row, column), overlap, first, second));
+            }
+        }
+    }
+    pairs.sort_by_key(|(conflict, overlap, ..)| std::cmp::Reverse((*conflict, *overlap)));
+    let name = |function: &VotingFunction| format!("{} ({})", function.name, function.label);
+    let rows = pairs.into_iter().map(|(conflict, overlap, first, second)| {
+        vec![name(first), name(second), overlap.to_string(), conflict.to_string()]
+    });
+    let table = table(&["function", "and", "both vote", "in conflict"], rows);
+    format!("{table}\nof {} samples, fitted {}", found.samples, found.fitted_at)
 }
 
 pub(crate) fn function_table(functions: &[LabelingFunction]) -> String {
@@ -222,13 +275,14 @@ async fn queue(context: &Context, args: QueueArgs) -> Result<(), CliError> {
         .client
         .get(&["datasets", &args.dataset, "queue"])
         .query("order", order);
-    let call = call.query("limit", args.limit).maybe("slice", args.slice);
+    let call = call.query("limit", args.limit).maybe("cursor", args.cursor);
+    let call = call.maybe("slice", args.slice);
     let call = call.maybe("split", args.split.map(SplitArg::as_str));
     let call = if args.values { call.query("values", true) } else { call };
     let answer: Value = call.send().await?;
-    context
-        .out
-        .show(&answer, |page: Page<Sample>| sample_table(&page.items))
+    context.out.show(&answer, |page: Page<Sample>| {
+        with_more(sample_table(&page.items), page.next_cursor.as_deref())
+    })
 }
 
 fn describe(model: &LabelModel) -> String {
@@ -287,6 +341,36 @@ mod tests {
     use flotilla_protocol::ids::Digest;
 
     use super::*;
+    use crate::output::squeezed;
+
+    #[test]
+    fn functions_that_meet_are_told_with_the_worst_first() {
+        let function = |name: &str, label: &str| VotingFunction {
+            id: "0192f0c1-2345-7abc-8def-0123456789ab".parse().unwrap(),
+            name: name.to_owned(),
+            label: label.to_owned(),
+        };
+        let found = LabelingFunctionConflicts {
+            samples: 9,
+            fitted_at: "then".to_owned(),
+            functions: vec![
+                function("low", "a"),
+                function("high", "b"),
+                function("lower", "a"),
+                function("far", "b"),
+            ],
+            overlaps: vec![vec![4, 1, 3, 0], vec![1, 5, 2, 0], vec![3, 2, 6, 0], vec![0, 0, 0, 7]],
+            conflicts: vec![vec![0, 1, 0, 0], vec![1, 0, 2, 0], vec![0, 2, 0, 0], vec![0, 0, 0, 0]],
+        };
+        let expected = [
+            "FUNCTION AND BOTH VOTE IN CONFLICT",
+            "high (b) lower (a) 2 2",
+            "low (a) high (b) 1 1",
+            "low (a) lower (a) 3 0",
+            "of 9 samples, fitted then",
+        ];
+        assert_eq!(squeezed(&conflict_table(&found)), expected);
+    }
 
     #[test]
     fn both_forms_of_annotations_are_read_and_bad_lines_named() {

@@ -2,26 +2,31 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
-use flotilla_api_types::Page;
+use clap::{Args, Subcommand, ValueEnum};
+use flotilla_api_types::CountedPage;
 use flotilla_api_types::models::{CreateModelVersion, DriftParameters, Model, ModelVersion, SignatureState};
 use flotilla_protocol::ids::RunId;
 use serde_json::Value;
 
-use crate::commands::{Context, PageArgs, with_more};
+use crate::client::Call;
+use crate::commands::{Context, PageArgs, with_total};
 use crate::error::CliError;
 use crate::output::{bytes, fields, or_dash, table};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ModelsCommand {
-    /// All model lines
+    /// Model lines, by name
     List {
+        #[command(flatten)]
+        narrow: NarrowArgs,
         #[command(flatten)]
         page: PageArgs,
     },
-    /// Versions of a line
+    /// Versions of a line, newest first
     Versions {
         line: String,
+        #[command(flatten)]
+        narrow: NarrowArgs,
         #[command(flatten)]
         page: PageArgs,
     },
@@ -39,6 +44,41 @@ pub(crate) enum ModelsCommand {
     },
     /// One version, by id
     Show { id: String },
+}
+
+/// Which lines or versions.
+#[derive(Debug, Args)]
+pub(crate) struct NarrowArgs {
+    /// Versions in this state, or lines that have one
+    #[arg(long, value_name = "STATE")]
+    signature: Option<SignatureArg>,
+    /// Stands in a line's name; in a version's number, digest, id or run
+    #[arg(long)]
+    text: Option<String>,
+}
+
+impl NarrowArgs {
+    fn ask<'a>(&self, call: Call<'a>) -> Call<'a> {
+        call.maybe("signature", self.signature.map(SignatureArg::as_str))
+            .maybe("text", self.text.as_ref())
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SignatureArg {
+    Unsigned,
+    Signed,
+    Revoked,
+}
+
+impl SignatureArg {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unsigned => "unsigned",
+            Self::Signed => "signed",
+            Self::Revoked => "revoked",
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -76,20 +116,29 @@ pub(crate) struct PackageArgs {
 pub(crate) async fn run(context: &Context, command: ModelsCommand) -> Result<(), CliError> {
     let client = &context.client;
     match command {
-        ModelsCommand::List { page } => {
-            let answer: Value = page.ask(client.get(&["models"])).send().await?;
-            context.out.show(&answer, |page: Page<Model>| {
+        ModelsCommand::List { narrow, page } => {
+            let call = narrow.ask(page.ask(client.get(&["models"])));
+            let answer: Value = call.send().await?;
+            context.out.show(&answer, |page: CountedPage<Model>| {
+                let shown = page.items.len();
                 let rows = page.items.into_iter().map(|model| {
-                    let count = model.versions.to_string();
-                    vec![model.line.to_string(), count, or_dash(model.latest), model.created_at]
+                    vec![
+                        model.line.to_string(),
+                        model.versions.to_string(),
+                        model.unsigned.to_string(),
+                        or_dash(model.latest),
+                        model.created_at,
+                    ]
                 });
-                let table = table(&["line", "versions", "latest", "created"], rows);
-                with_more(table, page.next_cursor.as_deref())
+                let table = table(&["line", "versions", "unsigned", "latest", "created"], rows);
+                with_total(table, shown, page.next_cursor.as_deref(), page.total)
             })
         }
-        ModelsCommand::Versions { line, page } => {
-            let answer: Value = page.ask(client.get(&["models", &line, "versions"])).send().await?;
-            context.out.show(&answer, |page: Page<ModelVersion>| {
+        ModelsCommand::Versions { line, narrow, page } => {
+            let call = narrow.ask(page.ask(client.get(&["models", &line, "versions"])));
+            let answer: Value = call.send().await?;
+            context.out.show(&answer, |page: CountedPage<ModelVersion>| {
+                let shown = page.items.len();
                 let rows = page.items.into_iter().map(|version| {
                     vec![
                         version.semver,
@@ -110,7 +159,7 @@ pub(crate) async fn run(context: &Context, command: ModelsCommand) -> Result<(),
                     "package",
                     "created",
                 ];
-                with_more(table(&header, rows), page.next_cursor.as_deref())
+                with_total(table(&header, rows), shown, page.next_cursor.as_deref(), page.total)
             })
         }
         ModelsCommand::Package(args) => package(context, args).await,

@@ -1,15 +1,16 @@
 //! `runs`: training, its metrics, and evaluation on other dataset versions.
 
 use clap::{Args, Subcommand, ValueEnum};
-use flotilla_api_types::Page;
 use flotilla_api_types::runs::{
-    ClassWeights, CreateEvaluation, CreateRun, Evaluation, MetricPoint, MlpParameters, Run, RunStatus, Trainer,
+    ClassWeights, CreateEvaluation, CreateRun, Evaluation, MetricPoint, MlpParameters, Run, RunStatus,
+    StoredEvaluation, Trainer,
 };
+use flotilla_api_types::{CountedPage, Page};
 use flotilla_protocol::ids::DatasetVersionId;
 use serde_json::Value;
 
 use crate::commands::datasets::SplitArg;
-use crate::commands::{Context, PageArgs, WaitArgs, jobs, with_more};
+use crate::commands::{Context, PageArgs, WaitArgs, jobs, with_more, with_total};
 use crate::error::CliError;
 use crate::output::{fields, or_dash, pairs, percent, table};
 
@@ -17,10 +18,17 @@ use crate::output::{fields, or_dash, pairs, percent, table};
 pub(crate) enum RunsCommand {
     /// Train a multilayer perceptron on a dataset version
     Create(CreateArgs),
-    /// All runs
+    /// Runs, newest first
     List {
         #[arg(long)]
         experiment: Option<String>,
+        #[arg(long)]
+        status: Option<StatusArg>,
+        #[arg(long, value_name = "ID")]
+        dataset_version: Option<DatasetVersionId>,
+        /// Stands in the experiment's name, the cause, the id or the model's digest
+        #[arg(long)]
+        text: Option<String>,
         #[command(flatten)]
         page: PageArgs,
     },
@@ -35,6 +43,12 @@ pub(crate) enum RunsCommand {
         dataset_version: DatasetVersionId,
         #[arg(long, default_value = "holdout")]
         split: SplitArg,
+    },
+    /// What a run's model was measured on, newest first
+    Evaluations {
+        id: String,
+        #[command(flatten)]
+        page: PageArgs,
     },
     /// Stop a run
     Cancel { id: String },
@@ -71,6 +85,28 @@ pub(crate) struct CreateArgs {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum StatusArg {
+    Scheduled,
+    Running,
+    Finished,
+    Failed,
+    Killed,
+}
+
+impl StatusArg {
+    /// As the API writes it.
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Scheduled => "SCHEDULED",
+            Self::Running => "RUNNING",
+            Self::Finished => "FINISHED",
+            Self::Failed => "FAILED",
+            Self::Killed => "KILLED",
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum ClassWeightsArg {
     None,
     Balanced,
@@ -89,11 +125,29 @@ pub(crate) async fn run(context: &Context, command: RunsCommand) -> Result<(), C
     let client = &context.client;
     match command {
         RunsCommand::Create(args) => create(context, args).await,
-        RunsCommand::List { experiment, page } => {
-            let call = page.ask(client.get(&["runs"])).maybe("experiment", experiment);
+        RunsCommand::List {
+            experiment,
+            status,
+            dataset_version,
+            text,
+            page,
+        } => {
+            let call = page
+                .ask(client.get(&["runs"]))
+                .maybe("experiment", experiment)
+                .maybe("status", status.map(StatusArg::as_str))
+                .maybe("dataset_version", dataset_version)
+                .maybe("text", text);
             let answer: Value = call.send().await?;
-            context.out.show(&answer, |page: Page<Run>| {
-                with_more(run_table(&page.items), page.next_cursor.as_deref())
+            context.out.show(&answer, |page: CountedPage<Run>| {
+                let (shown, next) = (page.items.len(), page.next_cursor.as_deref());
+                with_total(run_table(&page.items), shown, next, page.total)
+            })
+        }
+        RunsCommand::Evaluations { id, page } => {
+            let answer: Value = page.ask(client.get(&["runs", &id, "evaluations"])).send().await?;
+            context.out.show(&answer, |page: Page<StoredEvaluation>| {
+                with_more(evaluation_table(&page.items), page.next_cursor.as_deref())
             })
         }
         RunsCommand::Show { id } => {
@@ -224,6 +278,31 @@ fn describe(run: &Run) -> String {
         ("created", run.created_at.clone()),
         ("finished", or_dash(run.finished_at.as_ref())),
     ])
+}
+
+fn evaluation_table(evaluations: &[StoredEvaluation]) -> String {
+    let rows = evaluations.iter().map(|stored| {
+        let evaluation = &stored.evaluation;
+        vec![
+            stored.created_at.clone(),
+            evaluation.dataset_version.to_string(),
+            evaluation.split.as_str().to_owned(),
+            evaluation.samples.to_string(),
+            percent(evaluation.accuracy),
+            format!("{:.4}", evaluation.log_loss),
+            format!("{:.4}", evaluation.calibration_error),
+        ]
+    });
+    let header = [
+        "at",
+        "dataset version",
+        "split",
+        "samples",
+        "accuracy",
+        "log loss",
+        "calibration error",
+    ];
+    table(&header, rows)
 }
 
 fn describe_evaluation(evaluation: &Evaluation) -> String {

@@ -182,9 +182,8 @@ impl Stage<'_> {
         )?;
         let client = self.client.clone();
         let verification: AuditVerification = client.get(&["audit", "verify"]).send().await?;
-        let devices = verification.devices.len();
-        let entries: u64 = verification.devices.iter().map(|device| device.chain.entries).sum();
-        let all = verification.ok && devices == self.fleet.devices.len();
+        let (devices, entries) = (verification.devices, verification.device_entries);
+        let all = verification.ok && devices == self.fleet.devices.len() as u64;
         let told = format!(
             "{} entries of the server, {entries} of {devices} devices",
             verification.server.entries

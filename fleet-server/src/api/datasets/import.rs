@@ -228,7 +228,7 @@ async fn spool(app: &App, id: ImportId, body: Body) -> Result<Spooled, ApiError>
         if told.elapsed() >= TELL_EVERY {
             told = Instant::now();
             going_on(imports::received(&app.db, id, hasher.length(), clock::now_ms()).await?)?;
-            app.imports.tell();
+            app.import_moved(id);
         }
     }
     file.flush().await.map_err(broken)?;
@@ -294,7 +294,7 @@ pub(super) async fn run(app: &App, order: Order<'_>, body: Body) -> Result<Impor
         bytes_total: order.length,
     };
     imports::begin(&app.db, &new, clock::now_ms()).await?;
-    app.imports.tell();
+    app.import_moved(id);
     let outcome = tokio::select! {
         biased;
         () = running.cancelled() => Err(cancelled()),
@@ -306,7 +306,7 @@ pub(super) async fn run(app: &App, order: Order<'_>, body: Body) -> Result<Impor
         imports::end(&mut tx, id, ImportState::Failed, &why, clock::now_ms()).await?;
         tx.commit().await.map_err(StoreError::from)?;
     }
-    app.imports.tell();
+    app.import_moved(id);
     outcome
 }
 
@@ -314,7 +314,7 @@ async fn take(app: &App, order: Order<'_>, plan: Plan, body: Body) -> Result<Imp
     let spooled = spool(app, order.id, body).await?;
     let (bytes, file) = (spooled.bytes, spooled.digest);
     going_on(imports::reading(&app.db, order.id, bytes, clock::now_ms()).await?)?;
-    app.imports.tell();
+    app.import_moved(order.id);
     let all = plan.all;
     let reader = blocking(move || Reader::new(BufReader::new(spooled.file), &plan.spec)).await?;
     let reader = reader.map_err(|why| refused(&why))?;
@@ -328,7 +328,7 @@ async fn take(app: &App, order: Order<'_>, plan: Plan, body: Body) -> Result<Imp
     let parser = tokio::task::spawn_blocking(move || parse(reader, all, &sender));
     while let Some(batch) = batches.recv().await {
         stage(app, &order, &batch).await?;
-        app.imports.tell();
+        app.import_moved(order.id);
     }
     let parsed = parser
         .await

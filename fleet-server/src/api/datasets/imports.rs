@@ -111,6 +111,6 @@ pub(super) async fn cancel(
     audit_log::append(&mut tx, &record).await?;
     tx.commit().await.map_err(StoreError::from)?;
     app.imports.cancel(id);
-    app.imports.tell();
+    app.import_moved(id);
     Ok(StatusCode::NO_CONTENT)
 }

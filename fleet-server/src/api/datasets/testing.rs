@@ -147,7 +147,9 @@ impl TestServer {
     }
 
     pub(crate) async fn audit_events(&self) -> Vec<String> {
-        let events = crate::store::audit::list(&self.app.db, None, "", 1000).await.unwrap();
+        let events = crate::store::audit::list(&self.app.db, None, &crate::store::audit::AuditFilter::default(), 1000)
+            .await
+            .unwrap();
         assert!(crate::store::audit::verify(&self.app.db).await.unwrap().ok);
         events.into_iter().rev().map(|event| event.event).collect()
     }

@@ -2,7 +2,9 @@
 
 use axum::http::{Method, StatusCode};
 use flotilla_api_types::Page;
-use flotilla_api_types::datasets::{Dataset, DatasetVersion, ImportReport, Sample, Split};
+use flotilla_api_types::datasets::{
+    Dataset, DatasetVersion, ImportReport, LabelingFunction, LabelingFunctionConflicts, Sample, Split,
+};
 use flotilla_protocol::ids::{DeviceId, Digest};
 use flotilla_protocol::infer::Tensor;
 use flotilla_protocol::messages::{self, HarvestReason};
@@ -255,6 +257,153 @@ async fn annotations_are_all_or_none() {
     assert_eq!(report, json!({"new": 1, "changed": 1, "unchanged": 1}));
 }
 
+#[tokio::test]
+async fn a_label_is_taken_back_by_who_may_and_the_sample_is_in_the_queue_again() {
+    let server = with_rows().await;
+    let all = samples(&server, "").await;
+    label(&server, &all[..2], "low").await;
+    let path = |sample: &Digest, query: &str| format!("/datasets/rows/annotations/{sample}{query}");
+    let remove = async |role: Role, path: String| server.send(role, Method::DELETE, &path, "", "").await;
+    let first = all[0].digest;
+    let (status, _) = remove(Role::Viewer, path(&first, "")).await;
+    assert_eq!(status, StatusCode::FORBIDDEN);
+    let (status, body) = remove(Role::Labeler, path(&first, "?label=high")).await;
+    assert_eq!(status, StatusCode::CONFLICT, "{body}");
+    assert!(body["detail"].as_str().unwrap().contains("'low'"), "{body}");
+    assert_eq!(
+        samples(&server, "labelled=true").await.len(),
+        2,
+        "nothing was taken back"
+    );
+    let (status, body) = remove(Role::Labeler, path(&first, "?label=low")).await;
+    assert_eq!(status, StatusCode::NO_CONTENT, "{body}");
+    let (status, _) = remove(Role::Labeler, path(&all[1].digest, "")).await;
+    assert_eq!(status, StatusCode::NO_CONTENT);
+    let sample: Sample = server.get(&format!("/datasets/rows/samples/{first}")).await;
+    assert_eq!((sample.label, sample.values), (None, None));
+    let queue: Page<Sample> = server.get("/datasets/rows/queue").await;
+    assert_eq!(queue.items[0].digest, first);
+    for sample in [first, Digest::of(b"stranger")] {
+        assert_eq!(remove(Role::Labeler, path(&sample, "")).await.0, StatusCode::NOT_FOUND);
+    }
+    let (status, _) = remove(Role::Labeler, "/datasets/rows/annotations/x".to_owned()).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    let events = server.audit_events().await;
+    let removed = events.iter().filter(|event| *event == "dataset.annotation-removed");
+    assert_eq!(removed.count(), 2, "{events:?}");
+}
+
+#[tokio::test]
+async fn one_sample_is_read_with_its_values_where_they_are_asked_for() {
+    let server = with_rows().await;
+    let all = samples(&server, "values=true").await;
+    let sample: Sample = server
+        .get(&format!("/datasets/rows/samples/{}?values=true", all[3].digest))
+        .await;
+    assert_eq!(sample, all[3]);
+    for (digest, status) in [
+        (Digest::of(b"stranger").to_string(), StatusCode::NOT_FOUND),
+        ("x".to_owned(), StatusCode::BAD_REQUEST),
+    ] {
+        let path = format!("/datasets/rows/samples/{digest}");
+        assert_eq!(server.send(Role::Viewer, Method::GET, &path, "", "").await.0, status);
+    }
+}
+
+#[tokio::test]
+async fn what_was_passed_over_does_not_come_again_in_the_same_pass() {
+    let server = with_rows().await;
+    // Thirds, which no short text says exactly; ties; and many without a guess.
+    let guesses = [
+        ("low", 1.0 / 3.0),
+        ("low", 2.0 / 3.0),
+        ("high", 1.0 / 3.0),
+        ("high", 0.0),
+    ];
+    guess(&server, &guesses).await;
+    for order in ["uncertainty", "newest"] {
+        let whole: Page<Sample> = server
+            .get(&format!("/datasets/rows/queue?order={order}&limit=1000"))
+            .await;
+        assert_eq!((whole.items.len(), &whole.next_cursor), (20, &None));
+        let (mut passed, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let path = format!("/datasets/rows/queue?order={order}&limit=3{cursor}");
+            let page: Page<Sample> = server.get(&path).await;
+            // One of each page is labelled, the others are skipped.
+            if let Some(first) = page.items.first() {
+                label(&server, std::slice::from_ref(first), "low").await;
+            }
+            passed.extend(page.items.into_iter().map(|sample| sample.digest));
+            match page.next_cursor {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => break,
+            }
+        }
+        let expected: Vec<Digest> = whole.items.iter().map(|sample| sample.digest).collect();
+        assert_eq!(passed, expected, "{order}");
+        let left: Page<Sample> = server.get(&format!("/datasets/rows/queue?order={order}")).await;
+        assert_eq!(left.items.len(), 13, "a new pass begins with what was skipped");
+        for sample in passed {
+            let path = format!("/datasets/rows/annotations/{sample}");
+            server.send(Role::Labeler, Method::DELETE, &path, "", "").await;
+        }
+    }
+    for bad in ["cursor=x", "cursor=7", "order=newest&cursor=3fe0000000000000.7"] {
+        let path = format!("/datasets/rows/queue?{bad}");
+        let (status, _) = server.send(Role::Viewer, Method::GET, &path, "", "").await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{bad}");
+    }
+}
+
+#[tokio::test]
+async fn conflicts_of_labeling_functions_are_counted_by_the_server() {
+    let server = with_rows().await;
+    let (status, body) = server
+        .send(
+            Role::Viewer,
+            Method::GET,
+            "/datasets/rows/labeling-function-conflicts",
+            "",
+            "",
+        )
+        .await;
+    assert_eq!(status, StatusCode::NOT_FOUND, "{body}");
+    for (name, when, label) in [
+        ("up", r#"f["x"] > 0.0"#, "high"),
+        ("down", r#"f["x"] < 0.5"#, "low"),
+        ("conflicts", r#"f["x"] > 0.5"#, "high"),
+    ] {
+        let function = json!({"name": name, "when": when, "label": label});
+        server
+            .post::<LabelingFunction>("/datasets/rows/labeling-functions", &function)
+            .await;
+    }
+    let tasks = server.run_jobs();
+    let started: Value = server.post("/datasets/rows/label-model", &json!({})).await;
+    server.job_end(started["job"].as_str().unwrap()).await;
+    assert_eq!(tasks.stop(std::time::Duration::from_secs(5)).await, 0);
+    let found: LabelingFunctionConflicts = server.get("/datasets/rows/labeling-function-conflicts").await;
+    let names: Vec<&str> = found.functions.iter().map(|function| function.name.as_str()).collect();
+    assert_eq!(names, ["up", "down", "conflicts"]);
+    let x: Vec<f32> = samples(&server, "split=train&values=true")
+        .await
+        .iter()
+        .map(|sample| sample.values.as_ref().unwrap()[0])
+        .collect();
+    let count = |holds: fn(f32) -> bool| x.iter().filter(|x| holds(**x)).count() as u64;
+    let (up, down, far) = (count(|x| x > 0.0), count(|x| x < 0.5), count(|x| x > 0.5));
+    let between = count(|x| x > 0.0 && x < 0.5);
+    assert!(between > 0 && far > 0, "the test says something: {x:?}");
+    assert_eq!(found.samples, x.len() as u64);
+    assert_eq!(found.overlaps, [[up, between, far], [between, down, 0], [far, 0, far]]);
+    assert_eq!(found.conflicts, [[0, between, 0], [between, 0, 0], [0, 0, 0]]);
+    // A function may be called what it likes: no route is in its way.
+    let path = "/datasets/rows/labeling-functions/conflicts";
+    let (status, _) = server.send(Role::Operator, Method::DELETE, path, "", "").await;
+    assert_eq!(status, StatusCode::NO_CONTENT);
+}
+
 /// Gives the first samples these guesses.
 async fn guess(server: &TestServer, guesses: &[(&str, f64)]) -> Vec<Sample> {
     let all = samples(server, "").await;
@@ -275,6 +424,13 @@ async fn guess(server: &TestServer, guesses: &[(&str, f64)]) -> Vec<Sample> {
             })
             .collect(),
         statistics: vec![],
+        conflicts: LabelingFunctionConflicts {
+            samples: 20,
+            fitted_at: String::new(),
+            functions: vec![],
+            overlaps: vec![],
+            conflicts: vec![],
+        },
     };
     let mut tx = server.app.db.begin().await.unwrap();
     crate::store::labels::settle(&mut tx, dataset.id, None, &settled, 1)

@@ -60,7 +60,7 @@ async fn lists_tell_how_many_there_are_in_all() {
     assert_eq!(page.items[0].id.as_str(), "a");
     let page: DevicePage = server.get("/devices?offset=2&limit=10").await;
     assert_eq!((page.items.len(), page.total), (1, 3));
-    let counts: DeviceCounts = server.get("/devices/counts?filter=-site:oslo").await;
+    let counts: DeviceCounts = server.get("/device-counts?filter=-site:oslo").await;
     assert_eq!((counts.total, counts.offline, counts.online), (2, 2, 0));
 }
 
@@ -78,7 +78,7 @@ async fn what_is_no_filter_or_order_is_refused_with_its_place() {
     assert_eq!(ask("/devices?sort=colour").await.0, StatusCode::UNPROCESSABLE_ENTITY);
     assert_eq!(ask("/devices?cursor=xx").await.0, StatusCode::BAD_REQUEST);
     assert_eq!(
-        ask("/devices/counts?filter=%22").await.0,
+        ask("/device-counts?filter=%22").await.0,
         StatusCode::UNPROCESSABLE_ENTITY
     );
 }
@@ -90,10 +90,10 @@ async fn bulk_orders_change_what_they_mean_and_nothing_else() {
         json!({"filter": "site:bergen", "expected_total": total,
             "action": {"tag": {"set": {"wave": "1"}, "remove": ["site"]}}})
     };
-    let (status, problem) = server.try_post("/devices/bulk", &order(3)).await;
+    let (status, problem) = server.try_post("/device-actions", &order(3)).await;
     assert_eq!(status, StatusCode::CONFLICT, "{problem}");
     let tasks = server.run_jobs();
-    let job: Job = server.post("/devices/bulk", &order(2)).await;
+    let job: Job = server.post("/device-actions", &order(2)).await;
     let ended = server.job_end(job.id).await;
     assert_eq!(ended.state, JobState::Succeeded, "{ended:?}");
     let page: DevicePage = server.get("/devices?filter=wave:1").await;
@@ -104,13 +104,13 @@ async fn bulk_orders_change_what_they_mean_and_nothing_else() {
     );
     let all: Job = server
         .post(
-            "/devices/bulk",
+            "/device-actions",
             &json!({"ids": ["a", "c"], "expected_total": 2, "action": "decommission"}),
         )
         .await;
     let ended = server.job_end(all.id).await;
     assert_eq!(ended.state, JobState::Succeeded, "{ended:?}");
-    let counts: DeviceCounts = server.get("/devices/counts?filter=status:decommissioned").await;
+    let counts: DeviceCounts = server.get("/device-counts?filter=status:decommissioned").await;
     assert_eq!(counts.total, 2);
     let events = server.audit_events().await;
     let count = |name: &str| events.iter().filter(|event| *event == name).count();
@@ -147,13 +147,64 @@ async fn bulk_orders_that_make_no_sense_are_refused() {
         json!({"filter": "status:sick", "expected_total": 3, "action": "decommission"}),
         json!({"filter": "", "expected_total": 3, "action": {"tag": {}}}),
     ] {
-        let (status, problem) = server.try_post("/devices/bulk", &order).await;
+        let (status, problem) = server.try_post("/device-actions", &order).await;
         assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{order}: {problem}");
     }
     let order = json!({"filter": "", "expected_total": 3, "action": "decommission"});
     let body = serde_json::to_vec(&order).unwrap();
     let (status, _) = server
-        .send(Role::Viewer, Method::POST, "/devices/bulk", "application/json", body)
+        .send(Role::Viewer, Method::POST, "/device-actions", "application/json", body)
         .await;
     assert_eq!(status, StatusCode::FORBIDDEN);
+}
+
+#[tokio::test]
+async fn an_alert_of_an_attack_is_acknowledged_by_who_may_and_on_record() {
+    let server = fleet().await;
+    let attack = json!({"attack": "rollback", "detail": "d", "at": 1_795_399_200_000_i64}).to_string();
+    let mut tx = server.app.db.begin().await.unwrap();
+    sqlx::query("UPDATE devices SET attack = $1, attacked_at = 7 WHERE id = 'a'")
+        .bind(attack)
+        .execute(&mut *tx)
+        .await
+        .unwrap();
+    device_summaries::refresh(&mut tx, "a").await.unwrap();
+    tx.commit().await.unwrap();
+    let alerts = async || {
+        let page: DevicePage = server.get("/devices?filter=status:alert").await;
+        page.total
+    };
+    assert_eq!(alerts().await, 1);
+    let path = "/devices/a/alerts/acknowledge";
+    let body = serde_json::to_vec(&json!({})).unwrap();
+    let (status, _) = server
+        .send(Role::Viewer, Method::POST, path, "application/json", body)
+        .await;
+    assert_eq!(status, StatusCode::FORBIDDEN);
+    for (ask, status) in [
+        (json!({"attack_at": "2026-11-23T01:00:00Z"}), StatusCode::CONFLICT),
+        (json!({"attack_at": "yesterday"}), StatusCode::BAD_REQUEST),
+        (json!({"drift": true}), StatusCode::BAD_REQUEST),
+    ] {
+        assert_eq!(server.try_post(path, &ask).await.0, status, "{ask}");
+    }
+    let (status, _) = server.try_post("/devices/x/alerts/acknowledge", &json!({})).await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    let detail: DeviceDetail = server.post(path, &json!({"attack_at": "2026-11-23T02:00:00Z"})).await;
+    assert!(detail.last_attack.unwrap().acknowledged && detail.device.alerts.is_empty());
+    assert_eq!(alerts().await, 0);
+    server.post::<DeviceDetail>(path, &json!({})).await;
+    let events = server.audit_events().await;
+    let acknowledged = events.iter().filter(|event| *event == "device.alerts-acknowledged");
+    assert_eq!(acknowledged.count(), 1, "once: {events:?}");
+}
+
+#[tokio::test]
+async fn no_device_is_hidden_by_a_route() {
+    let server = TestServer::new().await;
+    for (seed, name) in (1..).zip(["counts", "bulk"]) {
+        enrol(&server, name, seed, "oslo").await;
+        let detail: DeviceDetail = server.get(&format!("/devices/{name}")).await;
+        assert_eq!(detail.device.id.as_str(), name);
+    }
 }

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use axum::body::{Body, BodyDataStream};
 use axum::http::Request;
+use flotilla_api_types::datasets::{Dataset, Import, ImportState};
 use flotilla_protocol::ids::{ApiTokenId, RunId};
 use futures_util::StreamExt as _;
 use tower::ServiceExt as _;
 use uuid::Uuid;
 
 use super::*;
-use crate::api::datasets::testing::TestServer;
+use crate::api::datasets::testing::{TestServer, rows, rows_csv};
 use crate::app::Change;
 use crate::clock;
 use crate::domain::authz::{PrincipalRef, Role};
@@ -189,4 +190,41 @@ async fn what_stands_in_the_audit_log_is_told() {
     while !told.contains("\"resource\":\"token\"") {
         told = stream.named("change").await;
     }
+}
+
+#[tokio::test]
+async fn an_import_is_followed_from_outside_as_it_moves() {
+    let fixture = fixture(Role::Viewer).await;
+    fixture.server.post::<Dataset>("/datasets", &rows("rows")).await;
+    let mut stream = fixture.follow(None).await;
+    stream.named("hello").await;
+    let id = Uuid::now_v7();
+    let path = format!("/datasets/rows/imports?import={id}");
+    let import = fixture.server.import(&path, rows_csv(600));
+    let watch = async {
+        let mut seen = Vec::new();
+        loop {
+            let line = stream.named("change").await;
+            let (_, data) = line.split_once(' ').unwrap();
+            let event: ChangeEvent = serde_json::from_str(data).unwrap();
+            if (event.resource, event.id.as_str()) != (Resource::Import, id.to_string().as_str()) {
+                continue;
+            }
+            // The row comes along, so that nobody has to ask.
+            let row: Import = serde_json::from_value(event.patch.unwrap()).unwrap();
+            let ended = row.state.is_final();
+            seen.push(row);
+            if ended {
+                return seen;
+            }
+        }
+    };
+    let ((status, report), seen) = tokio::join!(import, watch);
+    assert_eq!(status, 201, "{report}");
+    let last = seen.last().unwrap();
+    assert_eq!((last.state, last.samples), (ImportState::Finished, 600));
+    assert!(
+        seen.is_sorted_by(|before, after| before.progress <= after.progress),
+        "{seen:?}"
+    );
 }

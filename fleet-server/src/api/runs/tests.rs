@@ -8,8 +8,8 @@ use base64::engine::general_purpose::STANDARD;
 use flotilla_api_types::datasets::{Dataset, DatasetVersion, LabelModel, LabelingFunction, Sample};
 use flotilla_api_types::drift::{ClassShare, DriftPoint, FeatureHistogram};
 use flotilla_api_types::models::{ManifestDocument, Model, ModelVersion, SignatureState};
-use flotilla_api_types::runs::{Evaluation, MetricPoint, Run, RunStatus};
-use flotilla_api_types::{Job, JobState, Page};
+use flotilla_api_types::runs::{Evaluation, MetricPoint, Run, RunStatus, StoredEvaluation};
+use flotilla_api_types::{CountedPage, Job, JobState, Page};
 use flotilla_protocol::codec::{self, MAX_COMPONENT_BYTES};
 use flotilla_protocol::manifest::{ComponentKind, Manifest};
 use flotilla_protocol::sketch::{ReferenceProfile, SketchSet};
@@ -126,6 +126,7 @@ async fn from_a_csv_file_to_a_signed_package() {
     drift_of_a_package(&server, &packaged).await;
     signatures(&server, &packaged).await;
     imports(&server, &run, &version).await;
+    narrowed(&server, &run, &version).await;
     let lines: Page<Model> = server.get("/models").await;
     assert_eq!(
         (lines.items[0].versions, lines.items[0].latest.as_deref()),
@@ -180,6 +181,7 @@ async fn evaluations(server: &TestServer, run: &Run, version: &DatasetVersion) {
     let evaluation: Evaluation = server.post(&path, &ask).await;
     assert_eq!(evaluation.samples, later.train);
     assert_eq!(server.post::<Evaluation>(&path, &ask).await, evaluation);
+    stored_evaluations(server, &path, (version, &later), &evaluation).await;
 
     server.post::<Dataset>("/datasets", &rows("rows")).await;
     server.import("/datasets/rows/imports", rows_csv(10)).await;
@@ -189,6 +191,101 @@ async fn evaluations(server: &TestServer, run: &Run, version: &DatasetVersion) {
         .await;
     assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
     assert!(body["detail"].as_str().unwrap().contains("other features"), "{body}");
+}
+
+/// Those that training made, and the one that was asked for, which is the newest.
+async fn stored_evaluations(
+    server: &TestServer,
+    path: &str,
+    (version, later): (&DatasetVersion, &DatasetVersion),
+    newest: &Evaluation,
+) {
+    let whole: Page<StoredEvaluation> = server.get(path).await;
+    assert_eq!(&whole.items[0].evaluation, newest);
+    assert_eq!(newest.dataset_version, later.id);
+    let rest = &whole.items[1..];
+    assert!(
+        !rest.is_empty()
+            && rest
+                .iter()
+                .all(|stored| stored.evaluation.dataset_version == version.id)
+    );
+    assert!(rest.iter().all(|stored| stored.created_at <= whole.items[0].created_at));
+    let (mut paged, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let page: Page<StoredEvaluation> = server.get(&format!("{path}?limit=1{cursor}")).await;
+        paged.extend(page.items);
+        match page.next_cursor {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => break,
+        }
+    }
+    assert_eq!(paged, whole.items);
+    for (path, status) in [
+        (format!("{path}?cursor=x"), StatusCode::BAD_REQUEST),
+        (format!("/runs/{}/evaluations", version.id), StatusCode::NOT_FOUND),
+    ] {
+        assert_eq!(
+            server.send(ApiRole::Viewer, Method::GET, &path, "", "").await.0,
+            status,
+            "{path}"
+        );
+    }
+}
+
+/// Lists of runs, lines and versions, narrowed.
+async fn narrowed(server: &TestServer, run: &Run, version: &DatasetVersion) {
+    let total = async |path: &str| {
+        let (status, body) = server.send(ApiRole::Viewer, Method::GET, path, "", "").await;
+        assert_eq!(status, StatusCode::OK, "{path}: {body}");
+        let items = body["items"].as_array().unwrap().len() as u64;
+        (body["total"].as_u64().unwrap(), items)
+    };
+    let all = total("/runs").await.0;
+    assert!(all >= 4);
+    let run_id = run.id.to_string().to_uppercase();
+    for (query, expected) in [
+        ("status=FINISHED".to_owned(), all),
+        ("status=FAILED".to_owned(), 0),
+        (format!("dataset_version={}", version.id), all),
+        (format!("dataset_version={}", run.id), 0),
+        ("text=MOTI".to_owned(), all),
+        ("text=%25".to_owned(), 0),
+        (format!("text={run_id}&status=FINISHED&experiment=motions"), 1),
+        ("experiment=other".to_owned(), 0),
+    ] {
+        assert_eq!(total(&format!("/runs?{query}")).await, (expected, expected), "{query}");
+    }
+    assert_eq!(total("/runs?limit=1&status=FINISHED").await, (all, 1));
+    let signed = run.id;
+    for (path, expected) in [
+        ("/models?signature=signed".to_owned(), 1),
+        ("/models?signature=unsigned&text=OTION".to_owned(), 1),
+        ("/models?signature=revoked".to_owned(), 0),
+        ("/models?text=digits".to_owned(), 0),
+        ("/models/motions/versions".to_owned(), 2),
+        ("/models/motions/versions?signature=signed".to_owned(), 1),
+        ("/models/motions/versions?text=1.1".to_owned(), 1),
+        (format!("/models/motions/versions?text={signed}&signature=signed"), 1),
+        ("/models/motions/versions?signature=revoked".to_owned(), 0),
+    ] {
+        assert_eq!(total(&path).await, (expected, expected), "{path}");
+    }
+    assert_eq!(total("/models/motions/versions?limit=1").await, (2, 1));
+    let lines: CountedPage<Model> = server.get("/models").await;
+    assert_eq!((lines.items[0].versions, lines.items[0].unsigned), (2, 1));
+    for (path, status) in [
+        ("/models/digits/versions", StatusCode::NOT_FOUND),
+        ("/models?signature=good", StatusCode::BAD_REQUEST),
+        ("/runs?status=done", StatusCode::BAD_REQUEST),
+        ("/runs?dataset_version=x", StatusCode::BAD_REQUEST),
+    ] {
+        assert_eq!(
+            server.send(ApiRole::Viewer, Method::GET, path, "", "").await.0,
+            status,
+            "{path}"
+        );
+    }
 }
 
 /// Of the rows dataset, labelled by hand.

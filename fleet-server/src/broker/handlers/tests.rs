@@ -8,6 +8,7 @@ use serde_bytes::ByteBuf;
 
 use super::*;
 use crate::store::Db;
+use crate::store::audit::AuditFilter;
 use crate::testing::{self, NOW, fleet, header};
 
 fn device() -> DeviceId {
@@ -149,9 +150,11 @@ async fn a_chain_continues_and_resent_entries_are_skipped() {
     assert_eq!(bench.audit_entries().await, 3);
     let verified = store::audit::verify(&bench.db).await.unwrap();
     assert!(
-        verified.ok && verified.devices[0].chain.head == chain.head.hash,
+        verified.ok && (verified.devices, verified.device_entries) == (1, 3),
         "{verified:?}"
     );
+    let own = store::audit::verify_device(&bench.db, &device()).await.unwrap();
+    assert_eq!(own.unwrap().chain.head, chain.head.hash);
 }
 
 #[tokio::test]
@@ -226,7 +229,7 @@ async fn a_declared_loss_is_taken_and_stands_on_record() {
         (shown.epoch, shown.lost, shown.after_count, shown.after_hash),
         (4, 1, 1, refusal.head.hash)
     );
-    let recorded = store::audit::list(&bench.db, None, "device.audit-gap", 10)
+    let recorded = store::audit::list(&bench.db, None, &AuditFilter::of_event("device.audit-gap"), 10)
         .await
         .unwrap();
     assert_eq!(recorded.len(), 1);
@@ -235,7 +238,9 @@ async fn a_declared_loss_is_taken_and_stands_on_record() {
         ("device:press-07", "1")
     );
     let verified = store::audit::verify(&bench.db).await.unwrap();
-    assert!(verified.ok && verified.devices[0].epochs == 2, "{verified:?}");
+    assert!(verified.ok, "{verified:?}");
+    let own = store::audit::verify_device(&bench.db, &device()).await.unwrap();
+    assert_eq!(own.unwrap().epochs, 2);
     // And it goes on from there.
     let opening = epoch(refusal.head);
     let head = opening.0[0]
@@ -328,7 +333,7 @@ async fn an_attack_is_put_on_record_once() {
         let message = bench.decode(Up::Report, &sign(&told, &key()).unwrap()).unwrap();
         bench.apply(&message, &BTreeSet::new()).await;
     }
-    let recorded = store::audit::list(&bench.db, None, "attack.reported", 10)
+    let recorded = store::audit::list(&bench.db, None, &AuditFilter::of_event("attack.reported"), 10)
         .await
         .unwrap();
     assert_eq!(recorded.len(), 1);

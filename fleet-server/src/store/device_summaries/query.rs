@@ -8,13 +8,12 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use flotilla_protocol::ids::DeviceId;
 use serde::{Deserialize, Serialize};
 use sqlx::Row as _;
-use sqlx::Sqlite;
-use sqlx::query::Query;
-use sqlx::sqlite::{SqliteArguments, SqliteRow};
+use sqlx::sqlite::SqliteRow;
 
 use super::limit as sql_limit;
 use crate::domain::device_filter::{Comparison, Condition, DeviceFilter, Match, Status, Term};
 use crate::store::StoreError;
+use crate::store::sql::{Value, containing};
 
 const COLUMNS: &str = "s.device, s.status, s.updating, s.alert, s.drifted, s.attacked, s.failed, s.faulty, s.drift, \
     s.inferences, s.hardware_class, s.arch, s.agent_version, s.models, s.tags, s.thumbprint, s.enrolled_at, s.last_seen, \
@@ -117,25 +116,6 @@ impl Sort {
             value: self.field.value(row)?,
             device: device.to_owned(),
         })
-    }
-}
-
-/// A bound value.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub(super) enum Value {
-    Int(i64),
-    Float(f64),
-    Text(String),
-}
-
-impl Value {
-    pub(super) fn bind<'q>(&self, query: Query<'q, Sqlite, SqliteArguments>) -> Query<'q, Sqlite, SqliteArguments> {
-        match self {
-            Self::Int(value) => query.bind(*value),
-            Self::Float(value) => query.bind(*value),
-            Self::Text(value) => query.bind(value.clone()),
-        }
     }
 }
 
@@ -258,7 +238,7 @@ impl Built {
             }
             Condition::Text(text) => {
                 self.push("s.search LIKE ");
-                self.text(like(text));
+                self.text(containing(&text.to_lowercase()));
                 self.push(" ESCAPE '\\'");
             }
         }
@@ -311,19 +291,6 @@ impl Built {
         self.push(" ");
         self.place(Value::Float(share));
     }
-}
-
-/// The pattern of LIKE that finds `text` anywhere, in lower case.
-fn like(text: &str) -> String {
-    let mut pattern = String::from("%");
-    for c in text.to_lowercase().chars() {
-        if matches!(c, '%' | '_' | '\\') {
-            pattern.push('\\');
-        }
-        pattern.push(c);
-    }
-    pattern.push('%');
-    pattern
 }
 
 impl DeviceQuery {

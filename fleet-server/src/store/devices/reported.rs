@@ -8,7 +8,7 @@ use sqlx::Row as _;
 
 use super::{
     APPLY_DEPLOYMENT, APPLY_PRESENCE, APPLY_REPORT, BYTES_RECEIVED, CLEAR_SLOTS, INSERT_SLOT, LAST_ATTACK,
-    RESET_PRESENCE,
+    RAISE_ATTACK, RESET_PRESENCE,
 };
 use crate::store::{Db, StoreError, Tx, device_summaries, json, overview, parsed, to_i64, to_json, to_u64};
 
@@ -64,13 +64,22 @@ pub async fn apply_report(
     if changed.rows_affected() == 0 {
         return Ok(Reported::default());
     }
+    // Devices repeat their last attack in every report.
+    let new_attack = attack.filter(|attack| known.as_ref() != Some(attack));
+    if new_attack.is_some() {
+        sqlx::query(RAISE_ATTACK)
+            .bind(now)
+            .bind(device.as_str())
+            .execute(&mut **tx)
+            .await?;
+    }
     replace_slots(tx, report).await?;
     let rollouts = apply_deployments(tx, report, now).await?;
     device_summaries::refresh_all(tx, device.as_str()).await?;
     Ok(Reported {
         newer: true,
         rollouts,
-        new_attack: attack.filter(|attack| known.as_ref() != Some(attack)),
+        new_attack,
     })
 }
 

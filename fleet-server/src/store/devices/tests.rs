@@ -1,6 +1,7 @@
 //! Tests of the device store on a real SQLite file.
 
-use flotilla_api_types::devices::DeviceStatus;
+use flotilla_api_types::devices::{DeviceAlert, DeviceStatus};
+use flotilla_api_types::overview::AttentionKind;
 use flotilla_protocol::ids::{DeploymentId, ModelLine, RolloutId, SlotName};
 use flotilla_protocol::report::{DeploymentReport, DeviceReport, InstalledModel, SlotReport};
 use flotilla_protocol::trust::KeyPair;
@@ -91,6 +92,81 @@ async fn an_attack_is_new_once_and_stays_on_record() {
     assert_eq!(
         get(&db, &id("a")).await.unwrap().last_attack.unwrap().attack,
         "rollback"
+    );
+}
+
+#[tokio::test]
+async fn an_acknowledged_attack_is_no_alert_until_another_is_reported() {
+    let (_dir, db) = db().await;
+    enrol(&db, "a", 1, "x").await.unwrap();
+    let attack = |at: i64| DetectedAttack {
+        attack: "rollback".into(),
+        detail: "head version 3 is older".into(),
+        at,
+    };
+    let take = async |counter: u64, attack: Option<DetectedAttack>, error: Option<&str>| {
+        let mut told = report("a", counter);
+        told.attack = attack;
+        told.error = error.map(str::to_owned);
+        let mut tx = db.begin().await.unwrap();
+        apply_report(&mut tx, &told, b"e", NOW + i64::try_from(counter).unwrap())
+            .await
+            .unwrap();
+        tx.commit().await.unwrap();
+    };
+    let acknowledge = async |meant: Option<i64>| {
+        let mut tx = db.begin().await.unwrap();
+        let meant = meant.map(clock::rfc3339);
+        let done = acknowledge_attack(&mut tx, &id("a"), meant.as_deref()).await.unwrap();
+        tx.commit().await.unwrap();
+        done
+    };
+    let shown = async || {
+        let detail = get(&db, &id("a")).await.unwrap();
+        let attention = crate::store::overview::attention(&db, NOW).await.unwrap();
+        let attacks: Vec<(i64, String)> = attention
+            .into_iter()
+            .filter(|(_, about)| about.kind == AttentionKind::Attack)
+            .map(|(at, about)| (at - NOW, about.detail))
+            .collect();
+        (
+            detail.device.alerts,
+            detail.last_attack.map(|attack| attack.acknowledged),
+            attacks,
+        )
+    };
+    assert_eq!(acknowledge(None).await, Acknowledged::Nothing);
+    take(1, Some(attack(NOW)), Some("disk full")).await;
+    let detail = "head version 3 is older".to_owned();
+    let both = vec![DeviceAlert::Attack, DeviceAlert::Error];
+    assert_eq!(shown().await, (both, Some(false), vec![(1, detail.clone())]));
+    assert!(matches!(acknowledge(Some(NOW - 1)).await, Acknowledged::Another(_)));
+    assert!(matches!(acknowledge(Some(NOW)).await, Acknowledged::Done(_)));
+    assert_eq!(
+        shown().await,
+        (vec![DeviceAlert::Error], Some(true), vec![]),
+        "errors stay"
+    );
+    // The device says again what it said before, with the error and without.
+    take(2, Some(attack(NOW)), Some("disk full")).await;
+    assert_eq!(shown().await, (vec![DeviceAlert::Error], Some(true), vec![]));
+    take(3, Some(attack(NOW)), None).await;
+    assert_eq!(shown().await, (vec![], Some(true), vec![]));
+    take(4, None, None).await;
+    assert_eq!(acknowledge(None).await, Acknowledged::Nothing);
+    take(5, Some(attack(NOW + 7)), None).await;
+    assert_eq!(
+        shown().await,
+        (vec![DeviceAlert::Attack], Some(false), vec![(5, detail)]),
+        "another attack"
+    );
+    let mut tx = db.begin().await.unwrap();
+    decommission(&mut tx, &id("a"), NOW).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(
+        shown().await.2,
+        vec![],
+        "nobody has to look after what is out of the fleet"
     );
 }
 

@@ -95,7 +95,7 @@ async fn records_go_once_their_receipt_is_sure_to_have_arrived() {
 }
 
 #[tokio::test]
-async fn keys_sketches_jobs_and_imports_go_by_age_in_batches() {
+async fn everything_else_goes_by_age_in_batches() {
     let (_dir, db) = db().await;
     for i in 0..25 {
         let at = if i < 23 { 1 } else { NOW };
@@ -106,6 +106,9 @@ async fn keys_sketches_jobs_and_imports_go_by_age_in_batches() {
                 VALUES ('a', '{i}', '', 200, x'00', {at})"
             ),
             format!("INSERT INTO sketches VALUES ({hour}, 'd', 'm', x'00')"),
+            format!("INSERT INTO telemetry_hours VALUES ({hour}, 'd', 'm', 'l', 1, 0, x'00')"),
+            format!("INSERT INTO fleet_hours VALUES ({hour}, 1, 0, 0)"),
+            format!("INSERT INTO device_events VALUES ('d{i}', {at}, 'device.connected', '{{}}')"),
             format!(
                 "INSERT INTO jobs VALUES ('{i}', 'train', 's', '', '{}', 0.0, '', NULL, 0, 0, 0, 0, {at}, {at})",
                 if i == 0 { "queued" } else { "succeeded" }
@@ -123,6 +126,9 @@ async fn keys_sketches_jobs_and_imports_go_by_age_in_batches() {
     for (table, pruned) in [
         (Table::IdempotencyKeys, 23),
         (Table::Sketches, 23),
+        (Table::TelemetryHours, 23),
+        (Table::FleetHours, 23),
+        (Table::DeviceEvents, 23),
         (Table::Jobs, 22),
         (Table::Imports, 21),
     ] {
@@ -134,4 +140,96 @@ async fn keys_sketches_jobs_and_imports_go_by_age_in_batches() {
             "{table:?}"
         );
     }
+}
+
+/// The newest that goes and the oldest that stays, of what is kept for half a year.
+#[tokio::test]
+async fn hours_and_events_are_kept_for_half_a_year() {
+    let (_dir, db) = db().await;
+    let edge = (NOW - HOURS_MS).div_euclid(HOUR_MS);
+    for hour in [edge - 1, edge] {
+        sql(&db, format!("INSERT INTO sketches VALUES ({hour}, 'd', 'm', x'00')")).await;
+        sql(
+            &db,
+            format!("INSERT INTO telemetry_hours VALUES ({hour}, 'd', 'm', 'l', 1, 0, x'00')"),
+        )
+        .await;
+        sql(&db, format!("INSERT INTO fleet_hours VALUES ({hour}, 1, 0, 0)")).await;
+    }
+    for at in [NOW - HOURS_MS - 1, NOW - HOURS_MS] {
+        sql(
+            &db,
+            format!("INSERT INTO device_events VALUES ('d', {at}, 'device.connected', '{{}}')"),
+        )
+        .await;
+    }
+    for table in [
+        Table::Sketches,
+        Table::TelemetryHours,
+        Table::FleetHours,
+        Table::DeviceEvents,
+    ] {
+        assert_eq!(all(&db, table, 10).await, (1, 1), "{table:?}");
+        assert_eq!(count(&db, table.as_str()).await, 1, "{table:?}");
+    }
+}
+
+/// Tables that nothing is pruned from, and why they need not be.
+const KEPT: [&str; 35] = [
+    // One of a kind, or as many as people make.
+    "fleet",
+    "documents",
+    "projects",
+    "api_tokens",
+    "claim_tokens",
+    "datasets",
+    "labeling_functions",
+    "label_models",
+    "dataset_versions",
+    "experiments",
+    "runs",
+    "run_metrics",
+    "evaluations",
+    "models",
+    "model_versions",
+    "rollouts",
+    // As many as there are devices, packages on devices, or rollouts to devices.
+    "devices",
+    "device_slots",
+    "device_models",
+    "device_summaries",
+    "device_tags",
+    "drift_status",
+    "harvested",
+    "targets",
+    "deployments",
+    // Chains stay whole, and what finds entries in them.
+    "audit_log",
+    "device_audit",
+    "device_audit_heads",
+    "device_log",
+    // The data itself.
+    "stored_samples",
+    "annotations",
+    "guesses",
+    // Each new one removes those that have lapsed.
+    "sign_in_links",
+    "sessions",
+    // Not ours.
+    "_sqlx_migrations",
+];
+
+#[tokio::test]
+async fn every_table_is_pruned_or_stands_among_those_that_need_not_be() {
+    let (_dir, db) = db().await;
+    let tables: Vec<String> = sqlx::query_scalar("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")
+        .fetch_all(db.read())
+        .await
+        .unwrap();
+    let pruned = Table::ALL.map(Table::as_str);
+    let neither: Vec<&String> = tables
+        .iter()
+        .filter(|name| pruned.contains(&name.as_str()) == KEPT.contains(&name.as_str()))
+        .collect();
+    assert!(neither.is_empty(), "pruned or kept, and not both: {neither:?}");
 }

@@ -37,7 +37,7 @@ export const checks = [
       await page.keyboard.press('v');
       await page.getByText('All chains hold').waitFor();
       const broken = { ok: false, entries: 4, head: `sha256:${'d'.repeat(64)}`, problem: 'entry 2 does not hash to what was recorded after it' };
-      await page.route(VERIFY, (route) => route.fulfill({ json: { ok: false, server: { ...broken, ok: true, problem: null }, devices: [{ device: 'edge-1', epochs: 1, chain: broken }] } }));
+      await page.route(VERIFY, (route) => route.fulfill({ json: { ok: false, server: { ...broken, ok: true, problem: null }, devices: 2, device_entries: 7, broken_devices: 1, broken: [{ device: 'edge-1', epochs: 1, chain: broken }] } }));
       for (const name of THEMES) {
         await theme(page, name);
         await page.getByRole('button', { name: 'Verify again' }).click();

@@ -77,7 +77,7 @@ export const checks = [
   {
     name: 'counts lead to the devices they count, and follow the fleet',
     async run({ page, origin, server }) {
-      const { total } = await server.call('GET', '/api/v1/devices/counts');
+      const { total } = await server.call('GET', '/api/v1/device-counts');
       if (total === 0) await server.addAgent('overview-1');
       await page.goto(`${origin}/`);
       await inState(page, 'full');

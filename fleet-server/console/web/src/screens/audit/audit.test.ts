@@ -17,14 +17,15 @@ describe('the filter of the audit log', () => {
 
 describe('the verdict', () => {
   const good = { ok: true, entries: 3, head: 'sha256:aa' };
-  const whole: Verification = { ok: true, server: good, devices: [{ device: 'a', epochs: 1, chain: good }] };
+  const whole: Verification = { ok: true, server: good, devices: 1, device_entries: 3, broken_devices: 0, broken: [] };
   it('holds with all entries counted', () => {
-    expect(verdictOf(whole)).toEqual({ ok: true, entries: 6, broken: [], devices: 1 });
+    expect(verdictOf(whole)).toEqual({ ok: true, entries: 6, broken: [], brokenCount: 0, devices: 1 });
   });
   it('names the exact break, in the server’s words', () => {
     const broken = { ...good, ok: false, problem: 'entry 1 does not hash to what was recorded after it' };
-    const verdict = verdictOf({ ok: false, server: broken, devices: [{ device: 'a', epochs: 1, chain: { ...broken, problem: 'entry 2 is missing' } }] });
+    const verdict = verdictOf({ ...whole, ok: false, server: broken, broken_devices: 1, broken: [{ device: 'a', epochs: 1, chain: { ...broken, problem: 'entry 2 is missing' } }] });
     expect(verdict.ok).toBe(false);
+    expect(verdict.brokenCount).toBe(2);
     expect(verdict.broken).toEqual([
       { chain: 'The server’s log', problem: 'entry 1 does not hash to what was recorded after it' },
       { chain: 'a', device: 'a', problem: 'entry 2 is missing' },

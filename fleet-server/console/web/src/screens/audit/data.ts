@@ -68,20 +68,19 @@ export function useVerification() {
 export interface Verdict {
   ok: boolean;
   entries: number;
-  /** Chains that do not hold, the server's first. */
+  /** Chains that do not hold, the server's first; of many, the first hundred or so. */
   broken: { chain: string; device?: string; problem: string }[];
+  /** How many there are in all. */
+  brokenCount: number;
   devices: number;
 }
 
 export function verdictOf(verification: Verification): Verdict {
   const broken: Verdict['broken'] = [];
   if (!verification.server.ok) broken.push({ chain: 'The server’s log', problem: verification.server.problem ?? 'it does not hold' });
-  let entries = verification.server.entries;
-  for (const device of verification.devices) {
-    entries += device.chain.entries;
-    if (!device.chain.ok) broken.push({ chain: device.device, device: device.device, problem: device.chain.problem ?? 'it does not hold' });
-  }
-  return { ok: verification.ok && broken.length === 0, entries, broken, devices: verification.devices.length };
+  const brokenCount = broken.length + verification.broken_devices;
+  for (const device of verification.broken) broken.push({ chain: device.device, device: device.device, problem: device.chain.problem ?? 'it does not hold' });
+  return { ok: verification.ok && brokenCount === 0, entries: verification.server.entries + verification.device_entries, broken, brokenCount, devices: verification.devices };
 }
 
 /** Ids by their end, which is what tells those of one minute apart; digests by their beginning. The whole is one click away. */

@@ -42,7 +42,7 @@ export function Verify({ verification }: { verification: ReturnType<typeof useVe
           ) : (
             <>
               <Status tone="bad">
-                <b class="strong">{verdict.broken.length === 1 ? 'One chain is broken' : `${count(verdict.broken.length)} chains are broken`}</b>
+                <b class="strong">{verdict.brokenCount === 1 ? 'One chain is broken' : `${count(verdict.brokenCount)} chains are broken`}</b>
               </Status>
               <span class="muted num">of {plural(verdict.devices + 1, 'chain')}</span>
             </>
@@ -65,7 +65,7 @@ export function Verify({ verification }: { verification: ReturnType<typeof useVe
               <bdi>{item.problem}</bdi>
             </li>
           ))}
-          {verdict.broken.length > MOST_BROKEN ? <li class="muted">and {count(verdict.broken.length - MOST_BROKEN)} more; the command line lists all</li> : null}
+          {verdict.brokenCount > MOST_BROKEN ? <li class="muted">and {count(verdict.brokenCount - MOST_BROKEN)} more</li> : null}
         </ul>
       )}
     </section>

@@ -35,7 +35,7 @@ export function useDeviceRows(filter: string, sort: string) {
 export function useDeviceCounts() {
   return useQuery({
     queryKey: [RESOURCE, 'counts'],
-    queryFn: ({ signal }) => unwrap(api.GET('/api/v1/devices/counts', { signal })),
+    queryFn: ({ signal }) => unwrap(api.GET('/api/v1/device-counts', { signal })),
   });
 }
 
@@ -45,7 +45,7 @@ export function useBulk(filter: string, total: number) {
   return useMutation({
     mutationFn: ({ selection, action }: { selection: Selection; action: BulkAction }) =>
       unwrap(
-        api.POST('/api/v1/devices/bulk', {
+        api.POST('/api/v1/device-actions', {
           body: {
             ...target(selection, filter),
             action,

@@ -4,7 +4,7 @@ import type { Schema } from '../../lib/client';
 import { api, unwrap } from '../../lib/client';
 import { usePagedRows } from '../../lib/rows';
 
-export type DeviceDrift = Schema<'Page_DeviceDrift'>['items'][number];
+export type DeviceDrift = Schema<'CountedPage_DeviceDrift'>['items'][number];
 export type Feature = Schema<'Page_FeatureHistogram'>['items'][number];
 export type Point = Schema<'Page_DriftPoint'>['items'][number];
 export type ClassShare = Schema<'Page_ClassShare'>['items'][number];

@@ -55,7 +55,7 @@ export function useSpread() {
 export function useDevicesOn(line: string, semver: string) {
   return useQuery({
     queryKey: ['device', 'on', line, semver],
-    queryFn: ({ signal }) => unwrap(api.GET('/api/v1/devices/counts', { params: { query: { filter: modelTerm(line, semver) } }, signal })),
+    queryFn: ({ signal }) => unwrap(api.GET('/api/v1/device-counts', { params: { query: { filter: modelTerm(line, semver) } }, signal })),
   });
 }
 

@@ -1,0 +1,152 @@
+//! `overview`: the fleet at a glance.
+
+use flotilla_api_types::overview::{Attention, AttentionKind, FirstSteps, Overview};
+use serde_json::Value;
+
+use crate::commands::Context;
+use crate::commands::devices::describe_counts;
+use crate::error::CliError;
+use crate::output::{bytes, fields, pairs, table};
+
+pub(crate) async fn run(context: &Context) -> Result<(), CliError> {
+    let answer: Value = context.client.get(&["overview"]).send().await?;
+    context.out.show(&answer, |overview: Overview| describe(&overview))
+}
+
+fn describe(overview: &Overview) -> String {
+    let versions = table(
+        &["model", "version", "devices"],
+        overview
+            .versions
+            .iter()
+            .map(|spread| vec![spread.line.clone(), spread.semver.clone(), spread.devices.to_string()]),
+    );
+    let attention = table(
+        &["at", "kind", "about", "what", "detail"],
+        overview.attention.iter().map(attention_row),
+    );
+    let rollouts = table(
+        &["rollout", "model", "state", "phase", "devices"],
+        overview.rollouts.iter().map(|rollout| {
+            vec![
+                rollout.id.to_string(),
+                format!("{} {}", rollout.line, rollout.semver),
+                rollout.state.as_str().to_owned(),
+                (rollout.phase + 1).to_string(),
+                pairs(&rollout.counts),
+            ]
+        }),
+    );
+    let day = fields(&[
+        ("inferences", overview.last_24h.inferences.to_string()),
+        ("failures", overview.last_24h.failures.to_string()),
+        ("packages received", bytes(overview.last_24h.bytes)),
+    ]);
+    let mut parts = vec![
+        format!("devices\n{}", describe_counts(&overview.devices)),
+        format!("versions\n{versions}"),
+        format!("needs attention\n{attention}"),
+        format!("live rollouts\n{rollouts}"),
+        format!("last 24 hours\n{day}"),
+    ];
+    let missing = missing(overview.first_steps);
+    if !missing.is_empty() {
+        parts.push(format!("not there yet: {}", missing.join(", ")));
+    }
+    parts.join("\n\n")
+}
+
+fn attention_row(about: &Attention) -> Vec<String> {
+    let kind = match about.kind {
+        AttentionKind::Drift => "drift",
+        AttentionKind::Attack => "attack",
+        AttentionKind::FailedDeployment => "failed deployment",
+        AttentionKind::UnsignedVersion => "unsigned version",
+        AttentionKind::ExpiringToken => "expiring token",
+        AttentionKind::ExpiringDocument => "expiring document",
+        AttentionKind::HaltedRollout => "halted rollout",
+    };
+    vec![
+        about.at.clone(),
+        kind.to_owned(),
+        about.id.clone(),
+        about.title.clone(),
+        about.detail.clone(),
+    ]
+}
+
+/// What a newcomer still has to make.
+fn missing(steps: FirstSteps) -> Vec<&'static str> {
+    [
+        (steps.has_devices, "devices"),
+        (steps.has_datasets, "datasets"),
+        (steps.has_labels, "labels"),
+        (steps.has_runs, "runs"),
+        (steps.has_models, "models"),
+        (steps.has_rollouts, "rollouts"),
+    ]
+    .into_iter()
+    .filter(|(there, _)| !there)
+    .map(|(_, what)| what)
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use flotilla_api_types::devices::DeviceCounts;
+    use flotilla_api_types::overview::{Spend, VersionSpread};
+
+    use super::*;
+    use crate::output::squeezed;
+
+    #[test]
+    fn everything_in_it_is_told() {
+        let overview = Overview {
+            devices: DeviceCounts {
+                total: 3,
+                online: 2,
+                offline: 1,
+                alert: 1,
+                ..DeviceCounts::default()
+            },
+            versions: vec![VersionSpread {
+                line: "motions".into(),
+                semver: "1.0.0".into(),
+                devices: 2,
+            }],
+            attention: vec![Attention {
+                kind: AttentionKind::Attack,
+                id: "press-07".into(),
+                title: "refused an attack: rollback".into(),
+                detail: "counter 3 after 4".into(),
+                at: "2026-11-23T02:00:00.000Z".into(),
+            }],
+            rollouts: vec![],
+            last_24h: Spend {
+                bytes: 1 << 20,
+                inferences: 10,
+                failures: 1,
+            },
+            first_steps: FirstSteps {
+                has_devices: true,
+                has_models: true,
+                ..FirstSteps::default()
+            },
+        };
+        let told = squeezed(&describe(&overview));
+        for expected in [
+            "devices",
+            "total 3",
+            "alert 1",
+            "motions 1.0.0 2",
+            "2026-11-23T02:00:00.000Z attack press-07 refused an attack: rollback counter 3 after 4",
+            "live rollouts",
+            "none",
+            "inferences 10",
+            "packages received 1.00 MiB",
+            "not there yet: datasets, labels, runs, rollouts",
+        ] {
+            assert!(told.iter().any(|line| line == expected), "{expected}: {told:#?}");
+        }
+    }
+}
