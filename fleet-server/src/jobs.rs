@@ -7,7 +7,7 @@
 pub mod bulk;
 mod labeling;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use flotilla_api_types::JobState;
@@ -16,156 +16,21 @@ use flotilla_protocol::ids::RunId;
 use tokio::task::JoinSet;
 
 use crate::app::{App, Change};
-use crate::blobs::BlobError;
 use crate::store::jobs::{Claim, JobKind, Progress};
 use crate::store::{StoreError, Tx, jobs as store, runs};
 use crate::tasks::Shutdown;
 use crate::training::runner;
-use crate::training::trainset::TrainsetError;
+use crate::work::{ACTOR, Control, JobError, Stop, lease_until};
 use crate::{audit, clock};
 
 /// Jobs that run at a time: each takes a processor.
 const MAX_CONCURRENT: usize = 2;
 /// A job is tried so often before it is given up.
 const MAX_ATTEMPTS: i64 = 3;
-/// A worker that says nothing for so long has lost its job.
-const LEASE_MS: i64 = 30_000;
 /// How often a worker says that it lives, and how far it is.
 const HEARTBEAT: Duration = Duration::from_millis(500);
 /// How often leases that ran out are looked for.
 const POLL: Duration = Duration::from_secs(10);
-/// As audit entries name the server itself.
-pub(crate) const ACTOR: &str = "server";
-
-/// Why a job stops early.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stop {
-    Shutdown,
-    Cancelled,
-    /// Another worker has it.
-    Lost,
-}
-
-/// Between a job's work and its supervisor: how far it is, and whether it shall stop.
-#[derive(Debug)]
-pub struct Control(Mutex<(Option<Stop>, Progress)>);
-
-impl Default for Control {
-    fn default() -> Self {
-        let progress = Progress {
-            share: 0.0,
-            message: "starting".to_owned(),
-        };
-        Self(Mutex::new((None, progress)))
-    }
-}
-
-impl Control {
-    /// Work that sees this ends with [`JobError::Stopped`] soon.
-    pub fn is_stopping(&self) -> bool {
-        self.with(|(stop, _)| stop.is_some())
-    }
-
-    /// [`Self::is_stopping`] as an error.
-    pub fn check(&self) -> Result<(), JobError> {
-        if self.is_stopping() {
-            Err(JobError::Stopped)
-        } else {
-            Ok(())
-        }
-    }
-
-    /// `share` in [0, 1]; `message` for people.
-    pub fn report(&self, share: f64, message: impl Into<String>) {
-        let message = message.into();
-        self.with(|(_, progress)| *progress = Progress { share, message });
-    }
-
-    fn stop(&self, why: Stop) {
-        self.with(|(stop, _)| {
-            stop.get_or_insert(why);
-        });
-    }
-
-    fn stopped(&self) -> Option<Stop> {
-        self.with(|(stop, _)| *stop)
-    }
-
-    fn progress(&self) -> Progress {
-        self.with(|(_, progress)| progress.clone())
-    }
-
-    fn with<T>(&self, look: impl FnOnce(&mut (Option<Stop>, Progress)) -> T) -> T {
-        look(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-/// Why a job did not succeed.
-#[derive(Debug, thiserror::Error)]
-pub enum JobError {
-    #[error("stopped")]
-    Stopped,
-    /// It cannot be done, however often it is tried.
-    #[error("{0}")]
-    Failed(String),
-    /// It may work another time.
-    #[error(transparent)]
-    Store(StoreError),
-    #[error(transparent)]
-    Blob(BlobError),
-}
-
-impl From<BlobError> for JobError {
-    fn from(error: BlobError) -> Self {
-        match error {
-            BlobError::NotFound(_) | BlobError::Damaged(_) => Self::Failed(error.to_string()),
-            error => Self::Blob(error),
-        }
-    }
-}
-
-impl From<StoreError> for JobError {
-    fn from(error: StoreError) -> Self {
-        match error {
-            StoreError::NotFound { .. } | StoreError::Corrupt { .. } => Self::Failed(error.to_string()),
-            error => Self::Store(error),
-        }
-    }
-}
-
-impl From<TrainsetError> for JobError {
-    fn from(error: TrainsetError) -> Self {
-        match error {
-            TrainsetError::Store(error) => error.into(),
-            TrainsetError::Blob(error) => error.into(),
-            error => Self::Failed(error.to_string()),
-        }
-    }
-}
-
-/// When a lease taken or renewed now runs out.
-fn lease_until() -> i64 {
-    clock::now_ms() + LEASE_MS
-}
-
-/// A write transaction in which the claim is sure to be held.
-pub async fn fenced(app: &App, claim: &Claim) -> Result<Tx, StoreError> {
-    let mut tx = app.db.begin().await?;
-    store::fence(&mut tx, claim, lease_until()).await?;
-    Ok(tx)
-}
-
-/// Ends a job well, in the transaction of its result, and commits.
-pub async fn succeed(app: &App, claim: &Claim, mut tx: Tx, message: &str) -> Result<(), StoreError> {
-    let progress = Progress {
-        share: 1.0,
-        message: message.to_owned(),
-    };
-    store::finish(&mut tx, claim, JobState::Succeeded, &progress, None, clock::now_ms()).await?;
-    tx.commit().await?;
-    app.changes.tell(Change::Job(claim.id));
-    Ok(())
-}
 
 /// Runs jobs until the server stops; then tells running ones to stop, and gives them back to the queue.
 pub async fn run(app: App, mut shutdown: Shutdown) {

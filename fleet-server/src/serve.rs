@@ -27,7 +27,7 @@ use crate::imports::Imports;
 use crate::listener::{self, Bounded, Limits};
 use crate::store::{Db, StoreError, device_summaries, documents, tokens};
 use crate::tasks::{Shutdown, Tasks};
-use crate::{api, events, jobs, reconcile};
+use crate::{api, events, jobs, reconcile, work};
 
 use lock::{DataLock, LockError};
 
@@ -197,7 +197,7 @@ async fn sign_in_link(app: &App, url: &PublicUrl) -> Result<Option<String>, Serv
     let Some(admin) = tokens::first_admin(&app.db).await? else {
         return Ok(None);
     };
-    let link = api::make_link(app, url, PrincipalRef::ApiToken(admin), jobs::ACTOR)
+    let link = api::make_link(app, url, PrincipalRef::ApiToken(admin), work::ACTOR)
         .await
         .map_err(|why| ServeError::SignInLink(why.to_string()))?;
     Ok(Some(link.url))

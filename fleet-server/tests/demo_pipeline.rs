@@ -20,12 +20,12 @@ use fleet_server::domain::drift::severities;
 use fleet_server::domain::label_model::LabelModel;
 use fleet_server::domain::labeling::{LabelMatrix, LabelingFunction, LabelingSet};
 use fleet_server::packaging::package::{
-    Package, PackageIdentity, PackageInput, PackageParameters, PackageTarget, ReferenceSlice, ScoredSample,
-    build_package, golden_set,
+    Package, PackageIdentity, PackageInput, PackageParameters, PackageTarget, ReferenceSlice, build_package,
 };
 use fleet_server::training::evaluate::evaluate;
 use fleet_server::training::export::to_onnx;
 use fleet_server::training::fit::{MlpParameters, MlpWeights, TrainingSet, fit};
+use fleet_server::training::golden::{ScoredSample, golden_set};
 use flotilla_api_types::datasets::{CreateDataset, CreateLabelingFunction, SampleShape, SplitRule as ApiSplitRule};
 use flotilla_protocol::codec;
 use flotilla_protocol::features::FeatureSpec;

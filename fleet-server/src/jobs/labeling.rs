@@ -11,12 +11,12 @@ use flotilla_protocol::ids::Digest;
 use crate::app::App;
 use crate::domain::label_model::{self, LabelEstimate};
 use crate::domain::labeling::{self as domain, LabelMatrix, LabelingSet, SetSummary};
-use crate::jobs::{ACTOR, Control, JobError, fenced, succeed};
 use crate::store::datasets::{LabelledSample, StoredDataset};
 use crate::store::jobs::Claim;
 use crate::store::labels::{Guess, Settled};
 use crate::store::{audit as audit_log, datasets, json, labels};
 use crate::training::trainset::{RawSamples, TrainsetError, with_raw};
+use crate::work::{ACTOR, Control, JobError, fenced, succeed};
 use crate::{audit, clock};
 
 pub(super) async fn fit(app: &App, claim: &Claim, control: &Arc<Control>) -> Result<(), JobError> {

@@ -16,19 +16,18 @@ use crate::app::App;
 use crate::blobs::BlobError;
 use crate::domain::dataset::{DatasetVersionDoc, Split};
 use crate::packaging::package::{
-    INPUT, MAX_GOLDEN_CASES, Package, PackageError, PackageIdentity, PackageInput, PackageParameters, PackageTarget,
-    ReferenceSlice, build_package,
+    Package, PackageError, PackageIdentity, PackageInput, PackageParameters, PackageTarget, ReferenceSlice,
+    build_package,
 };
 use crate::store::models::{NewVersion, StoredComponent};
 use crate::store::{StoreError, audit as audit_log, models, runs};
 use crate::training::evaluate::predicted;
-use crate::training::runner::golden_samples;
+use crate::training::golden::{self, INPUT, MAX_GOLDEN_CASES, golden_samples};
 use crate::training::scoring::{self, ScoringError};
 use crate::training::trainset::{self, Labelled, RawSamples, TrainsetError, with_raw};
 use crate::{audit, clock};
 
 const DAY_MS: i64 = 24 * 3600 * 1000;
-const GOLDEN_SCHEMA: u16 = 1;
 
 /// What the package is to be.
 #[derive(Debug, Clone, PartialEq)]
@@ -332,7 +331,7 @@ fn engines_golden_set(
         });
     }
     Ok(GoldenSet {
-        schema: GOLDEN_SCHEMA,
+        schema: golden::SCHEMA,
         cases,
     })
 }

@@ -16,19 +16,16 @@ use tokio::sync::mpsc;
 
 use crate::app::App;
 use crate::domain::dataset::{self as domain, DatasetVersionDoc};
-use crate::jobs::{ACTOR, Control, JobError, fenced, succeed};
-use crate::packaging::package::{ScoredSample, golden_set};
 use crate::store::jobs::Claim;
 use crate::store::{StoreError, audit as audit_log, runs};
 use crate::training::export::to_onnx;
 use crate::training::fit::{self, EpochMetrics, FitError, MlpParameters, MlpWeights, TrainingSet, balanced_weights};
+use crate::training::golden::{ScoredSample, golden_samples, golden_set};
 use crate::training::scoring::{self, ScoringError, Subject, trained_package};
 use crate::training::trainset::{self, Labelled, RawSamples, TrainsetError, with_raw};
+use crate::work::{ACTOR, Control, JobError, fenced, succeed};
 use crate::{audit, clock};
 
-/// Samples that a golden set is picked from, and their bytes, at the most.
-const GOLDEN_CANDIDATES: usize = 64;
-const GOLDEN_BYTES: usize = 2 << 20;
 /// Epochs whose metrics may wait for the database; then the trainer waits.
 const METRICS_QUEUE: usize = 256;
 
@@ -274,15 +271,6 @@ fn finish(run: &Run, prepared: &Prepared, weights: &MlpWeights, control: &Contro
         golden: codec::to_vec(&golden).map_err(|why| failed(&why))?,
         evaluations,
     })
-}
-
-/// Samples spread over the whole version, as many as fit.
-pub(crate) fn golden_samples(samples: &[Labelled], sample_len: usize) -> Vec<&Labelled> {
-    let fitting = GOLDEN_BYTES / (sample_len * size_of::<f32>()).max(1);
-    let count = samples.len().min(GOLDEN_CANDIDATES).min(fitting.max(1));
-    (0..count)
-        .filter_map(|case| samples.get(case * samples.len() / count))
-        .collect()
 }
 
 /// Raw samples with what the trainer's own forward pass makes of them: neither burn nor the engine computes these.

@@ -8,9 +8,9 @@ use flotilla_protocol::ids::{DatasetVersionId, RunId};
 use flotilla_protocol::infer::{DataType, Tensor, TensorError};
 use flotilla_protocol::manifest::TensorSpec;
 
-use crate::packaging::package::INPUT;
 use crate::training::evaluate::{self, EvaluateError};
 use crate::training::export;
+use crate::training::golden::INPUT;
 use crate::training::trainset::Labelled;
 
 /// Samples given to the engine at a time: its largest batch.

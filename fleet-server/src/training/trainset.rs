@@ -17,6 +17,7 @@ use crate::domain::dataset::{
 };
 use crate::store::datasets::{LabelledSample, RawBatch, StoredDataset};
 use crate::store::{Db, StoreError, datasets};
+use crate::work::JobError;
 
 /// Samples read from the database at a time, and batches that may wait for their reader; then the database waits.
 const BATCH: usize = 256;
@@ -203,6 +204,16 @@ pub enum TrainsetError {
     Missing(usize),
     #[error("the work on the samples broke off: {0}")]
     Broken(String),
+}
+
+impl From<TrainsetError> for JobError {
+    fn from(error: TrainsetError) -> Self {
+        match error {
+            TrainsetError::Store(error) => error.into(),
+            TrainsetError::Blob(error) => error.into(),
+            error => Self::Failed(error.to_string()),
+        }
+    }
 }
 
 /// A version and its frozen document.
