@@ -2,6 +2,7 @@
 //!
 //! A blob's name is its digest, so that writing twice is writing once, and what is read can be checked.
 
+use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,6 +13,11 @@ use flotilla_protocol::desired_state::{Encoding, Source};
 use flotilla_protocol::ids::Digest;
 use object_store::local::LocalFileSystem;
 use object_store::{ObjectStore, ObjectStoreExt as _};
+
+/// Of zstd: slow to pack, and packed once for every device.
+const LEVEL: i32 = 19;
+/// Bytes packed between two looks at whether to stop: a tenth of a second.
+const PIECE: usize = 256 << 10;
 
 /// Why a blob cannot be had or kept.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +34,8 @@ pub enum BlobError {
     Codec(#[from] CodecError),
     #[error("cannot compress: {0}")]
     Compress(#[from] std::io::Error),
+    #[error("stopped")]
+    Stopped,
 }
 
 /// The blob store. Cheap to clone.
@@ -83,10 +91,15 @@ impl Blobs {
         }
     }
 
-    /// Keeps a component and the ways to send it: zstd where that saves something, then as it is. Best first.
-    pub async fn put_with_sources(&self, bytes: Bytes) -> Result<(BlobRef, Vec<Source>), BlobError> {
+    /// Keeps a component and the ways to send it: zstd where that saves something, then as it is. Best first. `stopping` is
+    /// asked while it is compressed.
+    pub async fn put_with_sources(
+        &self,
+        bytes: Bytes,
+        stopping: impl Fn() -> bool + Send + 'static,
+    ) -> Result<(BlobRef, Vec<Source>), BlobError> {
         let plain = self.put_source(Encoding::Identity, bytes.clone()).await?;
-        let packed = tokio::task::spawn_blocking(move || zstd::bulk::compress(&bytes, 19))
+        let packed = tokio::task::spawn_blocking(move || compress(&bytes, &stopping))
             .await
             .map_err(std::io::Error::other)??;
         let blob = plain.blob;
@@ -113,6 +126,20 @@ impl Blobs {
     }
 }
 
+/// A piece at a time, because a large model takes minutes.
+fn compress(bytes: &[u8], stopping: &dyn Fn() -> bool) -> Result<Vec<u8>, BlobError> {
+    let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), LEVEL)?;
+    // The length fits the window to small files, as compressing at once does.
+    encoder.set_pledged_src_size(Some(bytes.len() as u64))?;
+    for piece in bytes.chunks(PIECE) {
+        if stopping() {
+            return Err(BlobError::Stopped);
+        }
+        encoder.write_all(piece)?;
+    }
+    Ok(encoder.finish()?)
+}
+
 /// `ab/cdef…`: a folder per first byte keeps listings short.
 fn path_of(digest: &Digest) -> object_store::path::Path {
     let hex = digest.hex();
@@ -129,7 +156,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let blobs = Blobs::open_folder(dir.path()).unwrap();
         let bytes: Bytes = (0..150_000u32).map(|i| (i % 7) as u8).collect();
-        let (blob, sources) = blobs.put_with_sources(bytes.clone()).await.unwrap();
+        let (blob, sources) = blobs.put_with_sources(bytes.clone(), || false).await.unwrap();
         assert_eq!(blobs.get(&blob.sha256).await.unwrap(), bytes);
         assert_eq!(sources.len(), 2, "zstd pays here");
         let plain = &sources[1];
@@ -158,5 +185,25 @@ mod tests {
         let (folder, rest) = hex.split_at(2);
         std::fs::write(dir.path().join(folder).join(rest), b"other").unwrap();
         assert!(matches!(blobs.get(&blob.sha256).await, Err(BlobError::Damaged(_))));
+    }
+
+    #[tokio::test]
+    async fn packing_stops_when_it_is_told_to() {
+        let dir = tempfile::tempdir().unwrap();
+        let blobs = Blobs::open_folder(dir.path()).unwrap();
+        let asked = Arc::new(std::sync::atomic::AtomicU32::new(0));
+        let count = Arc::clone(&asked);
+        let bytes = Bytes::from(vec![7; 10 * PIECE]);
+        let stopped = blobs
+            .put_with_sources(bytes, move || {
+                count.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 3
+            })
+            .await;
+        assert!(matches!(stopped, Err(BlobError::Stopped)), "{stopped:?}");
+        assert_eq!(
+            asked.load(std::sync::atomic::Ordering::Relaxed),
+            4,
+            "nothing was packed after that"
+        );
     }
 }

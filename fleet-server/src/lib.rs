@@ -18,6 +18,7 @@ pub mod director;
 pub mod domain;
 pub mod events;
 pub mod files;
+pub mod heavy;
 pub mod imports;
 pub mod init;
 pub mod jobs;

@@ -23,6 +23,7 @@ use crate::device_api::{self, DeviceApiError};
 use crate::director::{Director, DirectorError};
 use crate::domain::authz::PrincipalRef;
 use crate::files::{self, FileError};
+use crate::heavy::Heavy;
 use crate::imports::Imports;
 use crate::listener::{self, Bounded, Limits};
 use crate::store::{Db, StoreError, device_summaries, documents, tokens};
@@ -148,6 +149,7 @@ async fn start(config: &Config, tasks: &mut Tasks) -> Result<(App, Broker), Serv
         changes: Changes::default(),
         upload_dir: Arc::from(upload_dir(&config.data_dir)?),
         imports: Imports::default(),
+        heavy: Heavy::new(config.training.max_dataset_bytes),
     };
     device_summaries::fill_missing(&app.db).await?;
     let director = Arc::new(Director::new(

@@ -75,6 +75,7 @@ impl Bench {
             changes: Changes::default(),
             upload_dir: Arc::from(dir.path()),
             imports: crate::imports::Imports::default(),
+            heavy: crate::heavy::Heavy::default(),
         };
         let director = Arc::new(Director::new(director_key(), fleet(), 1000));
         assert!(director.ensure_head(&app).await.unwrap());
@@ -426,7 +427,7 @@ async fn target(bench: &Bench, name: &str, bytes: &[u8]) -> BlobRef {
     let (blob, sources) = bench
         .app
         .blobs
-        .put_with_sources(Bytes::from(bytes.to_vec()))
+        .put_with_sources(Bytes::from(bytes.to_vec()), || false)
         .await
         .unwrap();
     let (version, rollout, deployment) = (Uuid::now_v7(), Uuid::now_v7(), Uuid::now_v7());
