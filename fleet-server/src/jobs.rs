@@ -2,7 +2,7 @@
 //!
 //! Every job runs as a task of its own, joined before [`run`] returns. What a job writes is fenced by its claim, so that a
 //! server that was thought dead changes nothing any more. Computations happen on blocking threads and look at
-//! [`Control::is_stopping`] now and then.
+//! [`Control::is_stopping`] now and then. A job that fails for want of something that may come back waits longer each time.
 
 pub mod bulk;
 mod labeling;
@@ -16,7 +16,7 @@ use flotilla_protocol::ids::RunId;
 use tokio::task::JoinSet;
 
 use crate::app::{App, Change};
-use crate::store::jobs::{Claim, JobKind, Progress};
+use crate::store::jobs::{Claim, JobKind, Progress, Retry};
 use crate::store::{StoreError, Tx, jobs as store, runs};
 use crate::tasks::Shutdown;
 use crate::training::runner;
@@ -29,34 +29,74 @@ const MAX_CONCURRENT: usize = 2;
 const MAX_ATTEMPTS: i64 = 3;
 /// How often a worker says that it lives, and how far it is.
 const HEARTBEAT: Duration = Duration::from_millis(500);
-/// How often leases that ran out are looked for.
-const POLL: Duration = Duration::from_secs(10);
+/// When the database could not be asked, it is asked again after this.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
+
+/// How long a job that failed for the n-th time waits before it is tried again: two seconds, then four, and so on.
+fn back_off(attempts: i64) -> Duration {
+    Duration::from_secs(1 << attempts.clamp(1, 10))
+}
 
 /// Runs jobs until the server stops; then tells running ones to stop, and gives them back to the queue.
 pub async fn run(app: App, mut shutdown: Shutdown) {
     let mut active = JoinSet::new();
     let mut news = app.changes.listen();
     while !shutdown.is_stopping() {
+        let mut wait = None;
         if active.len() < MAX_CONCURRENT {
-            match store::claim(&app.db, clock::now_ms(), lease_until()).await {
-                Ok(Some(claim)) => {
-                    active.spawn(execute(app.clone(), claim, shutdown.clone()));
+            match next(&app).await {
+                Ok(Next::Claimed(claim)) => {
+                    active.spawn(execute(app.clone(), *claim, shutdown.clone()));
                     continue;
                 }
-                Ok(None) => {}
-                Err(error) => tracing::error!(%error, "cannot claim jobs"),
+                Ok(Next::In(due)) => wait = due,
+                Err(error) => {
+                    tracing::error!(%error, "cannot claim jobs");
+                    wait = Some(ASK_AGAIN);
+                }
             }
         }
+        let due = async {
+            match wait {
+                Some(wait) => tokio::time::sleep(wait).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             () = shutdown.wait() => break,
             Some(ended) = active.join_next() => log_panic(ended),
-            _ = news.wait_for(|change| matches!(change, Change::Job(_))) => {}
-            () = tokio::time::sleep(POLL) => {}
+            told = news.wait_for(|change| matches!(change, Change::Job(_))) => if !told {
+                // No more news: the stop is next.
+                shutdown.wait().await;
+            },
+            () = due => {}
         }
     }
     while let Some(ended) = active.join_next().await {
         log_panic(ended);
     }
+}
+
+/// What there is to do.
+enum Next {
+    Claimed(Box<Claim>),
+    /// Nothing before so much time has passed; `None`: nothing at all.
+    In(Option<Duration>),
+}
+
+/// Claims the oldest job that is due. What is due when is read first: news comes often, and most of it leaves nothing to
+/// claim.
+async fn next(app: &App) -> Result<Next, StoreError> {
+    let now = clock::now_ms();
+    let Some(due) = store::next_due(&app.db).await? else {
+        return Ok(Next::In(None));
+    };
+    if let Ok(wait @ 1..) = u64::try_from(due.saturating_sub(now)) {
+        return Ok(Next::In(Some(Duration::from_millis(wait))));
+    }
+    let claimed = store::claim(&app.db, now, lease_until()).await?;
+    // Where nothing is left another server was quicker.
+    Ok(claimed.map_or(Next::In(Some(ASK_AGAIN)), |claim| Next::Claimed(Box::new(claim))))
 }
 
 fn log_panic(ended: Result<(), tokio::task::JoinError>) {
@@ -141,8 +181,16 @@ async fn settle(app: &App, claim: &Claim, stop: Option<Stop>, error: JobError) -
         (JobError::Failed(why), _) => {
             end(&mut tx, claim, (JobState::Failed, RunStatus::Failed), Some(&why)).await?;
         }
-        (_, Some(Stop::Shutdown)) => again(&mut tx, claim, true, "waiting: the server stopped").await?,
-        (error, _) => again(&mut tx, claim, false, &format!("waiting to be tried again: {error}")).await?,
+        (_, Some(Stop::Shutdown)) => again(&mut tx, claim, Retry::Forgiven, "waiting: the server stopped").await?,
+        (error, _) if claim.attempts >= MAX_ATTEMPTS => {
+            let why = format!("gave up after {MAX_ATTEMPTS} attempts: {error}");
+            end(&mut tx, claim, (JobState::Failed, RunStatus::Failed), Some(&why)).await?;
+        }
+        (error, _) => {
+            let wait = back_off(claim.attempts);
+            let why = format!("waiting {} s to be tried again: {error}", wait.as_secs());
+            again(&mut tx, claim, Retry::After(wait), &why).await?;
+        }
     }
     tx.commit().await?;
     Ok(())
@@ -172,9 +220,9 @@ async fn end(
     log_end(tx, claim, how, why.unwrap_or_default()).await
 }
 
-/// Puts a job back into the queue. `forgiven`: the attempt does not count.
-async fn again(tx: &mut Tx, claim: &Claim, forgiven: bool, why: &str) -> Result<(), StoreError> {
-    store::requeue(tx, claim, forgiven, why, clock::now_ms()).await?;
+/// Puts a job back into the queue.
+async fn again(tx: &mut Tx, claim: &Claim, retry: Retry, why: &str) -> Result<(), StoreError> {
+    store::requeue(tx, claim, retry, why, clock::now_ms()).await?;
     if let Some(run) = run_of(claim) {
         runs::set_status(tx, run, RunStatus::Scheduled).await?;
     }

@@ -215,6 +215,8 @@ fn spawn_loops(tasks: &mut Tasks, app: &App, broker: &Broker) {
     let shutdown = tasks.shutdown();
     tasks.spawn("imports", reconcile::imports::run(app.clone(), shutdown));
     let shutdown = tasks.shutdown();
+    tasks.spawn("guesses", reconcile::guesses::run(app.clone(), shutdown));
+    let shutdown = tasks.shutdown();
     tasks.spawn("retention", reconcile::retention::run(app.clone(), shutdown));
 }
 

@@ -20,7 +20,7 @@ use crate::api::datasets::testing::{TestServer, rows, rows_csv};
 use crate::domain::authz::Role as ApiRole;
 use crate::heavy::Heavy;
 use crate::packaging::signer::read_manifest;
-use crate::store::jobs::{self, Progress};
+use crate::store::jobs::{self, Progress, Retry};
 use crate::store::{StoreError, runs};
 
 const DEMO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/cli/demo");
@@ -539,7 +539,7 @@ async fn a_worker_whose_lease_ran_out_changes_nothing_and_three_attempts_are_eno
     let finished = jobs::finish(&mut tx, &lost, JobState::Succeeded, &progress, None, 1).await;
     assert!(matches!(finished, Err(StoreError::Conflict(_))));
     assert!(matches!(
-        jobs::requeue(&mut tx, &lost, true, "", 1).await,
+        jobs::requeue(&mut tx, &lost, Retry::Forgiven, "", 1).await,
         Err(StoreError::Conflict(_))
     ));
     jobs::fence(&mut tx, &held, 300).await.unwrap();
@@ -589,6 +589,44 @@ async fn what_cannot_be_trained_fails_with_its_reason() {
         (status, &body["errors"][0]["place"]),
         (StatusCode::UNPROCESSABLE_ENTITY, &json!("trainer"))
     );
+    assert_eq!(tasks.stop(Duration::from_secs(10)).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_fails_for_a_while_is_tried_again_later_not_three_times_at_once() {
+    let server = TestServer::new().await;
+    server.post::<Dataset>("/datasets", &rows("rows")).await;
+    server.import("/datasets/rows/imports", rows_csv(200)).await;
+    let version = two_class_version(&server).await;
+    // The version's blob cannot be read for a while: its name leads in a circle.
+    let hex = version.digest.hex();
+    let (folder, rest) = hex.split_at(2);
+    let blob = server.app.upload_dir.with_file_name("blobs").join(folder).join(rest);
+    let aside = blob.with_extension("aside");
+    std::fs::rename(&blob, &aside).unwrap();
+    std::os::unix::fs::symlink(&blob, &blob).unwrap();
+    let trainer = json!({"kind": "mlp", "hidden": [8], "learning_rate": 0.01, "weight_decay": 0.0, "epochs": 2,
+        "batch_size": 16});
+    let ask = json!({"experiment": "patient", "dataset_version": version.id, "trainer": trainer, "seed": 1});
+    let run: Run = server.post("/runs", &ask).await;
+    let tasks = server.run_jobs();
+    let waits = async {
+        loop {
+            let job: Job = server.get(&format!("/jobs/{}?wait_ms=1000", run.job)).await;
+            assert!(!job.state.is_final(), "{job:?}");
+            if job.state == JobState::Queued && job.message.starts_with("waiting 2 s") {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_mins(1), waits)
+        .await
+        .expect("it does not wait");
+    std::fs::remove_file(&blob).unwrap();
+    std::fs::rename(&aside, &blob).unwrap();
+    // Nothing tells the runner: it wakes when the job is due.
+    let job = server.job_end(run.job).await;
+    assert_eq!(job.state, JobState::Succeeded, "{job:?}");
     assert_eq!(tasks.stop(Duration::from_secs(10)).await, 0);
 }
 
