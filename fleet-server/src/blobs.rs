@@ -10,7 +10,9 @@ use bytes::Bytes;
 use flotilla_protocol::chunks::{BlobRef, CHUNK_BYTES, ChunkError, ChunkList};
 use flotilla_protocol::codec::CodecError;
 use flotilla_protocol::desired_state::{Encoding, Source};
-use flotilla_protocol::ids::Digest;
+use flotilla_protocol::ids::{Digest, Hasher};
+use futures_util::TryStreamExt as _;
+use metrics::counter;
 use object_store::local::LocalFileSystem;
 use object_store::{ObjectStore, ObjectStoreExt as _};
 
@@ -49,18 +51,37 @@ impl Blobs {
         Ok(Self(Arc::new(LocalFileSystem::new_with_prefix(path)?.with_fsync(true))))
     }
 
-    /// Keeps bytes under their digest.
+    /// Keeps bytes under their digest. What is there already is read: damaged, it is written again.
     pub async fn put(&self, bytes: Bytes) -> Result<BlobRef, BlobError> {
         let blob = BlobRef::of(&bytes);
-        let path = path_of(&blob.sha256);
-        match self.0.head(&path).await {
-            Ok(meta) if meta.size == blob.length => {}
-            Ok(_) | Err(object_store::Error::NotFound { .. }) => {
-                self.0.put(&path, bytes.into()).await?;
+        match self.verify(&blob.sha256).await {
+            Ok(()) => return Ok(blob),
+            Err(BlobError::NotFound(_)) => {}
+            Err(error) => {
+                counter!("flotilla_blobs_repaired_total").increment(1);
+                tracing::error!(blob = %blob.sha256, %error, "a stored blob was not whole: it is written again");
             }
-            Err(error) => return Err(error.into()),
         }
+        self.0.put(&path_of(&blob.sha256), bytes.into()).await?;
         Ok(blob)
+    }
+
+    /// Is the stored blob whole? It is read once, a piece at a time.
+    pub async fn verify(&self, digest: &Digest) -> Result<(), BlobError> {
+        let mut pieces = match self.0.get(&path_of(digest)).await {
+            Ok(found) => found.into_stream(),
+            Err(object_store::Error::NotFound { .. }) => return Err(BlobError::NotFound(*digest)),
+            Err(error) => return Err(error.into()),
+        };
+        let mut hasher = Hasher::default();
+        while let Some(piece) = pieces.try_next().await? {
+            hasher.update(&piece);
+        }
+        if hasher.finish() == *digest {
+            Ok(())
+        } else {
+            Err(BlobError::Damaged(*digest))
+        }
     }
 
     /// The whole blob, checked.
@@ -185,6 +206,24 @@ mod tests {
         let (folder, rest) = hex.split_at(2);
         std::fs::write(dir.path().join(folder).join(rest), b"other").unwrap();
         assert!(matches!(blobs.get(&blob.sha256).await, Err(BlobError::Damaged(_))));
+        assert!(matches!(blobs.verify(&blob.sha256).await, Err(BlobError::Damaged(_))));
+    }
+
+    #[tokio::test]
+    async fn damage_of_the_same_length_is_repaired_by_whoever_keeps_the_blob_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let blobs = Blobs::open_folder(dir.path()).unwrap();
+        let bytes: Bytes = (0..100_000u32).map(|i| (i % 251) as u8).collect();
+        let blob = blobs.put(bytes.clone()).await.unwrap();
+        let hex = blob.sha256.hex();
+        let (folder, rest) = hex.split_at(2);
+        let mut damaged = bytes.to_vec();
+        damaged[70_000] ^= 1;
+        std::fs::write(dir.path().join(folder).join(rest), damaged).unwrap();
+        assert!(blobs.verify(&blob.sha256).await.is_err());
+        assert_eq!(blobs.put(bytes.clone()).await.unwrap(), blob);
+        blobs.verify(&blob.sha256).await.unwrap();
+        assert_eq!(blobs.get(&blob.sha256).await.unwrap(), bytes);
     }
 
     #[tokio::test]
