@@ -35,8 +35,10 @@ use utoipa::OpenApi as _;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::api::docs::BearerToken;
+use crate::api::error::ApiError;
 use crate::app::App;
 use crate::broker::BrokerHandle;
+use crate::heavy::{Stopping, Turn};
 use crate::refusals::Refusals;
 use crate::tasks::Shutdown;
 
@@ -107,6 +109,16 @@ pub fn router(app: App, around: Around) -> Router {
 
 pub use health::Metrics;
 pub use sessions::{PublicUrl, make_link};
+
+/// A turn for work that takes a processor and much memory. It stops when the request is dropped and when the server stops.
+pub(crate) fn begin_heavy(app: &App) -> Result<(Turn, Stopping), ApiError> {
+    app.heavy.begin(app.changes.stopping()).ok_or_else(|| {
+        ApiError::Unavailable(
+            "as many evaluations and packagings run as may at a time: nothing was changed, try again when one has ended"
+                .to_owned(),
+        )
+    })
+}
 
 /// Clamps a page's size.
 pub(crate) fn page_limit(asked: Option<u32>) -> u32 {

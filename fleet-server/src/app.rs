@@ -8,6 +8,7 @@ use tokio::sync::{broadcast, watch};
 
 use crate::blobs::Blobs;
 use crate::events::EventHub;
+use crate::heavy::Heavy;
 use crate::imports::Imports;
 use crate::store::Db;
 
@@ -77,6 +78,11 @@ impl Changes {
     /// The server stops: whoever listens hears that there will be no more news, and answers what it knows.
     pub fn stop(&self) {
         self.stopping.send_replace(true);
+    }
+
+    /// Becomes true when the server stops: for threads, which cannot wait.
+    pub fn stopping(&self) -> watch::Receiver<bool> {
+        self.stopping.subscribe()
     }
 
     /// Resolves when the server stops.
@@ -164,6 +170,8 @@ pub struct App {
     pub upload_dir: Arc<std::path::Path>,
     /// The imports that run in this process.
     pub imports: Imports,
+    /// Bounds of what takes a processor and much memory.
+    pub heavy: Heavy,
 }
 
 impl App {

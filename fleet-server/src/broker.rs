@@ -13,6 +13,7 @@ mod inbound;
 mod outbound;
 mod presence;
 mod server;
+mod suspects;
 #[cfg(test)]
 mod tests;
 
@@ -38,6 +39,7 @@ use inbound::Inbound;
 use outbound::Outbound;
 use presence::PresenceMap;
 use server::{Kicker, Server};
+use suspects::Suspects;
 
 /// Largest MQTT packet either way: one chunk message, with room.
 const MAX_PACKET_BYTES: u32 = 256 * 1024;
@@ -110,6 +112,7 @@ impl Broker {
             publisher: publisher.clone(),
             presence: presence.clone(),
             refusals: refusals.clone(),
+            suspects: Suspects::start(app.clone(), tasks),
         };
         let (messages, queue) = inbound::queue();
         let ready = connection.spawn(messages, chunks, active.clone(), tasks);

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::heavy;
+
 /// Why the configuration is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -65,6 +67,22 @@ impl Default for Telemetry {
     }
 }
 
+/// What training, evaluating and packaging may take.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Training {
+    /// Most bytes of samples that one of them may hold in memory; what needs more is refused.
+    pub max_dataset_bytes: u64,
+}
+
+impl Default for Training {
+    fn default() -> Self {
+        Self {
+            max_dataset_bytes: heavy::DEFAULT_DATASET_BYTES,
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -84,6 +102,8 @@ pub struct Config {
     pub stop_deadline_s: u64,
     #[serde(default)]
     pub telemetry: Telemetry,
+    #[serde(default)]
+    pub training: Training,
 }
 
 const fn default_stop_s() -> u64 {

@@ -12,7 +12,7 @@ use serde_bytes::ByteBuf;
 use uuid::Uuid;
 
 use crate::ca::{Ca, CaError};
-use crate::config::{Config, ConfigError, Listen, LogFormat, Telemetry};
+use crate::config::{Config, ConfigError, Listen, LogFormat, Telemetry, Training};
 use crate::domain::authz::Role as ApiRole;
 use crate::files::{self, Access, FileError};
 use crate::store::{Db, StoreError, documents, tokens};
@@ -122,6 +122,7 @@ pub async fn init(options: &InitOptions) -> Result<Made, InitError> {
         telemetry: Telemetry {
             bundle_interval_ms: options.bundle_interval_ms,
         },
+        training: Training::default(),
     };
     let data = options.dir.join("data");
     files::create_private_dir(&options.dir)?;

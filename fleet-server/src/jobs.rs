@@ -2,12 +2,12 @@
 //!
 //! Every job runs as a task of its own, joined before [`run`] returns. What a job writes is fenced by its claim, so that a
 //! server that was thought dead changes nothing any more. Computations happen on blocking threads and look at
-//! [`Control::is_stopping`] now and then.
+//! [`Control::is_stopping`] now and then. A job that fails for want of something that may come back waits longer each time.
 
 pub mod bulk;
 mod labeling;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use flotilla_api_types::JobState;
@@ -16,155 +16,25 @@ use flotilla_protocol::ids::RunId;
 use tokio::task::JoinSet;
 
 use crate::app::{App, Change};
-use crate::blobs::BlobError;
-use crate::store::jobs::{Claim, JobKind, Progress};
+use crate::store::jobs::{Claim, JobKind, Progress, Retry};
 use crate::store::{StoreError, Tx, jobs as store, runs};
 use crate::tasks::Shutdown;
 use crate::training::runner;
-use crate::training::trainset::TrainsetError;
+use crate::work::{ACTOR, Control, JobError, Stop, lease_until};
 use crate::{audit, clock};
 
 /// Jobs that run at a time: each takes a processor.
 const MAX_CONCURRENT: usize = 2;
 /// A job is tried so often before it is given up.
 const MAX_ATTEMPTS: i64 = 3;
-/// A worker that says nothing for so long has lost its job.
-const LEASE_MS: i64 = 30_000;
 /// How often a worker says that it lives, and how far it is.
 const HEARTBEAT: Duration = Duration::from_millis(500);
-/// How often leases that ran out are looked for.
-const POLL: Duration = Duration::from_secs(10);
-/// As audit entries name the server itself.
-pub(crate) const ACTOR: &str = "server";
+/// When the database could not be asked, it is asked again after this.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
 
-/// Why a job stops early.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stop {
-    Shutdown,
-    Cancelled,
-    /// Another worker has it.
-    Lost,
-}
-
-/// Between a job's work and its supervisor: how far it is, and whether it shall stop.
-#[derive(Debug)]
-pub struct Control(Mutex<(Option<Stop>, Progress)>);
-
-impl Default for Control {
-    fn default() -> Self {
-        let progress = Progress {
-            share: 0.0,
-            message: "starting".to_owned(),
-        };
-        Self(Mutex::new((None, progress)))
-    }
-}
-
-impl Control {
-    /// Work that sees this ends with [`JobError::Stopped`] soon.
-    pub fn is_stopping(&self) -> bool {
-        self.with(|(stop, _)| stop.is_some())
-    }
-
-    /// [`Self::is_stopping`] as an error.
-    pub fn check(&self) -> Result<(), JobError> {
-        if self.is_stopping() {
-            Err(JobError::Stopped)
-        } else {
-            Ok(())
-        }
-    }
-
-    /// `share` in [0, 1]; `message` for people.
-    pub fn report(&self, share: f64, message: impl Into<String>) {
-        let message = message.into();
-        self.with(|(_, progress)| *progress = Progress { share, message });
-    }
-
-    fn stop(&self, why: Stop) {
-        self.with(|(stop, _)| {
-            stop.get_or_insert(why);
-        });
-    }
-
-    fn stopped(&self) -> Option<Stop> {
-        self.with(|(stop, _)| *stop)
-    }
-
-    fn progress(&self) -> Progress {
-        self.with(|(_, progress)| progress.clone())
-    }
-
-    fn with<T>(&self, look: impl FnOnce(&mut (Option<Stop>, Progress)) -> T) -> T {
-        look(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-/// Why a job did not succeed.
-#[derive(Debug, thiserror::Error)]
-pub enum JobError {
-    #[error("stopped")]
-    Stopped,
-    /// It cannot be done, however often it is tried.
-    #[error("{0}")]
-    Failed(String),
-    /// It may work another time.
-    #[error(transparent)]
-    Store(StoreError),
-    #[error(transparent)]
-    Blob(BlobError),
-}
-
-impl From<BlobError> for JobError {
-    fn from(error: BlobError) -> Self {
-        match error {
-            BlobError::NotFound(_) | BlobError::Damaged(_) => Self::Failed(error.to_string()),
-            error => Self::Blob(error),
-        }
-    }
-}
-
-impl From<StoreError> for JobError {
-    fn from(error: StoreError) -> Self {
-        match error {
-            StoreError::NotFound { .. } | StoreError::Corrupt { .. } => Self::Failed(error.to_string()),
-            error => Self::Store(error),
-        }
-    }
-}
-
-impl From<TrainsetError> for JobError {
-    fn from(error: TrainsetError) -> Self {
-        match error {
-            TrainsetError::Store(error) => error.into(),
-            TrainsetError::Blob(error) => error.into(),
-            error => Self::Failed(error.to_string()),
-        }
-    }
-}
-
-/// When a lease taken or renewed now runs out.
-fn lease_until() -> i64 {
-    clock::now_ms() + LEASE_MS
-}
-
-/// A write transaction in which the claim is sure to be held.
-pub async fn fenced(app: &App, claim: &Claim) -> Result<Tx, StoreError> {
-    let mut tx = app.db.begin().await?;
-    store::fence(&mut tx, claim, lease_until()).await?;
-    Ok(tx)
-}
-
-/// Ends a job well, in the transaction of its result, and commits.
-pub async fn succeed(app: &App, claim: &Claim, mut tx: Tx, message: &str) -> Result<(), StoreError> {
-    let progress = Progress {
-        share: 1.0,
-        message: message.to_owned(),
-    };
-    store::finish(&mut tx, claim, JobState::Succeeded, &progress, None, clock::now_ms()).await?;
-    tx.commit().await?;
-    app.changes.tell(Change::Job(claim.id));
-    Ok(())
+/// How long a job that failed for the n-th time waits before it is tried again: two seconds, then four, and so on.
+fn back_off(attempts: i64) -> Duration {
+    Duration::from_secs(1 << attempts.clamp(1, 10))
 }
 
 /// Runs jobs until the server stops; then tells running ones to stop, and gives them back to the queue.
@@ -172,26 +42,61 @@ pub async fn run(app: App, mut shutdown: Shutdown) {
     let mut active = JoinSet::new();
     let mut news = app.changes.listen();
     while !shutdown.is_stopping() {
+        let mut wait = None;
         if active.len() < MAX_CONCURRENT {
-            match store::claim(&app.db, clock::now_ms(), lease_until()).await {
-                Ok(Some(claim)) => {
-                    active.spawn(execute(app.clone(), claim, shutdown.clone()));
+            match next(&app).await {
+                Ok(Next::Claimed(claim)) => {
+                    active.spawn(execute(app.clone(), *claim, shutdown.clone()));
                     continue;
                 }
-                Ok(None) => {}
-                Err(error) => tracing::error!(%error, "cannot claim jobs"),
+                Ok(Next::In(due)) => wait = due,
+                Err(error) => {
+                    tracing::error!(%error, "cannot claim jobs");
+                    wait = Some(ASK_AGAIN);
+                }
             }
         }
+        let due = async {
+            match wait {
+                Some(wait) => tokio::time::sleep(wait).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             () = shutdown.wait() => break,
             Some(ended) = active.join_next() => log_panic(ended),
-            _ = news.wait_for(|change| matches!(change, Change::Job(_))) => {}
-            () = tokio::time::sleep(POLL) => {}
+            told = news.wait_for(|change| matches!(change, Change::Job(_))) => if !told {
+                // No more news: the stop is next.
+                shutdown.wait().await;
+            },
+            () = due => {}
         }
     }
     while let Some(ended) = active.join_next().await {
         log_panic(ended);
     }
+}
+
+/// What there is to do.
+enum Next {
+    Claimed(Box<Claim>),
+    /// Nothing before so much time has passed; `None`: nothing at all.
+    In(Option<Duration>),
+}
+
+/// Claims the oldest job that is due. What is due when is read first: news comes often, and most of it leaves nothing to
+/// claim.
+async fn next(app: &App) -> Result<Next, StoreError> {
+    let now = clock::now_ms();
+    let Some(due) = store::next_due(&app.db).await? else {
+        return Ok(Next::In(None));
+    };
+    if let Ok(wait @ 1..) = u64::try_from(due.saturating_sub(now)) {
+        return Ok(Next::In(Some(Duration::from_millis(wait))));
+    }
+    let claimed = store::claim(&app.db, now, lease_until()).await?;
+    // Where nothing is left another server was quicker.
+    Ok(claimed.map_or(Next::In(Some(ASK_AGAIN)), |claim| Next::Claimed(Box::new(claim))))
 }
 
 fn log_panic(ended: Result<(), tokio::task::JoinError>) {
@@ -276,8 +181,16 @@ async fn settle(app: &App, claim: &Claim, stop: Option<Stop>, error: JobError) -
         (JobError::Failed(why), _) => {
             end(&mut tx, claim, (JobState::Failed, RunStatus::Failed), Some(&why)).await?;
         }
-        (_, Some(Stop::Shutdown)) => again(&mut tx, claim, true, "waiting: the server stopped").await?,
-        (error, _) => again(&mut tx, claim, false, &format!("waiting to be tried again: {error}")).await?,
+        (_, Some(Stop::Shutdown)) => again(&mut tx, claim, Retry::Forgiven, "waiting: the server stopped").await?,
+        (error, _) if claim.attempts >= MAX_ATTEMPTS => {
+            let why = format!("gave up after {MAX_ATTEMPTS} attempts: {error}");
+            end(&mut tx, claim, (JobState::Failed, RunStatus::Failed), Some(&why)).await?;
+        }
+        (error, _) => {
+            let wait = back_off(claim.attempts);
+            let why = format!("waiting {} s to be tried again: {error}", wait.as_secs());
+            again(&mut tx, claim, Retry::After(wait), &why).await?;
+        }
     }
     tx.commit().await?;
     Ok(())
@@ -307,9 +220,9 @@ async fn end(
     log_end(tx, claim, how, why.unwrap_or_default()).await
 }
 
-/// Puts a job back into the queue. `forgiven`: the attempt does not count.
-async fn again(tx: &mut Tx, claim: &Claim, forgiven: bool, why: &str) -> Result<(), StoreError> {
-    store::requeue(tx, claim, forgiven, why, clock::now_ms()).await?;
+/// Puts a job back into the queue.
+async fn again(tx: &mut Tx, claim: &Claim, retry: Retry, why: &str) -> Result<(), StoreError> {
+    store::requeue(tx, claim, retry, why, clock::now_ms()).await?;
     if let Some(run) = run_of(claim) {
         runs::set_status(tx, run, RunStatus::Scheduled).await?;
     }

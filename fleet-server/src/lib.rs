@@ -1,7 +1,7 @@
 //! The fleet server: labels data, trains models, packages them, rolls them out and watches them, in one binary.
 //!
-//! Ranks, each using only those below: `api`, `broker`, `device_api`, `reconcile` → `store`, `blobs`, `jobs`, `training`,
-//! `packaging` → `domain` → `flotilla-protocol`. `serve` wires them; `init` makes a fleet.
+//! Ranks, each using only those below: `api`, `broker`, `device_api`, `reconcile` → `jobs` → `packaging` → `training` →
+//! `work` → `store`, `blobs` → `domain` → `flotilla-protocol`. `serve` wires them and nothing names it; `init` makes a fleet.
 
 #![cfg_attr(test, expect(clippy::cast_precision_loss, reason = "made-up test data"))]
 
@@ -18,6 +18,7 @@ pub mod director;
 pub mod domain;
 pub mod events;
 pub mod files;
+pub mod heavy;
 pub mod imports;
 pub mod init;
 pub mod jobs;
@@ -31,3 +32,4 @@ pub mod tasks;
 #[cfg(test)]
 mod testing;
 pub mod training;
+pub mod work;

@@ -23,12 +23,13 @@ use crate::device_api::{self, DeviceApiError};
 use crate::director::{Director, DirectorError};
 use crate::domain::authz::PrincipalRef;
 use crate::files::{self, FileError};
+use crate::heavy::Heavy;
 use crate::imports::Imports;
 use crate::listener::{self, Bounded, Limits};
 use crate::refusals::Refusals;
 use crate::store::{Db, StoreError, audit, device_summaries, documents, tokens};
 use crate::tasks::{Shutdown, Tasks};
-use crate::{api, events, jobs, reconcile};
+use crate::{api, events, jobs, reconcile, work};
 
 use lock::{DataLock, LockError};
 
@@ -150,6 +151,7 @@ async fn start(config: &Config, sign_in: bool, tasks: &mut Tasks) -> Result<(App
         changes: Changes::default(),
         upload_dir: Arc::from(upload_dir(&config.data_dir)?),
         imports: Imports::default(),
+        heavy: Heavy::new(config.training.max_dataset_bytes),
     };
     device_summaries::fill_missing(&app.db).await?;
     audit::file_old_entries(&app.db).await?;
@@ -205,7 +207,7 @@ async fn sign_in_link(app: &App, url: &PublicUrl) -> Result<Option<String>, Serv
     let Some(admin) = tokens::first_admin(&app.db).await? else {
         return Ok(None);
     };
-    let link = api::make_link(app, url, PrincipalRef::ApiToken(admin), jobs::ACTOR)
+    let link = api::make_link(app, url, PrincipalRef::ApiToken(admin), work::ACTOR)
         .await
         .map_err(|why| ServeError::SignInLink(why.to_string()))?;
     Ok(Some(link.url))
@@ -220,6 +222,8 @@ fn spawn_loops(tasks: &mut Tasks, app: &App, broker: &Broker) {
     tasks.spawn("rollouts", reconcile::rollouts::run(app.clone(), shutdown));
     let shutdown = tasks.shutdown();
     tasks.spawn("imports", reconcile::imports::run(app.clone(), shutdown));
+    let shutdown = tasks.shutdown();
+    tasks.spawn("guesses", reconcile::guesses::run(app.clone(), shutdown));
     let shutdown = tasks.shutdown();
     tasks.spawn("retention", reconcile::retention::run(app.clone(), shutdown));
 }

@@ -222,6 +222,7 @@ pub fn all_statements() -> Vec<(String, &'static str)> {
                 .iter()
                 .map(move |(name, sql)| (format!("{file}::{name}"), *sql))
         })
+        .chain([("labels::GUESSES".to_owned(), labels::GUESSES.as_str())])
         .collect()
 }
 

@@ -2,6 +2,7 @@
 //! Compiled for tests alone.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use flotilla_api_types::devices::CreateClaimToken;
 use flotilla_protocol::audit::AuditHead;
@@ -13,6 +14,10 @@ use flotilla_protocol::sketch::LatencyHistogram;
 use flotilla_protocol::trust::{DeviceFacts, Document as _, DocumentVersions, Header, KeyPair, Role};
 use uuid::Uuid;
 
+use crate::app::{App, Changes, FleetInfo};
+use crate::blobs::Blobs;
+use crate::heavy::Heavy;
+use crate::imports::Imports;
 use crate::store::{Db, StoreError, devices, tokens};
 
 pub(crate) const NOW: i64 = 1_795_399_200_000;
@@ -29,6 +34,28 @@ pub(crate) async fn db() -> (tempfile::TempDir, Db) {
     let dir = tempfile::tempdir().unwrap();
     let db = Db::open(&dir.path().join("test.db")).await.unwrap();
     (dir, db)
+}
+
+/// What the parts of the server share, around a database of its own.
+pub(crate) async fn app() -> (tempfile::TempDir, App) {
+    let (dir, db) = db().await;
+    let app = App {
+        db,
+        blobs: Blobs::open_folder(&dir.path().join("blobs")).unwrap(),
+        fleet: Arc::new(FleetInfo {
+            id: fleet(),
+            name: "test".into(),
+            project: "p".into(),
+            ca_pem: String::new(),
+            broker_url: String::new(),
+            device_api_url: String::new(),
+        }),
+        changes: Changes::default(),
+        upload_dir: Arc::from(dir.path()),
+        imports: Imports::default(),
+        heavy: Heavy::default(),
+    };
+    (dir, app)
 }
 
 pub(crate) fn facts() -> DeviceFacts {

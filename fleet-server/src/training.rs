@@ -5,6 +5,7 @@
 pub mod evaluate;
 pub mod export;
 pub mod fit;
+pub mod golden;
 pub mod rng;
 pub mod runner;
 pub mod scoring;

@@ -17,15 +17,15 @@ use std::path::{Path, PathBuf};
 
 use fleet_server::domain::dataset::{Group, ImportSpec, Layout, RawSample, SampleReader, Split, SplitRule};
 use fleet_server::domain::drift::severities;
-use fleet_server::domain::label_model::LabelModel;
+use fleet_server::domain::label_model::{LabelEstimate, LabelModel};
 use fleet_server::domain::labeling::{LabelMatrix, LabelingFunction, LabelingSet};
 use fleet_server::packaging::package::{
-    Package, PackageIdentity, PackageInput, PackageParameters, PackageTarget, ReferenceSlice, ScoredSample,
-    build_package, golden_set,
+    Package, PackageIdentity, PackageInput, PackageParameters, PackageTarget, ReferenceSlice, build_package,
 };
 use fleet_server::training::evaluate::evaluate;
 use fleet_server::training::export::to_onnx;
 use fleet_server::training::fit::{MlpParameters, MlpWeights, TrainingSet, fit};
+use fleet_server::training::golden::{ScoredSample, golden_set};
 use flotilla_api_types::datasets::{CreateDataset, CreateLabelingFunction, SampleShape, SplitRule as ApiSplitRule};
 use flotilla_protocol::codec;
 use flotilla_protocol::features::FeatureSpec;
@@ -207,7 +207,7 @@ impl Demo {
     fn weakly_labeled(&self) -> Labeled {
         let train = self.part(Split::Train);
         let (rows, matrix) = self.vote();
-        let estimate = LabelModel::DawidSkene.fit(&matrix);
+        let estimate = settle(&matrix);
         let by_hand = estimate.least_confident(self.spec.hand_budget);
         let mut out = Labeled::default();
         for (item, sample) in train.iter().enumerate() {
@@ -300,6 +300,13 @@ impl Demo {
     }
 }
 
+fn settle(matrix: &LabelMatrix) -> LabelEstimate {
+    match LabelModel::DawidSkene.fit(matrix, &mut |_| ControlFlow::Continue(())) {
+        ControlFlow::Continue(estimate) => estimate,
+        ControlFlow::Break(()) => panic!("nobody stopped it"),
+    }
+}
+
 fn import_spec(spec: &Spec) -> ImportSpec {
     let layout = match spec.dataset.shape.clone() {
         SampleShape::Row { columns } => Layout::Row {
@@ -366,7 +373,7 @@ fn labels_match_the_reference(name: &str) {
     for (item, votes) in reference.first10_votes.iter().enumerate() {
         assert_eq!(matrix.row(item), votes, "votes on item {item}");
     }
-    let estimate = LabelModel::DawidSkene.fit(&matrix);
+    let estimate = settle(&matrix);
     assert_eq!(estimate.iterations, reference.em_iterations);
     for (item, expected) in reference.first10_posterior.iter().enumerate() {
         for (a, b) in estimate.posterior(item).iter().zip(expected) {

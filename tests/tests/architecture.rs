@@ -69,7 +69,7 @@ const ABSENT: [(&str, &[&str]); 5] = [
 ];
 
 /// Files and folders without I/O: time, bytes and randomness are arguments there.
-const PURE: [&str; 12] = [
+const PURE: [&str; 13] = [
     "protocol/src",
     "agent/src/ota/machine.rs",
     "agent/src/ota/machine/transitions.rs",
@@ -81,6 +81,7 @@ const PURE: [&str; 12] = [
     "fleet-server/src/training/fit",
     "fleet-server/src/training/evaluate.rs",
     "fleet-server/src/training/export.rs",
+    "fleet-server/src/training/golden.rs",
     "fleet-server/src/packaging/package.rs",
 ];
 
@@ -100,12 +101,22 @@ const IO: [&str; 13] = [
     "object_store",
 ];
 
-/// The server's ranks, highest first: what stands lower does not name what stands higher.
-const RANKS: [&[&str]; 3] = [
-    &["api", "broker", "reconcile"],
-    &["store", "blobs", "jobs", "training", "packaging"],
+/// The server's ranks, highest first: a module names none that stands above it, and of its own rank none but itself and
+/// those that [`BESIDE`] lists.
+const RANKS: [&[&str]; 9] = [
+    &["serve"],
+    &["api", "broker", "device_api", "reconcile"],
+    &["jobs"],
+    &["packaging"],
+    &["training"],
+    &["work"],
+    &["app"],
+    &["store", "blobs"],
     &["domain"],
 ];
+
+/// Who may name whom in one rank: the API reaches the running broker, and both APIs answer errors alike.
+const BESIDE: [(&str, &str); 2] = [("api", "broker"), ("device_api", "api")];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap()
@@ -278,24 +289,89 @@ fn pure_files_name_no_io() {
 }
 
 #[test]
-fn the_servers_lower_ranks_do_not_name_the_higher() {
-    let server = root().join("fleet-server/src");
+fn the_servers_arrows_run_down_its_ranks() {
     for (rank, modules) in RANKS.iter().enumerate() {
         for module in *modules {
-            let mut below = vec![server.join(format!("{module}.rs"))];
-            let folder = server.join(module);
-            if folder.is_dir() {
-                below.extend(files(&folder, &[".rs"]));
-            }
-            for file in below.iter().filter(|file| file.exists()) {
-                let code = code(file);
-                for higher in RANKS[..rank].iter().copied().flatten() {
-                    let word = format!("crate::{higher}");
-                    assert!(!names(&code, &word), "{} names {word}", shown(file));
+            let above = RANKS[..rank].iter().copied().flatten();
+            let beside = modules
+                .iter()
+                .filter(|other| *other != module && !BESIDE.contains(&(*module, **other)));
+            let refused: Vec<&str> = above.chain(beside).copied().collect();
+            let found = module_files(module);
+            assert!(!found.is_empty(), "{module} is gone: say here where it went");
+            for file in found {
+                let code = code(&file);
+                for other in &refused {
+                    assert!(!names_module(&code, other), "{} names crate::{other}", shown(&file));
                 }
             }
         }
     }
+}
+
+#[test]
+fn nothing_names_what_wires_everything() {
+    let server = root().join("fleet-server/src");
+    let wires = ["serve.rs", "main.rs", "lib.rs"].map(|name| server.join(name));
+    for file in files(&server, &[".rs"]) {
+        if !wires.contains(&file) && !file.starts_with(server.join("serve")) {
+            assert!(
+                !names_module(&code(&file), "serve"),
+                "{} names crate::serve",
+                shown(&file)
+            );
+        }
+    }
+}
+
+/// A module of the server: its file and its folder, without tests that stand in files of their own.
+fn module_files(module: &str) -> Vec<PathBuf> {
+    let server = root().join("fleet-server/src");
+    let mut found = vec![server.join(format!("{module}.rs"))];
+    let folder = server.join(module);
+    if folder.is_dir() {
+        found.extend(files(&folder, &[".rs"]));
+    }
+    found.retain(|file| file.exists() && !file.ends_with("tests.rs") && !file.ends_with("testing.rs"));
+    found
+}
+
+/// Does the code name a module of its crate, as `crate::module…` or within `crate::{…}`?
+fn names_module(code: &str, module: &str) -> bool {
+    if names(code, &format!("crate::{module}")) {
+        return true;
+    }
+    code.match_indices("crate::{").any(|(at, opening)| {
+        let list = &code[at + opening.len()..];
+        let mut depth = 0usize;
+        let mut outermost = String::new();
+        for c in list.chars() {
+            match c {
+                '{' => depth += 1,
+                '}' if depth == 0 => break,
+                '}' => depth -= 1,
+                c if depth == 0 => outermost.push(c),
+                _ => {}
+            }
+        }
+        outermost
+            .split(',')
+            .filter_map(|item| item.trim().split([':', ' ']).next())
+            .any(|name| name == module)
+    })
+}
+
+#[test]
+fn modules_in_a_list_of_imports_are_seen() {
+    assert!(names_module("use crate::{audit, jobs};", "jobs"));
+    assert!(names_module(
+        "use crate::{\n    audit,\n    jobs::{self, run},\n};",
+        "jobs"
+    ));
+    assert!(names_module("crate::jobs::run()", "jobs"));
+    assert!(!names_module("use crate::store::{audit, jobs};", "jobs"));
+    assert!(!names_module("use crate::{store::{self, jobs}, audit};", "jobs"));
+    assert!(!names_module("use crate::jobs_of;", "jobs"));
 }
 
 #[test]

@@ -161,6 +161,13 @@ async fn a_tampered_package_is_refused() -> anyhow::Result<()> {
     assert!(flipped >= 4);
     let rollout = fleet.server.roll_out(&second, 0.1).await?;
     refused(&fleet, "altered-content").await?;
+    // The bits flipped in the server's own store: the operator sees whose fault it is.
+    eventually("the damaged blobs on record", PATIENCE, async || {
+        let events = fleet.server.get("/api/v1/audit?event=blob.damaged").await?;
+        let items = events["items"].as_array().context("items")?;
+        Ok((items.len() == flipped).then_some(()))
+    })
+    .await?;
     let rollout = fleet.server.rollout_when(&rollout, &["halted"]).await?;
     assert_eq!(rollout["counts"]["failure"], 1, "{rollout}");
     Ok(())

@@ -331,7 +331,7 @@ pub struct LabelingFunctionStatistics {
 
 /// `GET /api/v1/datasets/{id}/labeling-function-conflicts`: how often labeling functions vote together and against each other,
 /// on the samples of the last label model.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 pub struct LabelingFunctionConflicts {
     /// Samples that they could vote on.
     pub samples: u64,

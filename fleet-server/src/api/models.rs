@@ -21,9 +21,9 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::api::auth::require;
-use crate::api::error::ApiError;
+use crate::api::error::{ApiError, STOPPING};
 use crate::api::extract::{Caller, Json, Path, Query};
-use crate::api::page_limit;
+use crate::api::{begin_heavy, page_limit};
 use crate::app::{App, Change};
 use crate::audit;
 use crate::domain::authz::Action;
@@ -99,7 +99,8 @@ async fn lines(
 #[utoipa::path(post, path = "/models/{line}/versions", tag = "models", params(("line" = String, Path)),
     request_body = CreateModelVersion, security(("token" = [])),
     responses((status = 201, body = ModelVersion), (status = 404, body = Problem), (status = 409, body = Problem),
-        (status = 422, body = Problem)))]
+        (status = 422, body = Problem),
+        (status = 503, body = Problem, description = "Enough of them run: Retry-After says when to ask again")))]
 async fn create(
     caller: Caller,
     State(app): State<App>,
@@ -117,7 +118,9 @@ async fn create(
         install_days: ask.install_days,
         drift: ask.drift,
     };
-    let made = Box::pin(packager::package(&app, &caller.0.actor, package, Origin::Run(ask.run))).await?;
+    let (_turn, stopping) = begin_heavy(&app)?;
+    let what = (package, Origin::Run(ask.run));
+    let made = Box::pin(packager::package(&app, &caller.0.actor, what, stopping)).await?;
     Ok((StatusCode::CREATED, Json(made)))
 }
 
@@ -163,7 +166,8 @@ async fn versions(
     params(("line" = String, Path), ("semver" = String, Query), ("dataset_version" = String, Query)),
     request_body(content = Vec<u8>, content_type = "application/octet-stream"), security(("token" = [])),
     responses((status = 201, body = ModelVersion), (status = 404, body = Problem), (status = 409, body = Problem),
-        (status = 413, body = Problem), (status = 422, body = Problem)))]
+        (status = 413, body = Problem), (status = 422, body = Problem),
+        (status = 503, body = Problem, description = "Enough of them run: Retry-After says when to ask again")))]
 async fn import_onnx(
     caller: Caller,
     State(app): State<App>,
@@ -182,11 +186,13 @@ async fn import_onnx(
         install_days: IMPORT_INSTALL_DAYS,
         drift: DriftParameters::default(),
     };
+    // Before the body is read: it stands in memory whole.
+    let (_turn, stopping) = begin_heavy(&app)?;
     let origin = Origin::Onnx {
         bytes: read_capped(body).await?,
         dataset_version: query.dataset_version,
     };
-    let made = Box::pin(packager::package(&app, &caller.0.actor, package, origin)).await?;
+    let made = Box::pin(packager::package(&app, &caller.0.actor, (package, origin), stopping)).await?;
     Ok((StatusCode::CREATED, Json(made)))
 }
 
@@ -214,6 +220,7 @@ impl From<PackagerError> for ApiError {
             PackagerError::Store(error) => error.into(),
             PackagerError::Blob(error) => error.into(),
             PackagerError::Samples(error) => error.into(),
+            PackagerError::Stopped => Self::Unavailable(STOPPING.to_owned()),
             PackagerError::Exists { .. } => Self::Conflict(error.to_string()),
             PackagerError::Golden(_) => Self::Internal(error.to_string()),
             PackagerError::Package(_)

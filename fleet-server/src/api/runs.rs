@@ -18,9 +18,9 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use crate::api::auth::require;
-use crate::api::error::ApiError;
+use crate::api::error::{ApiError, STOPPING};
 use crate::api::extract::{Caller, Json, Path, Query};
-use crate::api::page_limit;
+use crate::api::{begin_heavy, page_limit};
 use crate::app::{App, Change};
 use crate::domain::authz::Action;
 use crate::store::jobs::{Cancelled, JobKind};
@@ -212,7 +212,8 @@ async fn cancel(
 /// The exported model runs in the engine that devices run. The result is kept: asking again gives it back.
 #[utoipa::path(post, path = "/runs/{id}/evaluations", tag = "runs", params(("id" = String, Path)),
     request_body = CreateEvaluation, security(("token" = [])),
-    responses((status = 200, body = Evaluation), (status = 404, body = Problem), (status = 422, body = Problem)))]
+    responses((status = 200, body = Evaluation), (status = 404, body = Problem), (status = 422, body = Problem),
+        (status = 503, body = Problem, description = "Enough of them run: Retry-After says when to ask again")))]
 async fn evaluate(
     caller: Caller,
     State(app): State<App>,
@@ -224,7 +225,9 @@ async fn evaluate(
     if let Some(stored) = store::evaluation(&app.db, run.id, ask.dataset_version, ask.split).await? {
         return Ok(Json(stored));
     }
-    let evaluation = Box::pin(runner::evaluate(&app, &run, ask.dataset_version, ask.split)).await?;
+    let (_turn, stopping) = begin_heavy(&app)?;
+    let on = (ask.dataset_version, ask.split);
+    let evaluation = Box::pin(runner::evaluate(&app, &run, on, stopping)).await?;
     let detail = [
         ("dataset_version", ask.dataset_version.to_string()),
         ("split", ask.split.as_str().to_owned()),
@@ -281,6 +284,7 @@ impl From<EvaluationError> for ApiError {
     fn from(error: EvaluationError) -> Self {
         match error {
             EvaluationError::Refused(why) => Self::refused(why),
+            EvaluationError::Stopped => Self::Unavailable(STOPPING.to_owned()),
             EvaluationError::Samples(error) => error.into(),
         }
     }
@@ -290,7 +294,9 @@ impl From<TrainsetError> for ApiError {
     fn from(error: TrainsetError) -> Self {
         match error {
             TrainsetError::Store(error) => error.into(),
-            TrainsetError::Sample { .. } | TrainsetError::Missing(_) => Self::refused(error.to_string()),
+            TrainsetError::Sample { .. } | TrainsetError::Missing(_) | TrainsetError::TooLarge { .. } => {
+                Self::refused(error.to_string())
+            }
             TrainsetError::Blob(_) | TrainsetError::Version(_) | TrainsetError::Broken(_) => {
                 Self::Internal(error.to_string())
             }

@@ -20,11 +20,14 @@ use flotilla_protocol::trust::{Authority, Document, PublicKey, Role, verify};
 
 use crate::app::Change;
 use crate::broker::active::ActiveDevices;
+use crate::broker::suspects::Complaint;
 use crate::store::{StoreError, Tx, datasets, devices};
-use crate::{audit, store};
+use crate::{audit, director, store};
 
 /// More slots or deployments than any device has.
 const MAX_SLOTS: usize = 64;
+/// As devices name content that is not what was signed (`TrustError::attack`).
+const ALTERED_CONTENT: &str = "altered-content";
 /// A batch of samples holds no more.
 const MAX_SAMPLES: usize = 1024;
 
@@ -237,6 +240,8 @@ pub(super) struct Effects {
     pub(super) audit_refused: BTreeMap<DeviceId, AuditRefusal>,
     /// Devices whose chain goes on.
     pub(super) closed: BTreeSet<DeviceId>,
+    /// Devices that refused content as altered: it may have been altered here.
+    pub(super) complaints: Vec<Complaint>,
 }
 
 impl Effects {
@@ -298,6 +303,9 @@ async fn take_report(tx: &mut Tx, report: &Report, now: i64, effects: &mut Effec
     }
     let device = &report.document.device;
     if let Some(attack) = reported.new_attack {
+        if attack.attack == ALTERED_CONTENT {
+            effects.complaints.push(complaint(tx, device).await?);
+        }
         record_attack(tx, device, attack).await?;
     }
     let documents = &report.document.documents;
@@ -316,6 +324,19 @@ async fn take_report(tx: &mut Tx, report: &Report, now: i64, effects: &mut Effec
         effects.change(Change::Rollout(rollout));
     }
     Ok(())
+}
+
+/// The targets are read here, because a rollout may take them back at once.
+async fn complaint(tx: &mut Tx, device: &DeviceId) -> Result<Complaint, StoreError> {
+    let mut blobs = BTreeSet::new();
+    for target in devices::desired_targets(&mut **tx, device).await? {
+        let named = director::blobs_of(&target).map_err(|why| StoreError::corrupt("components", why))?;
+        blobs.extend(named.into_iter().map(|blob| blob.sha256));
+    }
+    Ok(Complaint {
+        device: device.clone(),
+        blobs,
+    })
 }
 
 async fn record_attack(tx: &mut Tx, device: &DeviceId, attack: DetectedAttack) -> Result<(), StoreError> {

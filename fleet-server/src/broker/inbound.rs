@@ -20,6 +20,7 @@ use crate::broker::active::ActiveDevices;
 use crate::broker::client::Publisher;
 use crate::broker::handlers::{self, Effects, Message, Now, Said};
 use crate::broker::presence::PresenceMap;
+use crate::broker::suspects::Suspects;
 use crate::clock;
 use crate::director::{Director, DirectorError};
 use crate::refusals::Refusals;
@@ -59,6 +60,7 @@ pub(super) struct Inbound {
     pub(super) publisher: Publisher,
     pub(super) presence: PresenceMap,
     pub(super) refusals: Refusals,
+    pub(super) suspects: Suspects,
 }
 
 pub(super) fn queue() -> (mpsc::Sender<Publish>, mpsc::Receiver<Publish>) {
@@ -255,6 +257,9 @@ impl Inbound {
         }
         for (event, device, why) in effects.refused {
             self.refusals.tell(event, format!("device:{device}"), [("reason", why)]);
+        }
+        for complaint in effects.complaints {
+            self.suspects.tell(complaint);
         }
         for change in effects.changes {
             self.app.changes.tell(change);

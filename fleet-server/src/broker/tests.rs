@@ -12,8 +12,9 @@ use flotilla_protocol::desired_state::DesiredState;
 use flotilla_protocol::head::Head;
 use flotilla_protocol::ids::{Digest, ModelVersionId};
 use flotilla_protocol::messages::{ChunkMessage, HeadMessage, Hello, Receipt, SCHEMA, Want};
+use flotilla_protocol::report::DetectedAttack;
 use flotilla_protocol::topics::{Down, Filter, Topic, Up};
-use flotilla_protocol::trust::{Authority, KeyPair, Role, verify};
+use flotilla_protocol::trust::{Authority, KeyPair, Role, sign, verify};
 use rumqttc::{
     AsyncClient, ConnectReturnCode, ConnectionError, Event, EventLoop, MqttOptions, Packet, QoS, SubscribeReasonCode,
     TlsConfiguration, Transport,
@@ -76,6 +77,7 @@ impl Bench {
             changes: Changes::default(),
             upload_dir: Arc::from(dir.path()),
             imports: crate::imports::Imports::default(),
+            heavy: crate::heavy::Heavy::default(),
         };
         let director = Arc::new(Director::new(director_key(), fleet(), 1000));
         assert!(director.ensure_head(&app).await.unwrap());
@@ -426,12 +428,59 @@ async fn a_decommissioned_device_is_cut_off_and_stays_out() {
     bench.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn content_that_was_altered_on_the_servers_own_disk_is_told_from_an_attack() {
+    let bench = Bench::start().await;
+    bench.enrol("a", 1).await;
+    let whole = target(&bench, "a", b"a model that nobody touches").await;
+    let mut a = bench.connected("a").await;
+    bench.app.changes.tell(Change::Targets);
+    let director = Authority::single(Role::Director, director_key().public());
+    loop {
+        // The first may be the one before: nothing is wanted yet. With the target its manifest is a blob as well.
+        let desired = a.hear("a", Down::Desired).await;
+        if !verify::<DesiredState>(&desired, &director, fleet())
+            .unwrap()
+            .targets
+            .is_empty()
+        {
+            break;
+        }
+    }
+    let hex = whole.sha256.hex();
+    let (folder, rest) = hex.split_at(2);
+    let path = bench.app.upload_dir.join("blobs").join(folder).join(rest);
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[5] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    let mut report = testing::report("a", 1);
+    report.attack = Some(DetectedAttack {
+        attack: "altered-content".into(),
+        detail: "chunk 0".into(),
+        at: NOW,
+    });
+    let report = sign(&report, &KeyPair::from_seed(&[1; 32])).unwrap();
+    a.say("a", Up::Report, report).await;
+    let found = bench.audited("blob.damaged").await;
+    assert_eq!(
+        (
+            found.actor.as_str(),
+            found.subject,
+            found.detail["reported_by"].as_str()
+        ),
+        ("server", format!("blob:{}", whole.sha256), "a")
+    );
+    assert!(found.detail["why"].contains("is damaged"), "{:?}", found.detail);
+    assert_eq!(bench.audited("attack.reported").await.actor, "device:a");
+    bench.stop().await;
+}
+
 /// A signed model version with one blob, targeted at a device.
 async fn target(bench: &Bench, name: &str, bytes: &[u8]) -> BlobRef {
     let (blob, sources) = bench
         .app
         .blobs
-        .put_with_sources(Bytes::from(bytes.to_vec()))
+        .put_with_sources(Bytes::from(bytes.to_vec()), || false)
         .await
         .unwrap();
     let (version, rollout, deployment) = (Uuid::now_v7(), Uuid::now_v7(), Uuid::now_v7());

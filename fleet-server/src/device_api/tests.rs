@@ -49,6 +49,7 @@ async fn bench(uses: u32) -> Bench {
         changes: Changes::default(),
         upload_dir: Arc::from(dir.path()),
         imports: crate::imports::Imports::default(),
+        heavy: crate::heavy::Heavy::default(),
         db,
     };
     let mut tasks = Tasks::default();

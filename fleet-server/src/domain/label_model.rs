@@ -5,6 +5,8 @@
 //! Functions that a person wrote are mostly right, and with few samples an unregularised fit may well decide that a class
 //! is another one. An abstention is a missing observation, not a symbol: how often a function speaks says nothing.
 
+use std::ops::ControlFlow;
+
 use serde::{Deserialize, Serialize};
 
 use super::labeling::LabelMatrix;
@@ -22,7 +24,8 @@ pub enum LabelModel {
 const PRIOR_DIAGONAL: f64 = 0.8;
 /// Pseudo-count of every class in the class balance.
 const CLASS_PRIOR: f64 = 1.0;
-const MAX_ITERATIONS: u32 = 100;
+/// Most steps of EM.
+pub const MAX_ITERATIONS: u32 = 100;
 /// EM stops when no probability moves by this much.
 const TOLERANCE: f64 = 1e-6;
 
@@ -75,12 +78,17 @@ fn arg_max(values: &[f64]) -> Option<usize> {
 }
 
 impl LabelModel {
-    /// Estimates every sample's class from the votes.
-    pub fn fit(self, matrix: &LabelMatrix) -> LabelEstimate {
+    /// Estimates every sample's class from the votes. `progress` is called before every step of EM with its number, from 1
+    /// of at most [`MAX_ITERATIONS`]; `Break` stops, and nothing is estimated.
+    pub fn fit(
+        self,
+        matrix: &LabelMatrix,
+        progress: &mut dyn FnMut(u32) -> ControlFlow<()>,
+    ) -> ControlFlow<(), LabelEstimate> {
         let classes = matrix.labels();
         let (posteriors, iterations) = match self {
             Self::Majority => (majority(matrix, 0.0), 0),
-            Self::DawidSkene => dawid_skene(matrix),
+            Self::DawidSkene => dawid_skene(matrix, progress)?,
         };
         let confidence = posteriors
             .chunks_exact(classes.max(1))
@@ -92,12 +100,12 @@ impl LabelModel {
                 row.iter().copied().fold(0.0, f64::max)
             })
             .collect();
-        LabelEstimate {
+        ControlFlow::Continue(LabelEstimate {
             classes,
             posteriors,
             confidence,
             iterations,
-        }
+        })
     }
 }
 
@@ -121,15 +129,19 @@ fn majority(matrix: &LabelMatrix, smoothing: f64) -> Vec<f64> {
 }
 
 /// EM for Dawid–Skene. Returns posteriors and steps.
-fn dawid_skene(matrix: &LabelMatrix) -> (Vec<f64>, u32) {
+fn dawid_skene(
+    matrix: &LabelMatrix,
+    progress: &mut dyn FnMut(u32) -> ControlFlow<()>,
+) -> ControlFlow<(), (Vec<f64>, u32)> {
     let classes = matrix.labels();
     let mut posteriors = majority(matrix, 1.0);
     let mut iterations = 0;
     if classes == 0 {
-        return (posteriors, iterations);
+        return ControlFlow::Continue((posteriors, iterations));
     }
     while iterations < MAX_ITERATIONS {
         iterations += 1;
+        progress(iterations)?;
         let (balance, confusion) = maximize(matrix, &posteriors);
         let next = expect(matrix, &balance, &confusion);
         let moved = posteriors
@@ -142,7 +154,7 @@ fn dawid_skene(matrix: &LabelMatrix) -> (Vec<f64>, u32) {
             break;
         }
     }
-    (posteriors, iterations)
+    ControlFlow::Continue((posteriors, iterations))
 }
 
 /// Log class balance `[classes]`, and log confusion `[functions, classes, votes]` row-major.
@@ -234,10 +246,41 @@ mod tests {
 
     use super::*;
 
+    fn fit(model: LabelModel, matrix: &LabelMatrix) -> LabelEstimate {
+        match model.fit(matrix, &mut |_| ControlFlow::Continue(())) {
+            ControlFlow::Continue(estimate) => estimate,
+            ControlFlow::Break(()) => panic!("nobody stopped it"),
+        }
+    }
+
+    #[test]
+    fn a_fit_is_told_of_every_step_and_can_be_stopped_before_any() {
+        let votes: Vec<i16> = (0..300).map(|vote| vote * 7 % 5 % 3).collect();
+        let matrix = LabelMatrix::from_votes(3, 3, votes).unwrap();
+        let mut steps = Vec::new();
+        let whole = LabelModel::DawidSkene.fit(&matrix, &mut |step| {
+            steps.push(step);
+            ControlFlow::Continue(())
+        });
+        let ControlFlow::Continue(whole) = whole else {
+            panic!("nobody stopped it")
+        };
+        assert!(whole.iterations > 2, "{}", whole.iterations);
+        assert_eq!(steps, (1..=whole.iterations).collect::<Vec<_>>());
+        let stopped = LabelModel::DawidSkene.fit(&matrix, &mut |step| {
+            if step == 2 {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        });
+        assert_eq!(stopped, ControlFlow::Break(()));
+    }
+
     #[test]
     fn a_majority_is_the_share_of_votes() {
         let matrix = LabelMatrix::from_votes(3, 2, vec![0, 0, 1, -1, -1, -1, 1, -1, 0]).unwrap();
-        let estimate = LabelModel::Majority.fit(&matrix);
+        let estimate = fit(LabelModel::Majority, &matrix);
         assert_eq!(estimate.posterior(0), [2.0 / 3.0, 1.0 / 3.0]);
         assert_eq!((estimate.label(0), estimate.label(1)), (Some(0), None));
         assert_eq!(estimate.label(2), Some(0), "the first of equals");
@@ -254,7 +297,7 @@ mod tests {
             votes.extend([truth, if item % 10 == 0 { -1 } else { truth }, 1]);
         }
         let matrix = LabelMatrix::from_votes(3, 2, votes).unwrap();
-        let estimate = LabelModel::DawidSkene.fit(&matrix);
+        let estimate = fit(LabelModel::DawidSkene, &matrix);
         for item in 0..60 {
             assert_eq!(estimate.label(item), Some(item % 2), "item {item}");
         }
@@ -268,7 +311,7 @@ mod tests {
             let votes = votes[..votes.len() / 5 * 5].to_vec();
             let matrix = LabelMatrix::from_votes(5, 4, votes).unwrap();
             for model in [LabelModel::Majority, LabelModel::DawidSkene] {
-                let estimate = model.fit(&matrix);
+                let estimate = fit(model, &matrix);
                 for item in 0..matrix.len() {
                     let sum: f64 = estimate.posterior(item).iter().sum();
                     prop_assert!((sum - 1.0).abs() < 1e-9);

@@ -208,39 +208,21 @@ impl LabelingSet {
 
     /// Lets every function vote on every sample; `rows` are features in the order given to [`Self::compile`].
     pub fn apply<'r>(&self, rows: impl IntoIterator<Item = &'r [f32]>) -> Result<LabelMatrix, LabelingError> {
-        let mut votes = Vec::new();
-        let mut errors = vec![FunctionErrors::default(); self.functions.len()];
-        for (item, values) in rows.into_iter().enumerate() {
-            if values.len() != self.index.len() {
-                return Err(LabelingError::Features {
-                    item,
-                    expected: self.index.len(),
-                    found: values.len(),
-                });
-            }
-            let scope = Scope(Features {
-                index: &self.index,
-                values,
-            });
-            for (function, errors) in self.functions.iter().zip(&mut errors) {
-                let vote = match function.when.eval_bool(&scope) {
-                    Ok(true) => function.label,
-                    Ok(false) => ABSTAIN,
-                    Err(error) => {
-                        errors.count += 1;
-                        errors.first.get_or_insert_with(|| format!("sample {item}: {error}"));
-                        ABSTAIN
-                    }
-                };
-                votes.push(vote);
-            }
+        let mut ballot = self.ballot();
+        for values in rows {
+            ballot.cast(values)?;
         }
-        Ok(LabelMatrix {
-            functions: self.functions.len(),
-            labels: self.labels,
-            votes,
-            errors,
-        })
+        Ok(ballot.finish())
+    }
+
+    /// The same sample by sample, for whoever has many of them.
+    pub fn ballot(&self) -> Ballot<'_> {
+        Ballot {
+            set: self,
+            votes: Vec::new(),
+            errors: vec![FunctionErrors::default(); self.functions.len()],
+            samples: 0,
+        }
     }
 
     /// The table that a person improves functions with. `gold`: known classes, one entry per sample.
@@ -285,6 +267,57 @@ impl LabelingSet {
             conflict: share(whole.conflicts, samples as u64),
             functions,
         })
+    }
+}
+
+/// Votes being cast.
+#[derive(Debug)]
+pub struct Ballot<'a> {
+    set: &'a LabelingSet,
+    /// Row-major `[samples, functions]`; −1 abstains.
+    votes: Vec<i16>,
+    errors: Vec<FunctionErrors>,
+    samples: usize,
+}
+
+impl Ballot<'_> {
+    /// Lets every function vote on one sample; `values` are features in the order given to [`LabelingSet::compile`].
+    pub fn cast(&mut self, values: &[f32]) -> Result<(), LabelingError> {
+        let (set, item) = (self.set, self.samples);
+        if values.len() != set.index.len() {
+            return Err(LabelingError::Features {
+                item,
+                expected: set.index.len(),
+                found: values.len(),
+            });
+        }
+        let scope = Scope(Features {
+            index: &set.index,
+            values,
+        });
+        for (function, errors) in set.functions.iter().zip(&mut self.errors) {
+            let vote = match function.when.eval_bool(&scope) {
+                Ok(true) => function.label,
+                Ok(false) => ABSTAIN,
+                Err(error) => {
+                    errors.count += 1;
+                    errors.first.get_or_insert_with(|| format!("sample {item}: {error}"));
+                    ABSTAIN
+                }
+            };
+            self.votes.push(vote);
+        }
+        self.samples += 1;
+        Ok(())
+    }
+
+    pub fn finish(self) -> LabelMatrix {
+        LabelMatrix {
+            functions: self.set.functions.len(),
+            labels: self.set.labels,
+            votes: self.votes,
+            errors: self.errors,
+        }
     }
 }
 

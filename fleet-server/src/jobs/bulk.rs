@@ -9,9 +9,9 @@ use flotilla_protocol::ids::DeviceId;
 use serde::{Deserialize, Serialize};
 
 use crate::app::{App, Change};
-use crate::jobs::{Control, JobError, fenced, succeed};
 use crate::store::jobs::Claim;
 use crate::store::{StoreError, Tx, audit as audit_log, device_summaries, devices, json};
+use crate::work::{Control, JobError, fenced, succeed};
 use crate::{audit, clock};
 
 /// Devices per transaction.

@@ -1,40 +1,57 @@
 //! The job that applies all labeling functions of a dataset to its training split and settles their votes.
+//!
+//! Guesses are written in short transactions, because devices wait for the same writer, under a generation that the last
+//! transaction publishes. What is left of a job that was broken off `reconcile::guesses` removes.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use flotilla_api_types::datasets::{
     FitLabelModel, LabelModel, LabelModelKind, LabelingFunction, LabelingFunctionConflicts, LabelingFunctionStatistics,
     Split, VotingFunction,
 };
-use flotilla_protocol::ids::Digest;
+use flotilla_protocol::ids::{DatasetId, Digest};
 
 use crate::app::App;
-use crate::domain::label_model::{self, LabelEstimate};
+use crate::domain::label_model::{self, LabelEstimate, MAX_ITERATIONS};
 use crate::domain::labeling::{self as domain, LabelMatrix, LabelingSet, SetSummary};
-use crate::jobs::{ACTOR, Control, JobError, fenced, succeed};
 use crate::store::datasets::{LabelledSample, StoredDataset};
 use crate::store::jobs::Claim;
-use crate::store::labels::{Guess, Settled};
-use crate::store::{audit as audit_log, datasets, json, labels};
+use crate::store::labels::{Generation, Guess, Settled};
+use crate::store::{StoreError, audit as audit_log, datasets, json, labels};
 use crate::training::trainset::{RawSamples, TrainsetError, with_raw};
+use crate::work::{ACTOR, Control, JobError, fenced, succeed};
 use crate::{audit, clock};
+
+/// Guesses per transaction.
+const BATCH: usize = 1000;
+/// Samples between two looks at whether to stop.
+const LOOK: usize = 256;
+/// Where in the job's progress the votes are cast, the label model is fitted and the guesses are written.
+const VOTED: f64 = 0.6;
+const FITTED: f64 = 0.8;
 
 pub(super) async fn fit(app: &App, claim: &Claim, control: &Arc<Control>) -> Result<(), JobError> {
     let ask: FitLabelModel = json("job", &claim.payload)?;
     let dataset = datasets::get(&app.db, &app.fleet.project, &claim.subject).await?;
+    // Before the guesses that are kept are read: whoever publishes others after this is noticed.
+    let before = labels::published(&app.db, dataset.id).await?.unwrap_or(0);
+    let samples = datasets::labelled(&app.db, dataset.id).await?;
+    let kept = kept(&samples, ask.slices.as_deref());
     let work = Work {
         functions: labels::functions(&app.db, dataset.id).await?,
-        samples: datasets::labelled(&app.db, dataset.id).await?,
+        samples,
         dataset: dataset.clone(),
         slices: ask.slices.clone(),
         model: ask.model,
         control: Arc::clone(control),
     };
     let settled = with_raw(&app.db, dataset.id, move |raw| work.settle(raw)).await?;
-    control.report(0.9, "writing guesses");
+    let generation = write(app, claim, control, dataset.id, &[&settled.guesses, &kept]).await?;
     let mut tx = fenced(app, claim).await?;
-    labels::settle(&mut tx, dataset.id, ask.slices.as_deref(), &settled, clock::now_ms()).await?;
+    let replaces = ask.slices.is_some().then_some(before);
+    labels::publish(&mut tx, generation, replaces, &settled, clock::now_ms()).await?;
     let detail = [
         ("samples", settled.summary.samples.to_string()),
         ("guesses", settled.guesses.len().to_string()),
@@ -50,8 +67,57 @@ pub(super) async fn fit(app: &App, claim: &Claim, control: &Arc<Control>) -> Res
     Ok(succeed(app, claim, tx, &message).await?)
 }
 
-/// Samples, and the features of each.
-type Rows<'a> = (Vec<&'a LabelledSample>, Vec<Vec<f32>>);
+/// The guesses of slices that were not asked for.
+fn kept(samples: &[LabelledSample], slices: Option<&[String]>) -> Vec<Guess> {
+    let Some(slices) = slices else {
+        return Vec::new();
+    };
+    samples
+        .iter()
+        .filter(|sample| !slices.contains(&sample.slice))
+        .filter_map(|sample| {
+            let (label, confidence) = sample.guess.clone()?;
+            Some(Guess {
+                sample: sample.digest,
+                label,
+                confidence,
+            })
+        })
+        .collect()
+}
+
+/// Writes guesses that nobody sees yet, with the writer free for others between the batches.
+async fn write(
+    app: &App,
+    claim: &Claim,
+    control: &Control,
+    dataset: DatasetId,
+    guesses: &[&[Guess]],
+) -> Result<Generation, JobError> {
+    let mut tx = fenced(app, claim).await?;
+    let generation = labels::begin_generation(&mut tx, dataset, claim).await?;
+    tx.commit().await.map_err(StoreError::from)?;
+    let total = guesses.iter().map(|guesses| guesses.len()).sum();
+    let mut written = 0;
+    for batch in guesses.iter().flat_map(|guesses| guesses.chunks(BATCH)) {
+        control.check()?;
+        let mut tx = fenced(app, claim).await?;
+        labels::add_guesses(&mut tx, generation, batch).await?;
+        tx.commit().await.map_err(StoreError::from)?;
+        written += batch.len();
+        control.report(
+            between(FITTED, 1.0, written, total),
+            format!("{written} of {total} guesses written"),
+        );
+    }
+    Ok(generation)
+}
+
+/// A share of the whole job, `done` of `total` parts after `from` on the way to `to`.
+#[expect(clippy::cast_precision_loss, reason = "counts far below 2^53")]
+fn between(from: f64, to: f64, done: usize, total: usize) -> f64 {
+    from + (to - from) * (done as f64 / total.max(1) as f64)
+}
 
 struct Work {
     dataset: StoredDataset,
@@ -62,9 +128,12 @@ struct Work {
     control: Arc<Control>,
 }
 
+fn failed(why: &dyn std::fmt::Display) -> JobError {
+    JobError::Failed(why.to_string())
+}
+
 impl Work {
     fn settle(self, raw: RawSamples) -> Result<Settled, JobError> {
-        let failed = |why: &dyn std::fmt::Display| JobError::Failed(why.to_string());
         let Some(features) = &self.dataset.features else {
             return Err(failed(&"the dataset has no samples"));
         };
@@ -79,15 +148,10 @@ impl Work {
             })
             .collect();
         let set = LabelingSet::compile(&functions, &features.feature_names(), names).map_err(|why| failed(&why))?;
-        let (items, rows) = self.rows(raw)?;
+        let (items, matrix) = self.vote(&set, raw)?;
         if items.is_empty() {
             return Err(failed(&"the training split has no samples"));
         }
-        self.control.report(
-            0.5,
-            format!("{} functions vote on {} samples", functions.len(), items.len()),
-        );
-        let matrix = set.apply(rows.iter().map(Vec::as_slice)).map_err(|why| failed(&why))?;
         let gold: Vec<Option<usize>> = items
             .iter()
             .map(|sample| {
@@ -98,12 +162,7 @@ impl Work {
             })
             .collect();
         let table = set.summarize(&matrix, Some(&gold)).map_err(|why| failed(&why))?;
-        self.control.check()?;
-        let model = match self.model {
-            LabelModelKind::DawidSkene => label_model::LabelModel::DawidSkene,
-            LabelModelKind::Majority => label_model::LabelModel::Majority,
-        };
-        let estimate = model.fit(&matrix);
+        let estimate = self.estimate(&matrix)?;
         let summary = self.summary(&table, &matrix, &estimate, &gold);
         Ok(Settled {
             conflicts: self.conflicts(&summary, &matrix),
@@ -144,8 +203,8 @@ impl Work {
         }
     }
 
-    /// The training samples of the slices asked for, and their features.
-    fn rows(&self, raw: RawSamples) -> Result<Rows<'_>, JobError> {
+    /// The training samples of the slices asked for, and what every function says of each.
+    fn vote(&self, set: &LabelingSet, raw: RawSamples) -> Result<(Vec<&LabelledSample>, LabelMatrix), JobError> {
         let wanted = |slice: &String| self.slices.as_ref().is_none_or(|slices| slices.contains(slice));
         let wanted: HashMap<Digest, &LabelledSample> = self
             .samples
@@ -153,7 +212,7 @@ impl Work {
             .filter(|sample| sample.split == Split::Train && wanted(&sample.slice))
             .map(|sample| (sample.digest, sample))
             .collect();
-        let (mut items, mut rows) = (Vec::new(), Vec::new());
+        let (mut items, mut ballot) = (Vec::with_capacity(wanted.len()), set.ballot());
         for (digest, values) in raw {
             let (Some(sample), Some(features)) = (wanted.get(&digest), &self.dataset.features) else {
                 continue;
@@ -161,14 +220,41 @@ impl Work {
             let row = features
                 .compute(&values)
                 .map_err(|source| TrainsetError::Sample { digest, source })?;
+            ballot.cast(&row).map_err(|why| failed(&why))?;
             items.push(*sample);
-            rows.push(row);
-            if rows.len().is_multiple_of(256) {
+            if items.len().is_multiple_of(LOOK) {
                 self.control.check()?;
-                self.control.report(0.1, format!("{} samples read", rows.len()));
+                let (done, total) = (items.len(), wanted.len());
+                self.control.report(
+                    between(0.0, VOTED, done, total),
+                    format!("{} functions voted on {done} of {total} samples", self.functions.len()),
+                );
             }
         }
-        Ok((items, rows))
+        self.control.check()?;
+        Ok((items, ballot.finish()))
+    }
+
+    fn estimate(&self, matrix: &LabelMatrix) -> Result<LabelEstimate, JobError> {
+        let model = match self.model {
+            LabelModelKind::DawidSkene => label_model::LabelModel::DawidSkene,
+            LabelModelKind::Majority => label_model::LabelModel::Majority,
+        };
+        let estimate = model.fit(matrix, &mut |step| {
+            self.control.report(
+                between(VOTED, FITTED, step as usize, MAX_ITERATIONS as usize),
+                format!("fitting the label model, step {step}"),
+            );
+            if self.control.is_stopping() {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        });
+        match estimate {
+            ControlFlow::Continue(estimate) => Ok(estimate),
+            ControlFlow::Break(()) => Err(JobError::Stopped),
+        }
     }
 
     #[expect(clippy::cast_precision_loss, reason = "counts far below 2^53")]
@@ -223,3 +309,6 @@ fn statistics(row: &domain::FunctionSummary) -> LabelingFunctionStatistics {
         first_error: row.errors.first.clone(),
     }
 }
+
+#[cfg(test)]
+mod tests;

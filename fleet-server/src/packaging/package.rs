@@ -9,20 +9,15 @@ use flotilla_engine::{
 use flotilla_protocol::chunks::BlobRef;
 use flotilla_protocol::codec::{self, CodecError};
 use flotilla_protocol::features::{FeatureError, FeatureSpec};
-use flotilla_protocol::golden::{GoldenCase, GoldenSet};
+use flotilla_protocol::golden::GoldenSet;
 use flotilla_protocol::ids::{FleetId, ModelLine};
-use flotilla_protocol::infer::{DataType, Tensor, TensorError};
+use flotilla_protocol::infer::DataType;
 use flotilla_protocol::manifest::{Component, ComponentKind, Manifest, Provenance, SelfTest, TensorSpec};
 use flotilla_protocol::sketch::{DriftRule, FeatureReference, ReferenceProfile, SketchError};
 use flotilla_protocol::trust::{Document as _, Header, Role, TrustError};
 
-use crate::training::evaluate::predicted;
-use crate::training::export::OUTPUT;
+use crate::training::golden::INPUT;
 
-/// Name of a package's raw input.
-pub const INPUT: &str = "input";
-/// Most cases of a golden set that is picked here.
-pub const MAX_GOLDEN_CASES: usize = 16;
 /// Layout of the components.
 const COMPONENT_SCHEMA: u16 = 1;
 
@@ -102,7 +97,7 @@ pub struct PackageInput {
     pub slices: Vec<ReferenceSlice>,
     /// How often the model predicts each class on the slices' data.
     pub label_counts: Vec<u64>,
-    /// See [`golden_set`].
+    /// See [`crate::training::golden::golden_set`].
     pub golden: GoldenSet,
 }
 
@@ -130,12 +125,6 @@ pub enum PackageError {
         features: usize,
         found: usize,
     },
-    #[error("sample {sample} has {found} scores, there are {expected} labels")]
-    Scores {
-        sample: usize,
-        expected: usize,
-        found: usize,
-    },
     #[error("{found} label counts for {expected} labels")]
     LabelCounts { expected: usize, found: usize },
     #[error("the drift rule is not usable: {0}")]
@@ -148,67 +137,10 @@ pub enum PackageError {
     Reference(#[from] SketchError),
     #[error(transparent)]
     Features(#[from] FeatureError),
-    #[error(transparent)]
-    Tensor(#[from] TensorError),
     #[error("the manifest is refused: {0}")]
     Manifest(#[from] TrustError),
     #[error(transparent)]
     Codec(#[from] CodecError),
-}
-
-/// A raw sample with the scores that the trainer's own forward pass gives it.
-#[derive(Debug, Clone, Copy)]
-pub struct ScoredSample<'a> {
-    pub values: &'a [f32],
-    pub scores: &'a [f32],
-}
-
-/// Picks up to [`MAX_GOLDEN_CASES`] samples in turn from every class that the model predicts, in the data's order, so
-/// that every output is exercised.
-pub fn golden_set(
-    features: &FeatureSpec,
-    labels: &[String],
-    samples: &[ScoredSample<'_>],
-) -> Result<GoldenSet, PackageError> {
-    let mut by_class: Vec<Vec<&ScoredSample<'_>>> = vec![Vec::new(); labels.len()];
-    for (index, sample) in samples.iter().enumerate() {
-        if sample.scores.len() != labels.len() {
-            return Err(PackageError::Scores {
-                sample: index,
-                expected: labels.len(),
-                found: sample.scores.len(),
-            });
-        }
-        if let Some(class) = by_class.get_mut(predicted(sample.scores)) {
-            class.push(sample);
-        }
-    }
-    let mut picked = Vec::new();
-    for round in 0..MAX_GOLDEN_CASES {
-        picked.extend(by_class.iter().filter_map(|class| class.get(round)));
-    }
-    let cases = picked
-        .into_iter()
-        .take(MAX_GOLDEN_CASES)
-        .map(|sample| golden_case(features, sample))
-        .collect::<Result<_, PackageError>>()?;
-    Ok(GoldenSet {
-        schema: COMPONENT_SCHEMA,
-        cases,
-    })
-}
-
-fn golden_case(features: &FeatureSpec, sample: &ScoredSample<'_>) -> Result<GoldenCase, PackageError> {
-    let shape = features
-        .input_shape()
-        .iter()
-        .map(|dim| u64::try_from(*dim).unwrap_or(1))
-        .collect();
-    let classes = sample.scores.len() as u64;
-    Ok(GoldenCase {
-        inputs: vec![Tensor::from_f32(INPUT, shape, sample.values)?],
-        outputs: vec![Tensor::from_f32(OUTPUT, vec![1, classes], sample.scores)?],
-    })
 }
 
 /// Builds the package and runs its golden gate.

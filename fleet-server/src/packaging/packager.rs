@@ -15,20 +15,20 @@ use uuid::Uuid;
 use crate::app::App;
 use crate::blobs::BlobError;
 use crate::domain::dataset::{DatasetVersionDoc, Split};
+use crate::heavy::Stopping;
 use crate::packaging::package::{
-    INPUT, MAX_GOLDEN_CASES, Package, PackageError, PackageIdentity, PackageInput, PackageParameters, PackageTarget,
-    ReferenceSlice, build_package,
+    Package, PackageError, PackageIdentity, PackageInput, PackageParameters, PackageTarget, ReferenceSlice,
+    build_package,
 };
 use crate::store::models::{NewVersion, StoredComponent};
 use crate::store::{StoreError, audit as audit_log, models, runs};
 use crate::training::evaluate::predicted;
-use crate::training::runner::golden_samples;
+use crate::training::golden::{self, INPUT, MAX_GOLDEN_CASES, golden_samples};
 use crate::training::scoring::{self, ScoringError};
 use crate::training::trainset::{self, Labelled, RawSamples, TrainsetError, with_raw};
 use crate::{audit, clock};
 
 const DAY_MS: i64 = 24 * 3600 * 1000;
-const GOLDEN_SCHEMA: u16 = 1;
 
 /// What the package is to be.
 #[derive(Debug, Clone, PartialEq)]
@@ -60,7 +60,7 @@ pub enum PackagerError {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
-    Blob(#[from] BlobError),
+    Blob(BlobError),
     #[error(transparent)]
     Samples(#[from] TrainsetError),
     #[error(transparent)]
@@ -68,15 +68,35 @@ pub enum PackagerError {
     #[error(transparent)]
     Engine(#[from] EngineError),
     #[error(transparent)]
-    Scoring(#[from] ScoringError),
+    Scoring(ScoringError),
     #[error(transparent)]
     Tensor(#[from] TensorError),
+    #[error("stopped")]
+    Stopped,
     #[error("the run's golden set cannot be read: {0}")]
     Golden(#[from] CodecError),
     #[error("run {run} has no model: it is {status:?}")]
     NotFinished { run: RunId, status: RunStatus },
     #[error("{line} {semver} exists already: versions are never replaced, take the next number")]
     Exists { line: ModelLine, semver: String },
+}
+
+impl From<ScoringError> for PackagerError {
+    fn from(error: ScoringError) -> Self {
+        match error {
+            ScoringError::Stopped => Self::Stopped,
+            error => Self::Scoring(error),
+        }
+    }
+}
+
+impl From<BlobError> for PackagerError {
+    fn from(error: BlobError) -> Self {
+        match error {
+            BlobError::Stopped => Self::Stopped,
+            error => Self::Blob(error),
+        }
+    }
 }
 
 /// A model and what it was trained on.
@@ -89,7 +109,12 @@ struct Trained {
 }
 
 /// Packages and registers a model.
-pub async fn package(app: &App, actor: &str, ask: Ask, origin: Origin) -> Result<ModelVersion, PackagerError> {
+pub async fn package(
+    app: &App,
+    actor: &str,
+    (ask, origin): (Ask, Origin),
+    stopping: Stopping,
+) -> Result<ModelVersion, PackagerError> {
     if models::has_semver(&app.db, &ask.line, &ask.semver).await? {
         return Err(PackagerError::Exists {
             line: ask.line,
@@ -98,6 +123,8 @@ pub async fn package(app: &App, actor: &str, ask: Ask, origin: Origin) -> Result
     }
     let trained = trained(app, origin).await?;
     let (version, document) = trainset::load_version(app, trained.dataset_version).await?;
+    let held = trainset::raw_bytes(&document, Some(Split::Train)).saturating_add(trainset::feature_bytes(&document));
+    trainset::check_bytes(held, app.heavy.dataset_bytes())?;
     let release_counter = models::last_counter(&app.db, &ask.line).await? + 1;
     let (run, dataset_version) = (trained.run, version.id);
     let work = Work {
@@ -108,6 +135,7 @@ pub async fn package(app: &App, actor: &str, ask: Ask, origin: Origin) -> Result
         dataset_digest: version.digest,
         release_counter,
         now: clock::now_ms(),
+        stopping: stopping.clone(),
     };
     let built = with_raw(&app.db, version.dataset, move |raw| work.build(raw)).await?;
     let id = ModelVersionId::new(Uuid::now_v7());
@@ -125,7 +153,13 @@ pub async fn package(app: &App, actor: &str, ask: Ask, origin: Origin) -> Result
         golden_cases: u32::try_from(built.golden_report.cases).unwrap_or(u32::MAX),
     };
     for (kind, bytes) in built.components {
-        let (blob, sources) = app.blobs.put_with_sources(bytes.into()).await?;
+        let (blob, sources) = app
+            .blobs
+            .put_with_sources(bytes.into(), {
+                let stopping = stopping.clone();
+                move || stopping.is_stopping()
+            })
+            .await?;
         new.package_bytes += blob.length;
         new.components.push(StoredComponent {
             kind,
@@ -192,6 +226,7 @@ struct Work {
     dataset_digest: Digest,
     release_counter: u64,
     now: i64,
+    stopping: Stopping,
 }
 
 impl Work {
@@ -199,7 +234,7 @@ impl Work {
         let document = self.document;
         let samples = trainset::collect(&document, raw, Some(Split::Train))?;
         let mut model = Model::load(&self.trained.onnx, &border(&self.trained.onnx, &document)?)?;
-        let label_counts = predictions(&mut model, &document, &samples)?;
+        let label_counts = predictions(&mut model, &document, &samples, &self.stopping)?;
         let imported = self.trained.golden.is_none();
         let golden = match self.trained.golden {
             Some(golden) => golden,
@@ -245,7 +280,7 @@ impl Work {
                 sbom: None,
             },
             onnx: self.trained.onnx,
-            slices: slices(&document, &samples)?,
+            slices: slices(&document, &samples, &self.stopping)?,
             features: document.features,
             labels: document.labels,
             label_counts,
@@ -281,9 +316,10 @@ fn predictions(
     model: &mut Model,
     document: &DatasetVersionDoc,
     samples: &[Labelled],
+    stopping: &Stopping,
 ) -> Result<Vec<u64>, PackagerError> {
     let mut counts = vec![0u64; document.labels.len()];
-    let scores = scoring::score(model, &document.features, samples, &|| false)?;
+    let scores = scoring::score(model, &document.features, samples, &|| stopping.is_stopping())?;
     for row in scores.chunks(document.labels.len().max(1)) {
         if let Some(count) = counts.get_mut(predicted(row)) {
             *count += 1;
@@ -293,7 +329,11 @@ fn predictions(
 }
 
 /// The training data's features, one slice per origin.
-fn slices(document: &DatasetVersionDoc, samples: &[Labelled]) -> Result<Vec<ReferenceSlice>, PackagerError> {
+fn slices(
+    document: &DatasetVersionDoc,
+    samples: &[Labelled],
+    stopping: &Stopping,
+) -> Result<Vec<ReferenceSlice>, PackagerError> {
     let mut slices: Vec<ReferenceSlice> = document
         .origins
         .iter()
@@ -303,6 +343,9 @@ fn slices(document: &DatasetVersionDoc, samples: &[Labelled]) -> Result<Vec<Refe
         })
         .collect();
     for sample in samples {
+        if stopping.is_stopping() {
+            return Err(PackagerError::Stopped);
+        }
         let row = document.features.compute(&sample.raw).map_err(PackageError::from)?;
         if let Some(slice) = slices.get_mut(sample.origin) {
             slice.features.extend(row);
@@ -332,7 +375,7 @@ fn engines_golden_set(
         });
     }
     Ok(GoldenSet {
-        schema: GOLDEN_SCHEMA,
+        schema: golden::SCHEMA,
         cases,
     })
 }

@@ -2,6 +2,7 @@
 //! the epoch, so that one whose lease was taken over can change nothing any more.
 
 use std::str::FromStr;
+use std::time::Duration;
 
 use flotilla_api_types::{Job, JobState};
 use flotilla_protocol::ids::JobId;
@@ -12,19 +13,22 @@ use crate::store::{Db, StoreError, Tx, parsed, statements};
 
 statements! {
     ENQUEUE = "INSERT INTO jobs (id, kind, subject, payload, state, progress, message, error, epoch, attempts, lease_until,
-        cancel_requested, created_at, updated_at) VALUES ($1, $2, $3, $4, 'queued', 0, 'waiting', NULL, 0, 0, 0, 0, $5, $5)";
+        cancel_requested, not_before, created_at, updated_at)
+        VALUES ($1, $2, $3, $4, 'queued', 0, 'waiting', NULL, 0, 0, 0, 0, 0, $5, $5)";
     GET = "SELECT id, kind, subject, state, progress, message, error, created_at, updated_at FROM jobs WHERE id = $1";
     CLAIM = "UPDATE jobs SET state = 'running', epoch = epoch + 1, attempts = attempts + 1, lease_until = $2, updated_at = $1
-        WHERE id = (SELECT id FROM jobs WHERE state = 'queued' OR (state = 'running' AND lease_until < $1)
-            ORDER BY created_at, id LIMIT 1)
-        AND (state = 'queued' OR (state = 'running' AND lease_until < $1))
+        WHERE id = (SELECT id FROM jobs WHERE (state = 'queued' AND not_before <= $1)
+            OR (state = 'running' AND lease_until < $1) ORDER BY created_at, id LIMIT 1)
+        AND ((state = 'queued' AND not_before <= $1) OR (state = 'running' AND lease_until < $1))
         RETURNING id, kind, subject, payload, message, epoch, attempts";
+    NEXT_DUE = "SELECT MIN(CASE WHEN state = 'queued' THEN not_before ELSE lease_until + 1 END) FROM jobs
+        WHERE state IN ('queued', 'running')";
     FENCE = "UPDATE jobs SET lease_until = $3 WHERE id = $1 AND epoch = $2 AND state = 'running'";
     HEARTBEAT = "UPDATE jobs SET lease_until = $3, progress = $4, message = $5, updated_at = $6
         WHERE id = $1 AND epoch = $2 AND state = 'running' RETURNING cancel_requested";
     FINISH = "UPDATE jobs SET state = $3, progress = $4, message = $5, error = $6, updated_at = $7
         WHERE id = $1 AND epoch = $2 AND state = 'running'";
-    REQUEUE = "UPDATE jobs SET state = 'queued', attempts = attempts - $3, message = $4, updated_at = $5
+    REQUEUE = "UPDATE jobs SET state = 'queued', attempts = attempts - $3, message = $4, not_before = $5, updated_at = $6
         WHERE id = $1 AND epoch = $2 AND state = 'running'";
     CANCEL_QUEUED = "UPDATE jobs SET state = 'cancelled', message = 'cancelled', updated_at = $2
         WHERE id = $1 AND state = 'queued'";
@@ -140,7 +144,13 @@ pub async fn get(db: &Db, id: JobId) -> Result<Job, StoreError> {
     })
 }
 
-/// Takes the oldest job that waits, or whose worker's lease ran out.
+/// When [`claim`] finds something, as things stand: when the first waiting job is due or the first lease runs out. `None`: no
+/// job waits or runs.
+pub async fn next_due(db: &Db) -> Result<Option<i64>, StoreError> {
+    Ok(sqlx::query_scalar(NEXT_DUE).fetch_one(db.read()).await?)
+}
+
+/// Takes the oldest job that waits and is due, or whose worker's lease ran out.
 pub async fn claim(db: &Db, now: i64, lease_until: i64) -> Result<Option<Claim>, StoreError> {
     let mut tx = db.begin().await?;
     let row = sqlx::query(CLAIM)
@@ -233,13 +243,27 @@ pub async fn finish(
     if held == 0 { Err(lost(claim)) } else { Ok(()) }
 }
 
-/// Gives the job back to the queue. `forgiven`: the attempt does not count.
-pub async fn requeue(tx: &mut Tx, claim: &Claim, forgiven: bool, why: &str, now: i64) -> Result<(), StoreError> {
+/// How a job goes back to the queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retry {
+    /// At once, and the attempt does not count.
+    Forgiven,
+    /// Not before so much time has passed.
+    After(Duration),
+}
+
+/// Gives the job back to the queue.
+pub async fn requeue(tx: &mut Tx, claim: &Claim, retry: Retry, why: &str, now: i64) -> Result<(), StoreError> {
+    let not_before = match retry {
+        Retry::Forgiven => 0,
+        Retry::After(wait) => now.saturating_add(i64::try_from(wait.as_millis()).unwrap_or(i64::MAX)),
+    };
     let held = sqlx::query(REQUEUE)
         .bind(claim.id.to_string())
         .bind(claim.epoch)
-        .bind(i64::from(forgiven))
+        .bind(i64::from(retry == Retry::Forgiven))
         .bind(why)
+        .bind(not_before)
         .bind(now)
         .execute(&mut **tx)
         .await?
@@ -279,4 +303,45 @@ pub async fn cancel(tx: &mut Tx, id: JobId, now: i64) -> Result<Cancelled, Store
     } else {
         Cancelled::TooLate
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::testing::{self, NOW};
+
+    #[tokio::test]
+    async fn a_job_that_failed_waits_and_it_is_known_until_when() {
+        let (_dir, db) = testing::db().await;
+        assert_eq!(next_due(&db).await.unwrap(), None);
+        let mut tx = db.begin().await.unwrap();
+        let id = JobId::new(Uuid::now_v7());
+        enqueue(&mut tx, id, JobKind::Train, "", "", NOW).await.unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!(next_due(&db).await.unwrap(), Some(0), "at once");
+        let first = claim(&db, NOW, NOW + 500).await.unwrap().unwrap();
+        assert_eq!(
+            next_due(&db).await.unwrap(),
+            Some(NOW + 501),
+            "when its lease has run out"
+        );
+        let mut tx = db.begin().await.unwrap();
+        requeue(&mut tx, &first, Retry::After(Duration::from_secs(2)), "no disk", NOW)
+            .await
+            .unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!(next_due(&db).await.unwrap(), Some(NOW + 2000));
+        assert_eq!(claim(&db, NOW + 1999, NOW + 9000).await.unwrap(), None);
+        let second = claim(&db, NOW + 2000, NOW + 9000).await.unwrap().unwrap();
+        assert_eq!((second.attempts, second.message.as_str()), (2, "no disk"));
+        let mut tx = db.begin().await.unwrap();
+        requeue(&mut tx, &second, Retry::Forgiven, "stopped", NOW)
+            .await
+            .unwrap();
+        tx.commit().await.unwrap();
+        let third = claim(&db, NOW, NOW + 500).await.unwrap().unwrap();
+        assert_eq!(third.attempts, 2, "the last one was forgiven");
+    }
 }

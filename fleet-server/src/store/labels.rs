@@ -1,5 +1,10 @@
 //! What is known of samples' classes: hand labels, labeling functions, the label model's guesses, and the queue of samples
 //! that a person should look at next.
+//!
+//! A guess is a row of `stored_guesses` that names a generation: the view `guesses`, which everybody reads, shows each
+//! dataset's published one. Publishing is one row changed, however many guesses it brings.
+
+use std::sync::LazyLock;
 
 use flotilla_api_types::datasets::{
     Annotation, AnnotationReport, LabelModel, LabelingFunction, LabelingFunctionConflicts, LabelingFunctionStatistics,
@@ -9,6 +14,7 @@ use flotilla_protocol::ids::{DatasetId, Digest, LabelingFunctionId};
 use sqlx::Row as _;
 
 use crate::store::datasets::{SampleFilter, sample_of};
+use crate::store::jobs::Claim;
 use crate::store::{Db, StoreError, Tx, json, parsed, statements, to_json};
 
 statements! {
@@ -39,13 +45,21 @@ statements! {
         ORDER BY created_at, id";
     DELETE_FUNCTION = "DELETE FROM labeling_functions WHERE dataset = $1 AND (id = $2 OR name = $2)";
     SET_STATISTICS = "UPDATE labeling_functions SET statistics = $2 WHERE id = $1";
-    CLEAR_GUESSES = "DELETE FROM guesses WHERE dataset = $1";
-    CLEAR_SLICE = "DELETE FROM guesses WHERE dataset = $1
-        AND digest IN (SELECT s.digest FROM samples s WHERE s.dataset = $1 AND s.slice = $2)";
-    GUESS = "INSERT INTO guesses (dataset, digest, label, confidence) VALUES ($1, $2, $3, $4)";
-    SET_MODEL = "INSERT INTO label_models (dataset, summary, conflicts, fitted_at) VALUES ($1, $2, $3, $4)
+    BEGIN_GENERATION = "INSERT INTO guess_generations (dataset, generation, job, epoch) VALUES ($1,
+        (SELECT COALESCE(MAX(g.generation), 0) + 1 FROM guess_generations g WHERE g.dataset = $1), $2, $3)
+        RETURNING generation";
+    GUESS = "INSERT INTO stored_guesses (dataset, generation, digest, label, confidence) VALUES ($1, $2, $3, $4, $5)";
+    PUBLISHED = "SELECT generation FROM label_models WHERE dataset = $1";
+    PUBLISH = "INSERT INTO label_models (dataset, summary, conflicts, fitted_at, generation) VALUES ($1, $2, $3, $4, $5)
         ON CONFLICT (dataset) DO UPDATE SET summary = excluded.summary, conflicts = excluded.conflicts,
-        fitted_at = excluded.fitted_at";
+        fitted_at = excluded.fitted_at, generation = excluded.generation WHERE label_models.generation = $6 OR $6 < 0";
+    STALE_GENERATIONS = "SELECT g.dataset, g.generation FROM guess_generations g
+        WHERE NOT EXISTS (SELECT 1 FROM label_models m WHERE m.dataset = g.dataset AND m.generation = g.generation)
+        AND NOT EXISTS (SELECT 1 FROM jobs j WHERE j.id = g.job AND j.epoch = g.epoch AND j.state = 'running')
+        ORDER BY g.dataset, g.generation";
+    PRUNE_GENERATION = "DELETE FROM stored_guesses WHERE (dataset, digest, generation) IN
+        (SELECT g.dataset, g.digest, g.generation FROM stored_guesses g WHERE g.dataset = $1 AND g.generation = $2 LIMIT $3)";
+    FORGET_GENERATION = "DELETE FROM guess_generations WHERE dataset = $1 AND generation = $2";
     MODEL = "SELECT summary FROM label_models WHERE dataset = $1";
     CONFLICTS = "SELECT conflicts FROM label_models WHERE dataset = $1";
 }
@@ -302,38 +316,80 @@ pub struct Settled {
     pub statistics: Vec<(LabelingFunctionId, LabelingFunctionStatistics)>,
 }
 
-/// Replaces the guesses of the given slices (`None`: of all), the functions' statistics and the summary.
-pub async fn settle(
-    tx: &mut Tx,
+/// Guesses of one dataset that are written and published together. Nobody sees them before they are published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Generation {
     dataset: DatasetId,
-    slices: Option<&[String]>,
+    number: i64,
+}
+
+/// Begins a generation; it is forgotten unless this claim publishes it.
+pub async fn begin_generation(tx: &mut Tx, dataset: DatasetId, claim: &Claim) -> Result<Generation, StoreError> {
+    let number = sqlx::query_scalar(BEGIN_GENERATION)
+        .bind(dataset.to_string())
+        .bind(claim.id.to_string())
+        .bind(claim.epoch)
+        .fetch_one(&mut **tx)
+        .await?;
+    Ok(Generation { dataset, number })
+}
+
+/// Rows of one statement that writes guesses.
+const GUESS_ROWS: usize = 100;
+
+/// [`GUESS`] of [`GUESS_ROWS`] rows at once.
+pub(crate) static GUESSES: LazyLock<String> = LazyLock::new(|| {
+    let row = |row: usize| {
+        let first = 3 + 3 * row;
+        format!("($1, $2, ${first}, ${}, ${})", first + 1, first + 2)
+    };
+    let rows: Vec<String> = (0..GUESS_ROWS).map(row).collect();
+    format!(
+        "INSERT INTO stored_guesses (dataset, generation, digest, label, confidence) VALUES {}",
+        rows.join(", ")
+    )
+});
+
+/// Adds guesses to a generation: as many as a short transaction bears.
+pub async fn add_guesses(tx: &mut Tx, generation: Generation, guesses: &[Guess]) -> Result<(), StoreError> {
+    let dataset = generation.dataset.to_string();
+    let many = guesses.chunks_exact(GUESS_ROWS);
+    let single = many.remainder().chunks(1);
+    for rows in many.chain(single) {
+        let sql = if rows.len() == GUESS_ROWS {
+            GUESSES.as_str()
+        } else {
+            GUESS
+        };
+        let mut query = sqlx::query(sql).bind(&dataset).bind(generation.number);
+        for guess in rows {
+            query = query
+                .bind(guess.sample.to_string())
+                .bind(&guess.label)
+                .bind(guess.confidence);
+        }
+        query.execute(&mut **tx).await?;
+    }
+    Ok(())
+}
+
+/// The number of the generation that everybody sees; `None` before the first.
+pub async fn published(db: &Db, dataset: DatasetId) -> Result<Option<i64>, StoreError> {
+    Ok(sqlx::query_scalar(PUBLISHED)
+        .bind(dataset.to_string())
+        .fetch_optional(db.read())
+        .await?)
+}
+
+/// Lets everybody see a generation instead of the one before, with the functions' statistics and the summary. `replaces`: the
+/// published one that it was made from, which must still be the one; `None`: whichever it is.
+pub async fn publish(
+    tx: &mut Tx,
+    generation: Generation,
+    replaces: Option<i64>,
     settled: &Settled,
     now: i64,
 ) -> Result<(), StoreError> {
-    let id = dataset.to_string();
-    match slices {
-        None => {
-            sqlx::query(CLEAR_GUESSES).bind(&id).execute(&mut **tx).await?;
-        }
-        Some(slices) => {
-            for slice in slices {
-                sqlx::query(CLEAR_SLICE)
-                    .bind(&id)
-                    .bind(slice)
-                    .execute(&mut **tx)
-                    .await?;
-            }
-        }
-    }
-    for guess in &settled.guesses {
-        sqlx::query(GUESS)
-            .bind(&id)
-            .bind(guess.sample.to_string())
-            .bind(&guess.label)
-            .bind(guess.confidence)
-            .execute(&mut **tx)
-            .await?;
-    }
     for (function, statistics) in &settled.statistics {
         sqlx::query(SET_STATISTICS)
             .bind(function.to_string())
@@ -341,14 +397,57 @@ pub async fn settle(
             .execute(&mut **tx)
             .await?;
     }
-    sqlx::query(SET_MODEL)
-        .bind(&id)
+    let published = sqlx::query(PUBLISH)
+        .bind(generation.dataset.to_string())
         .bind(to_json("label model", &settled.summary)?)
         .bind(to_json("conflicts", &settled.conflicts)?)
         .bind(now)
+        .bind(generation.number)
+        .bind(replaces.unwrap_or(-1))
         .execute(&mut **tx)
-        .await?;
+        .await?
+        .rows_affected();
+    if published == 0 {
+        return Err(StoreError::Conflict(
+            "another label model of the dataset was fitted in the meantime".to_owned(),
+        ));
+    }
     Ok(())
+}
+
+/// Generations that nobody sees and nobody writes any more.
+pub async fn stale_generations(db: &Db) -> Result<Vec<Generation>, StoreError> {
+    let rows = sqlx::query(STALE_GENERATIONS).fetch_all(db.read()).await?;
+    rows.iter()
+        .map(|row| {
+            Ok(Generation {
+                dataset: parsed("dataset id", row.try_get("dataset")?)?,
+                number: row.try_get("generation")?,
+            })
+        })
+        .collect()
+}
+
+/// Removes some of a stale generation's guesses, in a transaction of its own; gives how many. 0: it is gone.
+pub async fn prune_generation(db: &Db, generation: Generation, most: u32) -> Result<u64, StoreError> {
+    let dataset = generation.dataset.to_string();
+    let mut tx = db.begin().await?;
+    let removed = sqlx::query(PRUNE_GENERATION)
+        .bind(&dataset)
+        .bind(generation.number)
+        .bind(i64::from(most))
+        .execute(&mut *tx)
+        .await?
+        .rows_affected();
+    if removed == 0 {
+        sqlx::query(FORGET_GENERATION)
+            .bind(&dataset)
+            .bind(generation.number)
+            .execute(&mut *tx)
+            .await?;
+    }
+    tx.commit().await?;
+    Ok(removed)
 }
 
 /// The last label model.

@@ -113,11 +113,6 @@ pub fn fit(
     check_parameters(set, parameters)?;
     check_data(set)?;
     let (mean, std) = standardization(set);
-    let standardized: Vec<f32> = set
-        .features
-        .chunks_exact(set.feature_count)
-        .flat_map(|row| row.iter().zip(mean.iter().zip(&std)).map(|(v, (m, s))| (v - m) / s))
-        .collect();
     let mut rng = TrainingRng::new(seed);
     let mut trainer = Trainer::new(set, parameters, &mut rng);
     let mut order: Vec<u32> = (0u32..).take(set.labels.len()).collect();
@@ -125,7 +120,7 @@ pub fn fit(
         rng.shuffle(&mut order);
         let (mut loss, mut correct) = (0.0, 0usize);
         for batch in order.chunks(parameters.batch_size as usize) {
-            let (batch_loss, batch_correct) = trainer.step(set, &standardized, batch)?;
+            let (batch_loss, batch_correct) = trainer.step(set, (&mean, &std), batch)?;
             loss += batch_loss;
             correct += batch_correct;
         }
@@ -265,8 +260,13 @@ impl Trainer {
     }
 
     /// One step on one batch: summed weighted loss and number classified right, both before the step.
-    fn step(&mut self, set: &TrainingSet<'_>, rows: &[f32], batch: &[u32]) -> Result<(f64, usize), FitError> {
-        let (input, target) = self.gather(set, rows, batch);
+    fn step(
+        &mut self,
+        set: &TrainingSet<'_>,
+        scale: (&[f32], &[f32]),
+        batch: &[u32],
+    ) -> Result<(f64, usize), FitError> {
+        let (input, target) = self.gather(set, scale, batch);
         // Fresh leaves every step: the parameters themselves carry no graph.
         let leaves: Vec<(Tensor<2>, Tensor<1>)> = self
             .layers
@@ -308,14 +308,16 @@ impl Trainer {
         Ok((f64::from(loss_value), correct))
     }
 
-    /// A batch's inputs `[batch, features]` and weighted one-hot targets `[batch, classes]`.
-    fn gather(&self, set: &TrainingSet<'_>, rows: &[f32], batch: &[u32]) -> (Tensor<2>, Tensor<2>) {
+    /// A batch's inputs `[batch, features]`, standardised, and weighted one-hot targets `[batch, classes]`. Standardised here,
+    /// batch by batch, so that the data stands in memory once.
+    fn gather(&self, set: &TrainingSet<'_>, (mean, std): (&[f32], &[f32]), batch: &[u32]) -> (Tensor<2>, Tensor<2>) {
         let mut input = Vec::with_capacity(batch.len() * self.feature_count);
         let mut target = vec![0f32; batch.len() * self.classes];
         for (sample, one_hot) in batch.iter().zip(target.chunks_exact_mut(self.classes)) {
             let sample = *sample as usize;
             let start = sample * self.feature_count;
-            input.extend_from_slice(rows.get(start..start + self.feature_count).unwrap_or_default());
+            let row = set.features.get(start..start + self.feature_count).unwrap_or_default();
+            input.extend(row.iter().zip(mean.iter().zip(std)).map(|(v, (m, s))| (v - m) / s));
             let weight = set.weights.and_then(|w| w.get(sample).copied()).unwrap_or(1.0);
             if let Some(cell) = set.labels.get(sample).and_then(|label| one_hot.get_mut(*label)) {
                 *cell = weight;

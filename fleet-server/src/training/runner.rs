@@ -16,19 +16,17 @@ use tokio::sync::mpsc;
 
 use crate::app::App;
 use crate::domain::dataset::{self as domain, DatasetVersionDoc};
-use crate::jobs::{ACTOR, Control, JobError, fenced, succeed};
-use crate::packaging::package::{ScoredSample, golden_set};
+use crate::heavy::Stopping;
 use crate::store::jobs::Claim;
 use crate::store::{StoreError, audit as audit_log, runs};
 use crate::training::export::to_onnx;
 use crate::training::fit::{self, EpochMetrics, FitError, MlpParameters, MlpWeights, TrainingSet, balanced_weights};
+use crate::training::golden::{ScoredSample, golden_samples, golden_set};
 use crate::training::scoring::{self, ScoringError, Subject, trained_package};
 use crate::training::trainset::{self, Labelled, RawSamples, TrainsetError, with_raw};
+use crate::work::{ACTOR, Control, JobError, fenced, succeed};
 use crate::{audit, clock};
 
-/// Samples that a golden set is picked from, and their bytes, at the most.
-const GOLDEN_CANDIDATES: usize = 64;
-const GOLDEN_BYTES: usize = 2 << 20;
 /// Epochs whose metrics may wait for the database; then the trainer waits.
 const METRICS_QUEUE: usize = 256;
 
@@ -46,23 +44,25 @@ pub fn parameters(trainer: &Trainer) -> MlpParameters {
     }
 }
 
-/// A version's samples, ready to train and evaluate on.
+/// A version's samples, ready to evaluate on.
 struct Prepared {
     document: DatasetVersionDoc,
     samples: Vec<Labelled>,
-    /// Of the training split, row-major.
-    features: Vec<f32>,
-    labels: Vec<usize>,
 }
 
 impl Prepared {
-    fn of(&self, split: domain::Split) -> Vec<Labelled> {
-        self.samples
-            .iter()
-            .filter(|sample| sample.split == split)
-            .cloned()
-            .collect()
+    fn of(&self, split: domain::Split) -> impl Iterator<Item = &Labelled> {
+        self.samples.iter().filter(move |sample| sample.split == split)
     }
+}
+
+/// What is fitted on: the training split. It is let go once that is done.
+struct TrainingData {
+    /// Row-major.
+    features: Vec<f32>,
+    feature_count: usize,
+    labels: Vec<usize>,
+    classes: Vec<String>,
 }
 
 /// Works on a claimed run.
@@ -79,15 +79,15 @@ pub(crate) async fn train(app: &App, claim: &Claim, control: &Arc<Control>) -> R
 
     control.report(0.0, "reading samples");
     let (version, document) = trainset::load_version(app, run.dataset_version).await?;
+    let needed = trainset::raw_bytes(&document, None).saturating_add(trainset::feature_bytes(&document));
+    trainset::check_bytes(needed, app.heavy.dataset_bytes())?;
     let watch = Arc::clone(control);
-    let prepared = with_raw(&app.db, version.dataset, move |raw| prepare(document, raw, &watch)).await?;
-    let prepared = Arc::new(prepared);
-    let (weights, last) = fit_reporting(app, claim, control, &run, &prepared).await?;
+    let (prepared, data) = with_raw(&app.db, version.dataset, move |raw| prepare(document, raw, &watch)).await?;
+    let (weights, last) = fit_reporting(app, claim, control, &run, data).await?;
 
     control.report(0.9, "evaluating");
     let watch = Arc::clone(control);
-    let seen = Arc::clone(&prepared);
-    let result = tokio::task::spawn_blocking(move || finish(&run, &seen, &weights, &watch))
+    let result = tokio::task::spawn_blocking(move || finish(&run, &prepared, &weights, &watch))
         .await
         .map_err(|why| JobError::Failed(format!("the evaluation broke off: {why}")))??;
     let metrics = metrics(&result.evaluations, &last, started.elapsed().as_secs_f64());
@@ -117,9 +117,20 @@ pub(crate) async fn train(app: &App, claim: &Claim, control: &Arc<Control>) -> R
     Ok(succeed(app, claim, tx, &message).await?)
 }
 
-fn prepare(document: DatasetVersionDoc, raw: RawSamples, control: &Control) -> Result<Prepared, JobError> {
+fn prepare(
+    document: DatasetVersionDoc,
+    raw: RawSamples,
+    control: &Control,
+) -> Result<(Prepared, TrainingData), JobError> {
     let samples = trainset::collect(&document, raw, None)?;
-    let (mut features, mut labels) = (Vec::new(), Vec::new());
+    let training = samples
+        .iter()
+        .filter(|sample| sample.split == domain::Split::Train)
+        .count();
+    let feature_count = document.features.feature_count();
+    // At their final size: a vector that grows stands in memory twice while it does.
+    let mut features = Vec::with_capacity(training.saturating_mul(feature_count));
+    let mut labels = Vec::with_capacity(training);
     for (index, sample) in samples.iter().enumerate() {
         if sample.split != domain::Split::Train {
             continue;
@@ -134,12 +145,13 @@ fn prepare(document: DatasetVersionDoc, raw: RawSamples, control: &Control) -> R
             control.check()?;
         }
     }
-    Ok(Prepared {
-        document,
-        samples,
+    let data = TrainingData {
         features,
+        feature_count,
         labels,
-    })
+        classes: document.labels.clone(),
+    };
+    Ok((Prepared { document, samples }, data))
 }
 
 /// Fits on a blocking thread; writes every epoch's metrics while it goes on.
@@ -148,24 +160,24 @@ async fn fit_reporting(
     claim: &Claim,
     control: &Arc<Control>,
     run: &Run,
-    prepared: &Arc<Prepared>,
+    data: TrainingData,
 ) -> Result<(MlpWeights, EpochMetrics), JobError> {
     let (sender, mut queue) = mpsc::channel::<EpochMetrics>(METRICS_QUEUE);
     let parameters = parameters(&run.trainer);
     let trainer = run.trainer.clone();
     let seed = run.seed;
-    let (watch, data) = (Arc::clone(control), Arc::clone(prepared));
+    let watch = Arc::clone(control);
     let fitting = tokio::task::spawn_blocking(move || {
         let api::Trainer::Mlp(mlp) = &trainer;
         let weights = match mlp.class_weights {
             api::ClassWeights::None => None,
-            api::ClassWeights::Balanced => Some(balanced_weights(&data.labels, data.document.labels.len())),
+            api::ClassWeights::Balanced => Some(balanced_weights(&data.labels, data.classes.len())),
         };
         let set = TrainingSet {
             features: &data.features,
-            feature_count: data.document.features.feature_count(),
+            feature_count: data.feature_count,
             labels: &data.labels,
-            classes: &data.document.labels,
+            classes: &data.classes,
             weights: weights.as_deref(),
         };
         let mut last = None;
@@ -249,11 +261,11 @@ fn finish(run: &Run, prepared: &Prepared, weights: &MlpWeights, control: &Contro
     let package = trained_package(&document.features, &document.labels);
     let mut model = Model::load(&onnx, &package).map_err(|why| failed(&why))?;
     let mut evaluations = Vec::new();
-    for (split, samples) in [
-        (Split::Train, prepared.of(domain::Split::Train)),
-        (Split::Holdout, prepared.of(domain::Split::Holdout)),
+    for (split, part) in [
+        (Split::Train, domain::Split::Train),
+        (Split::Holdout, domain::Split::Holdout),
     ] {
-        if samples.is_empty() {
+        if prepared.of(part).next().is_none() {
             continue;
         }
         let subject = Subject {
@@ -262,7 +274,7 @@ fn finish(run: &Run, prepared: &Prepared, weights: &MlpWeights, control: &Contro
             split,
         };
         let stopping = || control.is_stopping();
-        match scoring::evaluate(&mut model, &document.features, &samples, subject, &stopping) {
+        match scoring::evaluate(&mut model, &document.features, prepared.of(part), subject, &stopping) {
             Ok(evaluation) => evaluations.push(evaluation),
             Err(ScoringError::Stopped) => return Err(JobError::Stopped),
             Err(error) => return Err(failed(&error)),
@@ -274,15 +286,6 @@ fn finish(run: &Run, prepared: &Prepared, weights: &MlpWeights, control: &Contro
         golden: codec::to_vec(&golden).map_err(|why| failed(&why))?,
         evaluations,
     })
-}
-
-/// Samples spread over the whole version, as many as fit.
-pub(crate) fn golden_samples(samples: &[Labelled], sample_len: usize) -> Vec<&Labelled> {
-    let fitting = GOLDEN_BYTES / (sample_len * size_of::<f32>()).max(1);
-    let count = samples.len().min(GOLDEN_CANDIDATES).min(fitting.max(1));
-    (0..count)
-        .filter_map(|case| samples.get(case * samples.len() / count))
-        .collect()
 }
 
 /// Raw samples with what the trainer's own forward pass makes of them: neither burn nor the engine computes these.
@@ -330,14 +333,16 @@ pub enum EvaluationError {
     Samples(#[from] TrainsetError),
     #[error("{0}")]
     Refused(String),
+    #[error("stopped")]
+    Stopped,
 }
 
 /// Evaluates a finished run's model on a split of any version with the same features and labels.
 pub async fn evaluate(
     app: &App,
     run: &Run,
-    version: DatasetVersionId,
-    split: Split,
+    (version, split): (DatasetVersionId, Split),
+    stopping: Stopping,
 ) -> Result<Evaluation, EvaluationError> {
     let refused = |why: String| EvaluationError::Refused(why);
     let Some(model) = run.model else {
@@ -362,16 +367,22 @@ pub async fn evaluate(
         dataset_version: version,
         split,
     };
+    let wanted = match split {
+        Split::Train => domain::Split::Train,
+        Split::Holdout => domain::Split::Holdout,
+    };
+    trainset::check_bytes(trainset::raw_bytes(&document, Some(wanted)), app.heavy.dataset_bytes())?;
     with_raw(&app.db, other.dataset, move |raw| {
-        let wanted = match split {
-            Split::Train => domain::Split::Train,
-            Split::Holdout => domain::Split::Holdout,
-        };
         let samples = trainset::collect(&document, raw, Some(wanted))?;
         let package = trained_package(&document.features, &document.labels);
         let mut model = Model::load(&onnx, &package).map_err(|why| EvaluationError::Refused(why.to_string()))?;
-        scoring::evaluate(&mut model, &document.features, &samples, subject, &|| false)
-            .map_err(|why| EvaluationError::Refused(why.to_string()))
+        scoring::evaluate(&mut model, &document.features, &samples, subject, &|| {
+            stopping.is_stopping()
+        })
+        .map_err(|why| match why {
+            ScoringError::Stopped => EvaluationError::Stopped,
+            why => EvaluationError::Refused(why.to_string()),
+        })
     })
     .await
 }

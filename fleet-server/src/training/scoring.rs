@@ -8,9 +8,9 @@ use flotilla_protocol::ids::{DatasetVersionId, RunId};
 use flotilla_protocol::infer::{DataType, Tensor, TensorError};
 use flotilla_protocol::manifest::TensorSpec;
 
-use crate::packaging::package::INPUT;
 use crate::training::evaluate::{self, EvaluateError};
 use crate::training::export;
+use crate::training::golden::INPUT;
 use crate::training::trainset::Labelled;
 
 /// Samples given to the engine at a time: its largest batch.
@@ -68,22 +68,26 @@ pub fn input_tensor<'a>(
 }
 
 /// Scores `[samples, classes]`, row-major. `stopping` is asked between batches.
-pub fn score(
+pub fn score<'a>(
     model: &mut Model,
     features: &FeatureSpec,
-    samples: &[Labelled],
+    samples: impl IntoIterator<Item = &'a Labelled>,
     stopping: &dyn Fn() -> bool,
 ) -> Result<Vec<f32>, ScoringError> {
+    let mut samples = samples.into_iter();
     let mut scores = Vec::new();
-    for batch in samples.chunks(BATCH) {
+    loop {
         if stopping() {
             return Err(ScoringError::Stopped);
+        }
+        let batch: Vec<&Labelled> = samples.by_ref().take(BATCH).collect();
+        if batch.is_empty() {
+            return Ok(scores);
         }
         let input = input_tensor(features, batch.iter().map(|sample| sample.raw.as_slice()))?;
         let outcome = model.run(std::slice::from_ref(&input))?;
         scores.extend(outcome.scores.into_iter().flatten());
     }
-    Ok(scores)
 }
 
 /// Whose evaluation it is.
@@ -95,15 +99,16 @@ pub struct Subject {
 }
 
 /// Scores samples and compares with their labels.
-pub fn evaluate(
+pub fn evaluate<'a>(
     model: &mut Model,
     features: &FeatureSpec,
-    samples: &[Labelled],
+    samples: impl IntoIterator<Item = &'a Labelled>,
     subject: Subject,
     stopping: &dyn Fn() -> bool,
 ) -> Result<Evaluation, ScoringError> {
-    let scores = score(model, features, samples, stopping)?;
-    let truth: Vec<usize> = samples.iter().map(|sample| sample.label).collect();
+    let mut truth = Vec::new();
+    let labelled = samples.into_iter().inspect(|sample| truth.push(sample.label));
+    let scores = score(model, features, labelled, stopping)?;
     let found = evaluate::evaluate(&scores, &truth, &model.spec().labels)?;
     Ok(Evaluation {
         run: subject.run,

@@ -17,6 +17,7 @@ use crate::domain::dataset::{
 };
 use crate::store::datasets::{LabelledSample, RawBatch, StoredDataset};
 use crate::store::{Db, StoreError, datasets};
+use crate::work::JobError;
 
 /// Samples read from the database at a time, and batches that may wait for their reader; then the database waits.
 const BATCH: usize = 256;
@@ -201,8 +202,23 @@ pub enum TrainsetError {
     Sample { digest: Digest, source: FeatureError },
     #[error("{0} of the version's samples are no longer in the dataset")]
     Missing(usize),
+    #[error(
+        "the dataset version's samples take {needed} bytes of memory to work on, and the server's setting \
+         training.max_dataset_bytes allows {bound}: freeze a smaller version, or raise the setting"
+    )]
+    TooLarge { needed: u64, bound: u64 },
     #[error("the work on the samples broke off: {0}")]
     Broken(String),
+}
+
+impl From<TrainsetError> for JobError {
+    fn from(error: TrainsetError) -> Self {
+        match error {
+            TrainsetError::Store(error) => error.into(),
+            TrainsetError::Blob(error) => error.into(),
+            error => Self::Failed(error.to_string()),
+        }
+    }
 }
 
 /// A version and its frozen document.
@@ -216,6 +232,34 @@ pub async fn load_version(
         .await
         .map_err(|why| TrainsetError::Broken(why.to_string()))??;
     Ok((version, document))
+}
+
+/// Bytes that [`collect`] takes for the samples of a split; `None`: of both.
+pub fn raw_bytes(document: &DatasetVersionDoc, split: Option<domain::Split>) -> u64 {
+    held_bytes(document, split, document.features.sample_len())
+}
+
+/// Bytes that the features of the training split take.
+pub fn feature_bytes(document: &DatasetVersionDoc) -> u64 {
+    held_bytes(document, Some(domain::Split::Train), document.features.feature_count())
+}
+
+fn held_bytes(document: &DatasetVersionDoc, split: Option<domain::Split>, values: usize) -> u64 {
+    let samples = document.samples.iter().filter(|sample| of_split(sample, split)).count();
+    let row = (values as u64).saturating_mul(size_of::<f32>() as u64);
+    row.saturating_mul(samples as u64)
+}
+
+fn of_split(sample: &FrozenSample, split: Option<domain::Split>) -> bool {
+    split.is_none_or(|split| sample.split == split) && sample.label.is_some()
+}
+
+/// Refuses what would take more memory than the configuration allows, before any of it is read.
+pub fn check_bytes(needed: u64, bound: u64) -> Result<(), TrainsetError> {
+    if needed > bound {
+        return Err(TrainsetError::TooLarge { needed, bound });
+    }
+    Ok(())
 }
 
 /// Raw samples as they come from the database. To be read on a thread that may block.
@@ -282,7 +326,7 @@ pub fn collect(
         .samples
         .iter()
         .enumerate()
-        .filter(|(_, sample)| split.is_none_or(|split| sample.split == split) && sample.label.is_some())
+        .filter(|(_, sample)| of_split(sample, split))
         .map(|(place, sample)| (sample.digest, place))
         .collect();
     let mut found = BTreeMap::new();

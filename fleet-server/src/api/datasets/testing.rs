@@ -63,6 +63,7 @@ impl TestServer {
             changes: Changes::default(),
             upload_dir: uploads.into(),
             imports: crate::imports::Imports::default(),
+            heavy: crate::heavy::Heavy::default(),
         };
         Self {
             app,

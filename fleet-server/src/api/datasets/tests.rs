@@ -1,18 +1,22 @@
 //! Datasets and labels through the routes.
 
 use axum::http::{Method, StatusCode};
-use flotilla_api_types::Page;
+use std::time::Duration;
+
 use flotilla_api_types::datasets::{
     Dataset, DatasetVersion, ImportReport, LabelingFunction, LabelingFunctionConflicts, Sample, Split,
 };
-use flotilla_protocol::ids::{DeviceId, Digest};
+use flotilla_api_types::{JobState, Page};
+use flotilla_protocol::ids::{DeviceId, Digest, JobId};
 use flotilla_protocol::infer::Tensor;
 use flotilla_protocol::messages::{self, HarvestReason};
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use super::testing::{TestServer, rows, rows_csv};
 use crate::domain::authz::Role;
-use crate::store::labels::{Guess, Settled};
+use crate::store::jobs::{self, JobKind};
+use crate::store::labels::{self, Guess, Settled};
 
 async fn samples(server: &TestServer, query: &str) -> Vec<Sample> {
     server
@@ -424,20 +428,54 @@ async fn guess(server: &TestServer, guesses: &[(&str, f64)]) -> Vec<Sample> {
             })
             .collect(),
         statistics: vec![],
-        conflicts: LabelingFunctionConflicts {
-            samples: 20,
-            fitted_at: String::new(),
-            functions: vec![],
-            overlaps: vec![],
-            conflicts: vec![],
-        },
+        conflicts: LabelingFunctionConflicts::default(),
     };
     let mut tx = server.app.db.begin().await.unwrap();
-    crate::store::labels::settle(&mut tx, dataset.id, None, &settled, 1)
+    let job = JobId::new(Uuid::now_v7());
+    jobs::enqueue(&mut tx, job, JobKind::LabelModel, "", "", 0)
         .await
         .unwrap();
     tx.commit().await.unwrap();
+    let claim = jobs::claim(&server.app.db, 1, 2).await.unwrap().unwrap();
+    let mut tx = server.app.db.begin().await.unwrap();
+    let generation = labels::begin_generation(&mut tx, dataset.id, &claim).await.unwrap();
+    labels::add_guesses(&mut tx, generation, &settled.guesses)
+        .await
+        .unwrap();
+    labels::publish(&mut tx, generation, None, &settled, 1).await.unwrap();
+    tx.commit().await.unwrap();
     all
+}
+
+/// Fits the label model and waits for it.
+async fn fit(server: &TestServer, ask: &Value) {
+    let started: Value = server.post("/datasets/rows/label-model", ask).await;
+    let job = server.job_end(started["job"].as_str().unwrap()).await;
+    assert_eq!(job.state, JobState::Succeeded, "{job:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fitting_one_slice_leaves_the_guesses_of_the_others() {
+    let server = with_rows().await;
+    server.import("/datasets/rows/imports?slice=again", rows_csv(25)).await;
+    let tasks = server.run_jobs();
+    let functions = "/datasets/rows/labeling-functions";
+    let always = |name: &str, label: &str| json!({"name": name, "when": "f[\"x\"] > -1000.0", "label": label});
+    server.post::<Value>(functions, &always("first", "low")).await;
+    fit(&server, &json!({})).await;
+    let removed = server
+        .send(Role::Operator, Method::DELETE, &format!("{functions}/first"), "", "")
+        .await;
+    assert_eq!(removed.0, StatusCode::NO_CONTENT);
+    server.post::<Value>(functions, &always("second", "high")).await;
+    fit(&server, &json!({"slices": ["again"]})).await;
+    for (slice, count, label) in [("import", 16, "low"), ("again", 4, "high")] {
+        let of_slice = samples(&server, &format!("slice={slice}&split=train")).await;
+        let guesses: Vec<_> = of_slice.iter().filter_map(|sample| sample.guess.as_ref()).collect();
+        assert_eq!(guesses.len(), count, "{slice}");
+        assert!(guesses.iter().all(|guess| guess.label == label), "{slice}: {guesses:?}");
+    }
+    assert_eq!(tasks.stop(Duration::from_secs(10)).await, 0);
 }
 
 #[tokio::test]

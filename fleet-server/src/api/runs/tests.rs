@@ -18,8 +18,9 @@ use serde_json::{Value, json};
 
 use crate::api::datasets::testing::{TestServer, rows, rows_csv};
 use crate::domain::authz::Role as ApiRole;
+use crate::heavy::Heavy;
 use crate::packaging::signer::read_manifest;
-use crate::store::jobs::{self, Progress};
+use crate::store::jobs::{self, Progress, Retry};
 use crate::store::{StoreError, runs};
 
 const DEMO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/cli/demo");
@@ -133,6 +134,9 @@ async fn from_a_csv_file_to_a_signed_package() {
         (2, Some("1.1.0"))
     );
     assert_eq!(tasks.stop(Duration::from_secs(10)).await, 0);
+    stopping(&server, &run).await;
+    let lines: Page<Model> = server.get("/models").await;
+    assert_eq!(lines.items[0].versions, 2, "no half of a package");
     let events = server.audit_events().await;
     for event in [
         "label-model.fitted",
@@ -178,6 +182,7 @@ async fn evaluations(server: &TestServer, run: &Run, version: &DatasetVersion) {
         )
         .await;
     let ask = json!({"dataset_version": later.id, "split": "train"});
+    too_much_at_once(server, run, &ask).await;
     let evaluation: Evaluation = server.post(&path, &ask).await;
     assert_eq!(evaluation.samples, later.train);
     assert_eq!(server.post::<Evaluation>(&path, &ask).await, evaluation);
@@ -285,6 +290,48 @@ async fn narrowed(server: &TestServer, run: &Run, version: &DatasetVersion) {
             status,
             "{path}"
         );
+    }
+}
+
+/// While as many run as may, the next is told to come back.
+async fn too_much_at_once(server: &TestServer, run: &Run, evaluation: &Value) {
+    let begin = || server.app.heavy.begin(server.app.changes.stopping());
+    let held: Vec<_> = std::iter::from_fn(begin).collect();
+    assert!(!held.is_empty());
+    let package = json!({"run": run.id, "semver": "1.0.0"});
+    for (path, ask) in [
+        (format!("/runs/{}/evaluations", run.id), evaluation),
+        ("/models/motions/versions".to_owned(), &package),
+    ] {
+        let (status, body) = server.try_post(&path, ask).await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{path}: {body}");
+        assert!(body["detail"].as_str().unwrap().contains("try again"), "{body}");
+    }
+    let path = format!(
+        "/models/motions/imports?semver=1.1.0&dataset_version={}",
+        run.dataset_version
+    );
+    let (status, _) = server
+        .send(ApiRole::Operator, Method::POST, &path, "application/octet-stream", "x")
+        .await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+}
+
+/// What is evaluated or packaged when the server stops is broken off.
+async fn stopping(server: &TestServer, run: &Run) {
+    let later: DatasetVersion = server
+        .post("/datasets/motions/versions", &json!({"min_confidence": 0.85}))
+        .await;
+    server.app.changes.stop();
+    let evaluation = json!({"dataset_version": later.id, "split": "train"});
+    let package = json!({"run": run.id, "semver": "9.0.0"});
+    for (path, ask) in [
+        (format!("/runs/{}/evaluations", run.id), evaluation),
+        ("/models/motions/versions".to_owned(), package),
+    ] {
+        let (status, body) = server.try_post(&path, &ask).await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{path}: {body}");
+        assert!(body["detail"].as_str().unwrap().contains("is stopping"), "{body}");
     }
 }
 
@@ -589,7 +636,7 @@ async fn a_worker_whose_lease_ran_out_changes_nothing_and_three_attempts_are_eno
     let finished = jobs::finish(&mut tx, &lost, JobState::Succeeded, &progress, None, 1).await;
     assert!(matches!(finished, Err(StoreError::Conflict(_))));
     assert!(matches!(
-        jobs::requeue(&mut tx, &lost, true, "", 1).await,
+        jobs::requeue(&mut tx, &lost, Retry::Forgiven, "", 1).await,
         Err(StoreError::Conflict(_))
     ));
     jobs::fence(&mut tx, &held, 300).await.unwrap();
@@ -638,6 +685,72 @@ async fn what_cannot_be_trained_fails_with_its_reason() {
     assert_eq!(
         (status, &body["errors"][0]["place"]),
         (StatusCode::UNPROCESSABLE_ENTITY, &json!("trainer"))
+    );
+    assert_eq!(tasks.stop(Duration::from_secs(10)).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_fails_for_a_while_is_tried_again_later_not_three_times_at_once() {
+    let server = TestServer::new().await;
+    server.post::<Dataset>("/datasets", &rows("rows")).await;
+    server.import("/datasets/rows/imports", rows_csv(200)).await;
+    let version = two_class_version(&server).await;
+    // The version's blob cannot be read for a while: its name leads in a circle.
+    let hex = version.digest.hex();
+    let (folder, rest) = hex.split_at(2);
+    let blob = server.app.upload_dir.with_file_name("blobs").join(folder).join(rest);
+    let aside = blob.with_extension("aside");
+    std::fs::rename(&blob, &aside).unwrap();
+    std::os::unix::fs::symlink(&blob, &blob).unwrap();
+    let trainer = json!({"kind": "mlp", "hidden": [8], "learning_rate": 0.01, "weight_decay": 0.0, "epochs": 2,
+        "batch_size": 16});
+    let ask = json!({"experiment": "patient", "dataset_version": version.id, "trainer": trainer, "seed": 1});
+    let run: Run = server.post("/runs", &ask).await;
+    let tasks = server.run_jobs();
+    let waits = async {
+        loop {
+            let job: Job = server.get(&format!("/jobs/{}?wait_ms=1000", run.job)).await;
+            assert!(!job.state.is_final(), "{job:?}");
+            if job.state == JobState::Queued && job.message.starts_with("waiting 2 s") {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_mins(1), waits)
+        .await
+        .expect("it does not wait");
+    std::fs::remove_file(&blob).unwrap();
+    std::fs::rename(&aside, &blob).unwrap();
+    // Nothing tells the runner: it wakes when the job is due.
+    let job = server.job_end(run.job).await;
+    assert_eq!(job.state, JobState::Succeeded, "{job:?}");
+    assert_eq!(tasks.stop(Duration::from_secs(10)).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_takes_more_memory_than_is_allowed_is_refused_with_the_settings_name() {
+    let mut server = TestServer::new().await;
+    server.app.heavy = Heavy::new(1000);
+    let run = endless_run(&server).await;
+    let tasks = server.run_jobs();
+    let job = server.job_end(run.job).await;
+    assert_eq!(job.state, JobState::Failed, "{job:?}");
+    let why = job.error.unwrap();
+    assert!(
+        why.contains("take 2880 bytes") && why.contains("training.max_dataset_bytes allows 1000"),
+        "{why}"
+    );
+    let path = format!(
+        "/models/rows/imports?semver=1.0.0&dataset_version={}",
+        run.dataset_version
+    );
+    let (status, body) = server
+        .send(ApiRole::Operator, Method::POST, &path, "application/octet-stream", "x")
+        .await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{body}");
+    assert!(
+        body["detail"].as_str().unwrap().contains("training.max_dataset_bytes"),
+        "{body}"
     );
     assert_eq!(tasks.stop(Duration::from_secs(10)).await, 0);
 }

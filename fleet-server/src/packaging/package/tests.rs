@@ -1,8 +1,11 @@
 //! Tests of packages: what stands in them, and what is refused.
 
 use super::*;
-use crate::training::export::to_onnx;
+use crate::training::evaluate::predicted;
+use crate::training::export::{OUTPUT, to_onnx};
 use crate::training::fit::{DenseLayer, MlpWeights};
+use crate::training::golden::{MAX_GOLDEN_CASES, ScoredSample, golden_set};
+use flotilla_protocol::infer::Tensor;
 
 fn weights() -> MlpWeights {
     MlpWeights {
