@@ -7,10 +7,11 @@ SHELL := /bin/bash
 export TARGET_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))
 DATA ?= motions
 ONCE ?=
+ONLY ?=
 VENV := .venv
 RAN := $(VENV)/.requirements-installed
 
-.PHONY: help build demo clean-demo test deny machete oracles agent footprint fuzz openapi console-test
+.PHONY: help build demo clean-demo test deny machete oracles agent footprint fuzz openapi console-test console-e2e
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -72,10 +73,18 @@ agent: ## the agent as it is shipped: small, stripped, for this machine's kind o
 		-C link-arg=-Wl,-T,$(CURDIR)/agent/device.ld -C link-arg=-Wl,--no-eh-frame-hdr
 	@echo "$(TARGET_DIR)/$(HOST)/device/fleet-agent"
 
+# Installed anew when the lock changes; the stamp is the one that cargo's build of the console keeps.
+WEB_PACKAGES = cd $(WEB) && { cmp -s package-lock.json node_modules/.flotilla-lock || \
+	{ npm ci --no-audit --no-fund && cp package-lock.json node_modules/.flotilla-lock; }; }
 console-test: ## the console's types, unit tests, and size budgets
-	cd $(WEB) && { cmp -s package-lock.json node_modules/.package-lock.stamp || \
-		{ npm ci --no-audit --no-fund && cp package-lock.json node_modules/.package-lock.stamp; }; }
+	$(WEB_PACKAGES)
 	cd $(WEB) && npm run -s typecheck && npm test -- --reporter=dot && npm run -s build && npm run -s sizes
+
+# With the examples, which fill a fleet's database for some checks.
+console-e2e: ## the console in Chromium, against real servers and agents; ONLY=part of a check's name
+	cargo build --locked --workspace --bins --examples
+	$(WEB_PACKAGES)
+	cd $(WEB) && CARGO_TARGET_DIR="$(TARGET_DIR)" npm run -s e2e -- "$(ONLY)"
 
 footprint: ## size of the agent as it is shipped, and its memory without a model
 	tests/footprint.sh

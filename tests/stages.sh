@@ -47,5 +47,6 @@ stage console make --no-print-directory console-test
 stage clippy cargo clippy --locked --workspace --all-targets -- -D warnings
 stage build cargo build --locked --workspace
 stage nextest tests
+stage e2e make --no-print-directory console-e2e
 stage doctests cargo test --locked --workspace --doc --quiet
 stage oracles make --no-print-directory oracles
