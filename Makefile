@@ -14,7 +14,7 @@ RAN := $(VENV)/.requirements-installed
 .PHONY: help build demo clean-demo test deny machete oracles agent footprint fuzz openapi console-test console-e2e
 
 help: ## what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## server, agent and fleetctl, as the demo and the tests run them
 	cargo build --locked --workspace
