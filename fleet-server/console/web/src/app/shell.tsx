@@ -145,9 +145,9 @@ function Outlet(): JSX.Element {
   if (found === undefined) return <NotFound />;
   if (error !== undefined)
     return (
-      <div class="page">
+      <Page title={title}>
         <ErrorNote error={error} title="The screen could not be loaded" onRetry={() => location.reload()} />
-      </div>
+      </Page>
     );
   if (Component === undefined)
     return (
