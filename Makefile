@@ -7,13 +7,14 @@ SHELL := /bin/bash
 export TARGET_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))
 DATA ?= motions
 ONCE ?=
+ONLY ?=
 VENV := .venv
 RAN := $(VENV)/.requirements-installed
 
-.PHONY: help build demo clean-demo test deny machete oracles agent footprint fuzz openapi console-test
+.PHONY: help build demo clean-demo test deny machete oracles agent footprint fuzz openapi console-test console-e2e
 
 help: ## what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## server, agent and fleetctl, as the demo and the tests run them
 	cargo build --locked --workspace
@@ -54,13 +55,13 @@ $(RAN): tests/oracles/requirements.txt
 	touch $@
 
 WEB := fleet-server/console/web
-# The console's packages, where they are not those of the lock file.
-NPM_CI = cd $(WEB) && { cmp -s package-lock.json node_modules/.package-lock.stamp || \
-	{ npm ci --no-audit --no-fund && cp package-lock.json node_modules/.package-lock.stamp; }; }
+# Installed anew when the lock changes; the stamp is the one that cargo's build of the console keeps.
+WEB_PACKAGES = cd $(WEB) && { cmp -s package-lock.json node_modules/.flotilla-lock || \
+	{ npm ci --no-audit --no-fund && cp package-lock.json node_modules/.flotilla-lock; }; }
 
 openapi: build ## fleet-server/openapi.json, and the console's types from it
 	"$(TARGET_DIR)/debug/fleet-server" openapi >fleet-server/openapi.json
-	$(NPM_CI)
+	$(WEB_PACKAGES)
 	cd $(WEB) && npm run -s gen
 
 # Nothing unwinds in this profile, so that unwind tables would only be carried along (agent/device.ld leaves out those of the
@@ -73,8 +74,14 @@ agent: ## the agent as it is shipped: small, stripped, for this machine's kind o
 	@echo "$(TARGET_DIR)/$(HOST)/device/fleet-agent"
 
 console-test: ## the console's types, unit tests, and size budgets
-	$(NPM_CI)
+	$(WEB_PACKAGES)
 	cd $(WEB) && npm run -s gen -- --check && npm run -s typecheck && npm test -- --reporter=dot && npm run -s build && npm run -s sizes
+
+# All targets, as `make test` builds them: one of the examples fills a fleet's database for some checks.
+console-e2e: ## the console in Chromium, against real servers and agents; ONLY=part of a check's name
+	cargo build --locked --workspace --all-targets
+	$(WEB_PACKAGES)
+	cd $(WEB) && CARGO_TARGET_DIR="$(TARGET_DIR)" npm run -s e2e -- "$(ONLY)"
 
 footprint: ## size of the agent as it is shipped, and its memory without a model
 	tests/footprint.sh

@@ -22,6 +22,8 @@ done
 if ! command -v postgres >/dev/null 2>&1 && ! ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1; then
     missing+=("PostgreSQL: one test prepares every statement on a server of its own (Debian: postgresql)")
 fi
+[ -x "${CHROMIUM:-/usr/bin/chromium}" ] \
+    || missing+=("Chromium: the console is tested in it (Debian: chromium; elsewhere CHROMIUM names the program)")
 if [ ${#missing[@]} -gt 0 ]; then
     echo "'make test' needs what is not here:" >&2
     printf '  %s\n' "${missing[@]}" >&2

@@ -52,5 +52,6 @@ stage machete make --no-print-directory machete
 stage console make --no-print-directory console-test
 stage build cargo build --locked --workspace --all-targets
 stage nextest tests
+stage e2e make --no-print-directory console-e2e
 stage doctests cargo test --locked --workspace --doc --quiet
 stage oracles make --no-print-directory oracles

@@ -5,9 +5,12 @@ import { join } from 'node:path';
 
 const axeSource = await readFile(new URL('../node_modules/axe-core/axe.min.js', import.meta.url), 'utf8');
 
+/** What axe has looked at: path, theme and state. The runner compares it with what every screen has to show. */
+export const looked = [];
+
 /** Waits until the screen's main region is in this state: `full`, `empty`, `loading` or `error`. */
 export async function inState(page, state) {
-  await page.waitForSelector(`#main [data-state="${state}"], main[data-state="${state}"]`, { timeout: 15_000 });
+  await page.waitForSelector(`#main [data-state="${state}"], main[data-state="${state}"]`);
 }
 
 /** Axe finds nothing. The state is asserted first, so that no check looks at something else than it says. */
@@ -21,6 +24,10 @@ export async function accessible(page, state, theme) {
   const { violations } = await page.evaluate(() => globalThis.axe.run(document, { resultTypes: ['violations'] }));
   const said = violations.map((violation) => `${violation.id}: ${violation.nodes.map((node) => node.html.slice(0, 160)).join(' | ')}`);
   assert.deepEqual(said, [], `axe at ${page.url()} (${theme}, ${state})`);
+  // Still in it: what axe saw is what was meant.
+  const still = await page.evaluate((wanted) => document.querySelector(`#main [data-state="${wanted}"], main[data-state="${wanted}"]`) !== null, state);
+  assert.ok(still, `${page.url()} left the state ${state} while axe looked`);
+  looked.push({ path: new URL(page.url()).pathname, theme: dark ? 'dark' : 'light', state });
 }
 
 /** At most sixty rows and two thousand nodes. */
@@ -31,6 +38,12 @@ export async function small(page) {
   }));
   assert.ok(rows <= 60, `${rows} rows in the document`);
   assert.ok(nodes <= 2000, `${nodes} nodes in the document`);
+}
+
+/** Nothing is wider than the window. */
+export async function fits(page) {
+  const { wide, inner } = await page.evaluate(() => ({ wide: document.documentElement.scrollWidth, inner: innerWidth }));
+  assert.ok(wide <= inner, `${page.url()} is ${wide} wide in a window of ${inner}`);
 }
 
 export async function theme(page, name) {

@@ -1,5 +1,7 @@
-// A real model for checks: data imported, labelled, trained, packaged and signed through the API and the command line.
+// A real model for checks: data imported, labelled, trained, packaged and signed through the API and the command line; and
+// data for the device that runs it.
 import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { until } from './server.mjs';
 
@@ -30,12 +32,42 @@ export async function signedModel(server, line) {
     seed: 1,
     trainer: { kind: 'mlp', hidden: [8], learning_rate: 0.01, weight_decay: 0.0, epochs: 40, batch_size: 16, class_weights: 'none' },
   });
-  await until('the run', async () => (await server.call('GET', `/api/v1/runs/${run.id}`)).status === 'FINISHED');
-  const model = await server.call('POST', `/api/v1/models/${line}/versions`, { run: run.id, semver: '1.0.0', drift: { window: 32, feature_threshold: 0.25, share_threshold: 0.4 } });
-  const unsigned = join(server.folder, `${line}.json`);
-  const signed = join(server.folder, `${line}.signed.json`);
-  await server.fleetctl('sign', 'export', model.id, '--output', unsigned);
-  await server.fleetctl('sign', 'apply', unsigned, '--key', join(server.folder, 'keys', 'release.key'), '--output', signed, '--yes');
-  await server.fleetctl('sign', 'import', model.id, signed);
-  return model.id;
+  await finished(server, run.id);
+  return signed(server, line, { run: run.id, semver: '1.0.0', drift: { window: 32, feature_threshold: 0.25, share_threshold: 0.4 } });
+}
+
+/** Waits for a run's end, which must be a good one. */
+export async function finished(server, run) {
+  await until('the run', async () => {
+    const { status, error } = await server.call('GET', `/api/v1/runs/${run}`);
+    assert.ok(status !== 'FAILED' && status !== 'KILLED', `run ${run}: ${status} ${error ?? ''}`);
+    return status === 'FINISHED';
+  });
+}
+
+/** Packages a finished run and has it signed with the key that the server never sees. Gives the version's id. */
+export async function signed(server, line, body) {
+  const { id } = await server.call('POST', `/api/v1/models/${line}/versions`, body);
+  const request = join(server.folder, `${line}-${body.semver}.json`);
+  const answer = join(server.folder, `${line}-${body.semver}.signed.json`);
+  await server.fleetctl('sign', 'export', id, '--output', request);
+  await server.fleetctl('sign', 'apply', request, '--key', releaseKey(server), '--output', answer, '--yes');
+  await server.fleetctl('sign', 'import', id, answer);
+  return id;
+}
+
+export const releaseKey = (server) => join(server.folder, 'keys', 'release.key');
+
+/** Gives a device samples to judge, over its own inference protocol; `shape` is that of one. */
+export async function infer(server, device, samples, shape) {
+  const address = (await readFile(join(server.folder, device, 'rest.addr'), 'utf8')).trim();
+  // The slot's name finds whatever model is active in it.
+  const model = `http://${address}/v2/models/main`;
+  const { inputs } = await (await fetch(model)).json();
+  const answer = await fetch(`${model}/infer`, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json' },
+    body: JSON.stringify({ inputs: [{ name: inputs[0].name, datatype: 'FP32', shape: [samples.length, ...shape], data: samples.flat() }] }),
+  });
+  if (!answer.ok) throw new Error(await answer.text());
 }

@@ -1,4 +1,5 @@
 // A fleet server of its own for a check: real, in a temporary folder, on free ports; agents that enrol with it.
+import { AssertionError } from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
@@ -10,13 +11,25 @@ import { fileURLToPath } from 'node:url';
 /** Where cargo puts binaries: CARGO_TARGET_DIR, or `target` at the repository's root. */
 const BIN = join(process.env.CARGO_TARGET_DIR ?? fileURLToPath(new URL('../../../../target', import.meta.url)), 'debug');
 
+/** Below the range that outgoing connections take theirs from: while a server restarts, nobody else gets its port. */
+const PORTS = { from: 10_000, to: 32_000 };
+const taken = new Set();
+
 async function freePort() {
-  const probe = createServer().listen(0, '127.0.0.1');
-  await once(probe, 'listening');
-  const { port } = probe.address();
-  probe.close();
-  await once(probe, 'close');
-  return port;
+  for (;;) {
+    const port = PORTS.from + Math.floor(Math.random() * (PORTS.to - PORTS.from));
+    if (taken.has(port)) continue;
+    taken.add(port);
+    const probe = createServer();
+    const free = await new Promise((resolve) => {
+      probe.once('error', () => resolve(false));
+      probe.listen(port, '127.0.0.1', () => resolve(true));
+    });
+    if (!free) continue;
+    probe.close();
+    await once(probe, 'close');
+    return port;
+  }
 }
 
 /** Runs to its end; what it printed, or an error with what it said. */
@@ -44,18 +57,22 @@ async function stop({ child }) {
   await once(child, 'close');
 }
 
-/** Asks until `probe` gives something, at most `seconds`. */
+/** Asks until `probe` gives something, at most `seconds`. What fails is asked again; what is asserted is not. */
 export async function until(what, probe, seconds = 60) {
   const end = Date.now() + seconds * 1000;
   for (;;) {
-    const found = await probe().catch(() => undefined);
+    const found = await probe().catch((error) => {
+      if (error instanceof AssertionError) throw error;
+      return undefined;
+    });
     if (found) return found;
     if (Date.now() > end) throw new Error(`${what} did not come within ${seconds} s`);
     await new Promise((resolve) => setTimeout(resolve, 100));
   }
 }
 
-export async function startServer() {
+/** `prepare` is given what is needed to fill the database before the server opens it. */
+export async function startServer({ prepare } = {}) {
   const folder = await mkdtemp(join(tmpdir(), 'flotilla-e2e-'));
   const [api, deviceApi, broker] = [await freePort(), await freePort(), await freePort()];
   const origin = `http://127.0.0.1:${api}`;
@@ -66,8 +83,10 @@ export async function startServer() {
   ]);
   const token = (await readFile(join(home, 'admin.token'), 'utf8')).trim();
   const running = { server: undefined, agents: [] };
+  const config = join(home, 'fleet.toml');
+  if (prepare !== undefined) await prepare({ config, example: (name, ...args) => run(join('examples', name), args) });
   const boot = async () => {
-    running.server = start('fleet-server', ['serve', '--config', join(home, 'fleet.toml')]);
+    running.server = start('fleet-server', ['serve', '--config', config]);
     await until('the server', async () => {
       if (running.server.child.exitCode !== null) throw new Error(running.server.said());
       return (await fetch(`${origin}/readyz`)).ok;
@@ -88,18 +107,22 @@ export async function startServer() {
     origin,
     token,
     folder,
+    /** Where the server keeps everything. */
+    home,
     call,
+    /** The end of what the server printed. */
+    said: () => running.server.said(),
     /** `fleetctl …` against this server. */
     fleetctl: (...args) => run('fleetctl', args, { FLOTILLA_SERVER: origin, FLOTILLA_TOKEN: token, FLOTILLA_PROFILE: join(folder, 'profile.toml') }),
     /** The address that signs a browser in, once. */
     signInLink: async () => (await call('POST', '/api/v1/sign-in-links')).url,
-    /** A real agent, enrolled and running. */
-    async addAgent(name) {
+    /** A real agent, enrolled and running; `hardware` is what it says it is. */
+    async addAgent(name, { hardware = 'bench' } = {}) {
       const bundle = join(folder, `${name}.bundle.json`);
       const config = join(folder, `${name}.toml`);
       const token = await call('POST', '/api/v1/claim-tokens', { uses: 1, lifetime_s: 600, tags: { site: 'bench' } });
       await writeFile(bundle, JSON.stringify(token.factory_bundle));
-      await writeFile(config, `data_dir = ${JSON.stringify(join(folder, name))}\nhardware_class = "bench"\nlisten = "127.0.0.1:0"\n`);
+      await writeFile(config, `data_dir = ${JSON.stringify(join(folder, name))}\nhardware_class = ${JSON.stringify(hardware)}\nlisten = "127.0.0.1:0"\n`);
       await run('fleet-agent', ['enrol', '--bundle', bundle, '--config', config, '--device-id', name]);
       const agent = start('fleet-agent', ['run', '--config', config]);
       running.agents.push(agent);

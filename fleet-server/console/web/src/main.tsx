@@ -23,6 +23,12 @@ startRouter();
 listen();
 watchSystemTheme();
 
+// A file that misses the place where it should be dropped must not replace the console.
+for (const name of ['dragover', 'drop'] as const)
+  addEventListener(name, (event) => {
+    if (event.dataTransfer?.types.includes('Files') === true) event.preventDefault();
+  });
+
 const refetch = new Throttle((resource) => {
   void queryClient.invalidateQueries({ queryKey: [resource] });
 });

@@ -1,6 +1,6 @@
 // Datasets: made, filled by a dropped file with progress, cancel and errors, looked at, frozen; by mouse and by keys.
 import assert from 'node:assert/strict';
-import { accessible, inState, shot, small, theme } from '../checks.mjs';
+import { accessible, fits, inState, shot, small, theme } from '../checks.mjs';
 
 const THEMES = ['light', 'dark'];
 
@@ -102,14 +102,14 @@ export const checks = [
       const wrong = csv(4).replace('0,5,', '0,5,oops');
       await drop('wrong.csv', wrong);
       await page.getByRole('button', { name: 'Import', exact: true }).click();
-      await page.getByText(/line 7, column 'accel_x'/).first().waitFor({ timeout: 20_000 });
+      await page.getByText(/line 7, column 'accel_x'/).first().waitFor();
       await accessible(page, 'error');
       await shot(page, 'datasets-import-refused');
       await page.getByRole('button', { name: 'Take another' }).click();
       await drop('right.csv', csv(60));
       await page.getByText(/fleetctl datasets import .* right\.csv/).waitFor();
       await page.getByRole('button', { name: 'Import', exact: true }).click();
-      await page.getByText('right.csv is in').waitFor({ timeout: 30_000 });
+      await page.getByText('right.csv is in').waitFor();
       await page.getByRole('row', { name: /finished/ }).waitFor();
       await page.getByRole('row', { name: /failed.*line 7/ }).waitFor();
       await page.getByRole('button', { name: 'Show the samples' }).click();
@@ -134,9 +134,9 @@ export const checks = [
       await page.getByText(/long\.csv: .*(sent|being read)/).waitFor();
       await page.getByRole('button', { name: 'Show', exact: true }).click();
       await page.getByRole('button', { name: 'Cancel' }).click();
-      await page.getByText('long.csv was cancelled').waitFor({ timeout: 20_000 });
+      await page.getByText('long.csv was cancelled').waitFor();
       await client.send('Network.emulateNetworkConditions', { offline: false, latency: 0, downloadThroughput: -1, uploadThroughput: -1 });
-      await page.getByRole('row', { name: /cancelled/ }).waitFor({ timeout: 20_000 });
+      await page.getByRole('row', { name: /cancelled/ }).waitFor();
       await page.reload();
       await page.getByRole('tab', { name: /Samples 60/ }).waitFor();
     },
@@ -229,9 +229,8 @@ export const checks = [
       await page.setViewportSize({ width: 390, height: 844 });
       for (const address of ['/datasets', '/datasets/new', ...['samples', 'structure', 'versions', 'import'].map((tab) => `/datasets/${NAME}?tab=${tab}`)]) {
         await page.goto(origin + address);
-        await page.waitForSelector('h1');
-        await page.waitForTimeout(300);
-        assert.equal(await page.evaluate(() => document.documentElement.scrollWidth > innerWidth), false, address);
+        await page.locator('#main [data-state=full], #main [data-state=form]').first().waitFor();
+        await fits(page);
       }
     },
   },

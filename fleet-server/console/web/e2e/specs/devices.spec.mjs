@@ -24,8 +24,8 @@ export const checks = [
       await inState(page, 'empty');
       await server.addAgent('edge-1');
       await server.addAgent('edge-2');
-      await page.getByRole('row', { name: /edge-1/ }).waitFor({ timeout: 30_000 });
-      await page.getByRole('row', { name: /edge-2.*Online/ }).waitFor({ timeout: 30_000 });
+      await page.getByRole('row', { name: /edge-1/ }).waitFor();
+      await page.getByRole('row', { name: /edge-2.*Online/ }).waitFor();
     },
   },
   {

@@ -1,29 +1,18 @@
 // Drift of a real agent that is sent data its model was not trained on: from the list to the labeling queue, by keys alone;
 // every state in both themes.
 import assert from 'node:assert/strict';
-import { readFile } from 'node:fs/promises';
-import { join } from 'node:path';
 import { accessible, inState, shot, small, theme } from '../checks.mjs';
-import { signedModel } from '../model.mjs';
+import { infer, signedModel } from '../model.mjs';
 import { until } from '../server.mjs';
 
 const THEMES = ['light', 'dark'];
 const LINE = 'bench-drift';
 const DEVICE = 'drift-1';
 
-/** Observations far from what the model knows, over the agent's own inference protocol. */
-async function strangeData(server) {
-  const address = (await readFile(join(server.folder, DEVICE, 'rest.addr'), 'utf8')).trim();
-  const model = `http://${address}/v2/models/${LINE}`;
-  const { inputs } = await (await fetch(model)).json();
-  const rows = 64;
-  const data = Array.from({ length: rows * 4 }, (_unused, index) => 40 + Math.sin(index) * 3);
-  const answer = await fetch(`${model}/infer`, {
-    method: 'POST',
-    headers: { 'content-type': 'application/json' },
-    body: JSON.stringify({ inputs: [{ name: inputs[0].name, datatype: 'FP32', shape: [rows, 4], data }] }),
-  });
-  if (!answer.ok) throw new Error(await answer.text());
+/** Observations far from what the model knows. */
+function strangeData(server) {
+  const samples = Array.from({ length: 64 }, (_unused, row) => [0, 1, 2, 3].map((column) => 40 + Math.sin(row * 4 + column) * 3));
+  return infer(server, DEVICE, samples, [4]);
 }
 
 async function bothThemes(page, address, state, name) {
@@ -70,7 +59,7 @@ export const checks = [
         return (await server.call('GET', '/api/v1/drift')).items.some((judged) => judged.drifted);
       });
       // Without a reload.
-      await page.getByRole('row', { name: new RegExp(`${DEVICE}.*Drifted`) }).waitFor({ timeout: 20_000 });
+      await page.getByRole('row', { name: new RegExp(`${DEVICE}.*Drifted`) }).waitFor();
       await until('the harvest', async () => {
         await strangeData(server);
         return (await server.call('GET', `/api/v1/datasets/${LINE}`)).slices['harvest/1.0.0'] > 0;

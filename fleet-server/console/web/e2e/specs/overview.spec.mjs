@@ -83,7 +83,7 @@ export const checks = [
       await inState(page, 'full');
       const before = (await server.call('GET', '/api/v1/overview')).devices.total;
       await server.addAgent(`overview-${Date.now()}`);
-      await page.getByText(`${before + 1} devices in the fleet`).waitFor({ timeout: 20_000 });
+      await page.getByText(`${before + 1} devices in the fleet`).waitFor();
       await page.getByRole('link', { name: /Online/ }).click();
       await page.waitForURL(/filter=status%3Aonline/);
     },

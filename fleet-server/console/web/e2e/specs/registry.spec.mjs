@@ -70,7 +70,7 @@ export const checks = [
       await page.getByRole('button', { name: 'Make the package' }).focus();
       await page.keyboard.press('Enter');
 
-      await page.getByRole('heading', { name: 'clouds 1.0.0' }).waitFor({ timeout: 30_000 });
+      await page.getByRole('heading', { name: 'clouds 1.0.0' }).waitFor();
       await page.getByRole('heading', { name: 'Sign it offline' }).waitFor();
       assert.equal(await page.getByRole('link', { name: /^Promote/ }).count(), 0, 'what is not signed is not promoted');
       for (const name of THEMES) {

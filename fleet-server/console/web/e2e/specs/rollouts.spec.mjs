@@ -91,7 +91,7 @@ export const checks = [
       await dialog.getByRole('button', { name: 'Start', exact: true }).focus();
       await page.keyboard.press('Enter');
       await dialog.waitFor({ state: 'detached' });
-      await page.getByText('Halted', { exact: true }).first().waitFor({ timeout: 60_000 });
+      await page.getByText('Halted', { exact: true }).first().waitFor();
       const { decision } = await server.call('GET', `/api/v1/rollouts/${id}`);
       assert.equal((await page.locator('.ro-decision').innerText()).trim(), decision, 'the planner’s word, as it is');
       await page.getByRole('heading', { name: 'Failures by cause' }).waitFor();
@@ -106,16 +106,21 @@ export const checks = [
       await page.goto(`${origin}/rollouts/${id}`);
       await inState(page, 'full');
       // Nothing changes on the screen before the server has answered.
+      let answer;
+      const held = new Promise((resolve) => (answer = resolve));
       await page.route('**/abort', async (route) => {
-        await new Promise((resolve) => setTimeout(resolve, 400));
+        await held;
         await route.continue();
       });
       await page.keyboard.press('b');
       const confirm = dialog.getByRole('button', { name: 'Abort the rollout' });
       assert.equal(await confirm.isDisabled(), true);
       await page.keyboard.type(`${LINE} 1.0.0`);
+      const asked = page.waitForRequest('**/abort');
       await page.keyboard.press('Enter');
+      await asked;
       assert.equal(await page.locator('.page-note').getByText('Halted').count(), 1, 'not optimistic');
+      answer();
       await page.locator('.page-note').getByText('Aborted').waitFor();
       assert.equal(await page.getByRole('button', { name: 'Resume…' }).count(), 0);
     },
@@ -143,7 +148,7 @@ export const checks = [
       await page.locator('.page-note').getByText('Paused').waitFor();
       await server.call('POST', `/api/v1/rollouts/${id}/abort`);
       // Without a reload: the event tells.
-      await page.locator('.page-note').getByText('Aborted').waitFor({ timeout: 15_000 });
+      await page.locator('.page-note').getByText('Aborted').waitFor();
     },
   },
   {

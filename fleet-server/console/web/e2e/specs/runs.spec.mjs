@@ -73,7 +73,7 @@ export const checks = [
       await page.getByRole('button', { name: 'Start the run' }).focus();
       await page.keyboard.press('Enter');
       await page.getByRole('heading', { name: /<b>foxes<\/b> 🦊 שלום, seed 1/ }).waitFor();
-      await page.getByText('Finished').first().waitFor({ timeout: 60_000 });
+      await page.getByText('Finished').first().waitFor();
       await page.getByRole('region', { name: 'Confusion matrix' }).waitFor();
       await page.getByRole('img', { name: /Train loss: first/ }).waitFor();
       for (const name of THEMES) {
@@ -146,17 +146,17 @@ export const checks = [
     async run({ page, origin, server }) {
       const run = await startRun(server, { seed: 77, trainer: { hidden: [512, 512], epochs: 50_000 } });
       await page.goto(`${origin}/runs`);
-      await page.getByRole('row', { name: /seed 77.*Running/ }).waitFor({ timeout: 30_000 });
+      await page.getByRole('row', { name: /seed 77.*Running/ }).waitFor();
       await page.goto(`${origin}/runs/${run.id}`);
-      await page.getByText(/^epoch \d+ of/).waitFor({ timeout: 30_000 });
-      await page.getByRole('img', { name: /Train loss: first/ }).waitFor({ timeout: 30_000 });
+      await page.getByText(/^epoch \d+ of/).waitFor();
+      await page.getByRole('img', { name: /Train loss: first/ }).waitFor();
       const before = await page.getByText(/^epoch \d+ of/).textContent();
       await page.waitForFunction((text) => !document.body.textContent.includes(text), before, { timeout: 30_000 });
       await accessible(page, 'full');
       await page.getByRole('button', { name: 'Cancel…' }).click();
       await page.getByRole('dialog').getByText(`fleetctl runs cancel ${run.id}`).waitFor();
       await page.getByRole('dialog').getByRole('button', { name: 'Cancel the run' }).click();
-      await page.locator('.page-note').getByText('Cancelled').waitFor({ timeout: 30_000 });
+      await page.locator('.page-note').getByText('Cancelled').waitFor();
       await inState(page, 'full');
     },
   },

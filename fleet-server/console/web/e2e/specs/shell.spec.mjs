@@ -74,40 +74,6 @@ export const checks = [
     },
   },
   {
-    name: 'nothing is lost at 200 % zoom',
-    async run({ page, origin }) {
-      await page.setViewportSize({ width: 720, height: 450 });
-      await page.goto(`${origin}/devices`);
-      await page.getByRole('heading', { name: 'Devices', exact: true }).waitFor();
-      assert.equal(await page.evaluate(() => document.documentElement.scrollWidth > innerWidth), false);
-    },
-  },
-  {
-    name: 'eight tabs, all live, over one stream',
-    async run({ context, origin }) {
-      const pages = await Promise.all(Array.from({ length: 8 }, () => context.newPage()));
-      let streams = 0;
-      for (const page of pages) page.on('request', (request) => (streams += request.url().endsWith('/api/v1/events') ? 1 : 0));
-      for (const page of pages) {
-        await page.goto(`${origin}/devices`);
-        await page.locator('.live .status.ok').waitFor({ timeout: 15_000 });
-      }
-      assert.ok(streams <= 1, `${streams} streams`);
-      for (const page of pages) await page.close();
-    },
-  },
-  {
-    name: 'a server that goes away and comes back is said and healed',
-    async run({ page, origin, server }) {
-      await page.goto(`${origin}/devices`);
-      await page.locator('.live .status.ok').waitFor();
-      await server.stopServer();
-      await page.locator('.live .status.busy, .live .status.bad').waitFor({ timeout: 20_000 });
-      await server.startAgain();
-      await page.locator('.live .status.ok').waitFor({ timeout: 40_000 });
-    },
-  },
-  {
     name: 'an expired session asks again in place and loses nothing',
     async run({ page, context, origin, server }) {
       await page.goto(`${origin}/devices?filter=edge`);

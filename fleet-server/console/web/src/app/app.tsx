@@ -22,10 +22,7 @@ export function App({ live, code, onSignedIn }: { live: Store<LiveState>; code: 
   }, [now.state]);
   useEffect(() => {
     if (now.state !== 'unreachable') return undefined;
-    const timer = setInterval(() => {
-      sessionState.set({ state: 'loading' });
-      void refresh();
-    }, RETRY_MS);
+    const timer = setInterval(() => void refresh(), RETRY_MS);
     return () => clearInterval(timer);
   }, [now.state]);
   if (now.state === 'loading') return slow ? <main class="sign-in" aria-busy="true" aria-label="Loading" /> : null;

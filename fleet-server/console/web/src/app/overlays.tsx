@@ -6,6 +6,7 @@ import { shortcuts, useShortcuts } from '../lib/keys';
 import { useStore } from '../lib/store';
 import { Button } from '../ui/button';
 import { Dialog } from '../ui/dialog';
+import { Page } from '../ui/page';
 import { ErrorNote } from '../ui/states';
 import { KeyHint } from '../ui/text';
 
@@ -54,9 +55,9 @@ export class ScreenBoundary extends Component<{ at: string; children: ComponentC
   override render(): ComponentChildren {
     if (this.state.error === undefined) return this.props.children;
     return (
-      <div class="page">
-        <ErrorNote error={this.state.error} title="This screen failed" onRetry={() => this.setState({ error: undefined })} />
-      </div>
+      <Page title="This screen failed">
+        <ErrorNote error={this.state.error} onRetry={() => this.setState({ error: undefined })} />
+      </Page>
     );
   }
 }

@@ -1,6 +1,6 @@
 // The frame: sidebar (a drawer on a phone), top bar, the screen.
 import type { JSX } from 'preact';
-import { useEffect, useRef, useState } from 'preact/hooks';
+import { useEffect, useLayoutEffect, useRef, useState } from 'preact/hooks';
 import { useUid } from '../lib/hooks';
 import { useShortcuts } from '../lib/keys';
 import type { LiveState } from '../lib/live';
@@ -133,7 +133,8 @@ function Outlet(): JSX.Element {
   useEffect(() => {
     document.title = `${title} · Flotilla`;
   }, [title]);
-  useEffect(() => {
+  // Before it is painted: a key that is pressed at once must not lose the focus again.
+  useLayoutEffect(() => {
     if (!ready || announced.current === path) return;
     const first = announced.current === undefined;
     announced.current = path;
@@ -144,9 +145,9 @@ function Outlet(): JSX.Element {
   if (found === undefined) return <NotFound />;
   if (error !== undefined)
     return (
-      <div class="page">
+      <Page title={title}>
         <ErrorNote error={error} title="The screen could not be loaded" onRetry={() => location.reload()} />
-      </div>
+      </Page>
     );
   if (Component === undefined)
     return (

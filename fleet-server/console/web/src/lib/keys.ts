@@ -1,6 +1,6 @@
 // Keyboard shortcuts: single keys and chords (`g d`). They are off while a dialog is open and inside inputs,
 // Ctrl+K excepted. The table of what is bound is what the `?` overlay shows.
-import { useEffect } from 'preact/hooks';
+import { useLayoutEffect } from 'preact/hooks';
 import { createStore } from './store';
 
 export interface Shortcut {
@@ -69,10 +69,11 @@ export function bind(added: readonly Shortcut[]): () => void {
   return () => shortcuts.set((before) => before.filter((shortcut) => !added.includes(shortcut)));
 }
 
-/** Shortcuts while the component is mounted. `dependencies` as for an effect. */
+/** Shortcuts while the component is mounted. `dependencies` as for an effect. Bound before the screen is painted: what a person
+ *  sees answers to its keys. */
 export function useShortcuts(make: () => readonly Shortcut[], dependencies: readonly unknown[]): void {
   // eslint-disable-next-line -- the caller's dependencies are the effect's
-  useEffect(() => bind(make()), [...dependencies]);
+  useLayoutEffect(() => bind(make()), [...dependencies]);
 }
 
 export function listen(): void {

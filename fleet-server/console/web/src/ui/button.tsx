@@ -1,4 +1,4 @@
-// Buttons. `busy` keeps the button's width, says so to assistive technology and refuses a second press.
+// Buttons. `busy` keeps the button's width and focus, says so to assistive technology and refuses a second press.
 import type { ComponentChildren, JSX } from 'preact';
 
 type Props = Omit<JSX.IntrinsicElements['button'], 'class' | 'icon'> & {
@@ -9,14 +9,18 @@ type Props = Omit<JSX.IntrinsicElements['button'], 'class' | 'icon'> & {
   children?: ComponentChildren;
 };
 
-export function Button({ kind = 'default', size = 'default', busy = false, class: extra, children, ...rest }: Props): JSX.Element {
+export function Button({ kind = 'default', size = 'default', busy = false, class: extra, children, onClick, ...rest }: Props): JSX.Element {
   return (
     <button
       type="button"
       {...rest}
       class={`button ${kind} ${size}${busy ? ' busy' : ''}${extra === undefined ? '' : ` ${extra}`}`}
-      disabled={rest.disabled === true || busy}
       aria-busy={busy ? 'true' : undefined}
+      aria-disabled={busy ? 'true' : undefined}
+      onClick={(event) => {
+        if (busy) event.preventDefault();
+        else if (typeof onClick === 'function') onClick(event);
+      }}
     >
       {children}
     </button>

@@ -3,6 +3,7 @@ import type { JSX } from 'preact';
 import { useId } from 'preact/hooks';
 import { count, NOTHING, percent, shortDigest } from '../../lib/format';
 import { href, Link } from '../../lib/router';
+import { ErrorNote } from '../../ui/states';
 import { Status } from '../../ui/status';
 import { Name } from '../../ui/text';
 import { useDatasets, useJob, useVersion, useVersionName, useVersions } from './data';
@@ -76,43 +77,47 @@ export function VersionPicker({
   const listed = versions.data?.items ?? [];
   // A version from a link may be older than what the list holds.
   const extra = chosen.data !== undefined && chosen.data.dataset === of && !listed.some((version) => version.id === value) ? [chosen.data] : [];
+  const failed = datasets.isError && datasets.data === undefined ? datasets : versions.isError && versions.data === undefined ? versions : undefined;
   return (
-    <div class="runs-picker">
-      <div class="field">
-        <label for={`${id}-dataset`}>Dataset</label>
-        <select
-          id={`${id}-dataset`}
-          class="input"
-          value={of}
-          onChange={(event) => onChange({ dataset: event.currentTarget.value, version: '' })}
-        >
-          <option value="">{datasets.data === undefined ? 'Loading…' : datasets.data.items.length === 0 ? 'There is no dataset yet' : 'Choose a dataset'}</option>
-          {datasets.data?.items.map((item) => (
-            <option key={item.id} value={item.id}>
-              {item.name}
-            </option>
-          ))}
-        </select>
+    <>
+      {failed === undefined ? null : <ErrorNote error={failed.error} title={failed === datasets ? 'The datasets could not be loaded' : 'The versions could not be loaded'} onRetry={() => void failed.refetch()} />}
+      <div class="runs-picker">
+        <div class="field">
+          <label for={`${id}-dataset`}>Dataset</label>
+          <select
+            id={`${id}-dataset`}
+            class="input"
+            value={of}
+            onChange={(event) => onChange({ dataset: event.currentTarget.value, version: '' })}
+          >
+            <option value="">{datasets.data === undefined ? (datasets.isError ? NOTHING : 'Loading…') : datasets.data.items.length === 0 ? 'There is no dataset yet' : 'Choose a dataset'}</option>
+            {datasets.data?.items.map((item) => (
+              <option key={item.id} value={item.id}>
+                {item.name}
+              </option>
+            ))}
+          </select>
+        </div>
+        <div class="field">
+          <label for={`${id}-version`}>Version</label>
+          <select
+            id={`${id}-version`}
+            class="input"
+            value={value}
+            disabled={of === ''}
+            aria-describedby={describedBy}
+            aria-invalid={invalid}
+            onChange={(event) => onChange({ dataset: of, version: event.currentTarget.value })}
+          >
+            <option value="">{of === '' || versions.isError ? NOTHING : versions.data === undefined ? 'Loading…' : versions.data.items.length === 0 ? 'It has no version yet' : 'Choose a version'}</option>
+            {[...listed, ...extra].map((version) => (
+              <option key={version.id} value={version.id}>
+                {`v${version.number} · ${count(version.train)} train, ${count(version.holdout)} holdout${version.note === '' ? '' : ` · ${version.note}`}`}
+              </option>
+            ))}
+          </select>
+        </div>
       </div>
-      <div class="field">
-        <label for={`${id}-version`}>Version</label>
-        <select
-          id={`${id}-version`}
-          class="input"
-          value={value}
-          disabled={of === ''}
-          aria-describedby={describedBy}
-          aria-invalid={invalid}
-          onChange={(event) => onChange({ dataset: of, version: event.currentTarget.value })}
-        >
-          <option value="">{of === '' ? NOTHING : versions.data === undefined ? 'Loading…' : versions.data.items.length === 0 ? 'It has no version yet' : 'Choose a version'}</option>
-          {[...listed, ...extra].map((version) => (
-            <option key={version.id} value={version.id}>
-              {`v${version.number} · ${count(version.train)} train, ${count(version.holdout)} holdout${version.note === '' ? '' : ` · ${version.note}`}`}
-            </option>
-          ))}
-        </select>
-      </div>
-    </div>
+    </>
   );
 }
