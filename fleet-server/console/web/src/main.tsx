@@ -1,7 +1,7 @@
 // Entry: theme, router, keys, session and live stream, then the app.
 import { render } from 'preact';
 import { App } from './app/app';
-import { listen } from './lib/keys';
+import { listen, watchSingleKeys } from './lib/keys';
 import { browserPlatform, Live, setLive, Throttle } from './lib/live';
 import { queryClient } from './lib/query';
 import { navigate, startRouter } from './lib/router';
@@ -21,6 +21,7 @@ if (location.hash.startsWith('#/sign-in/')) {
 
 startRouter();
 listen();
+watchSingleKeys();
 watchSystemTheme();
 
 const refetch = new Throttle((resource) => {
