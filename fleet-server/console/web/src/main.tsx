@@ -2,8 +2,10 @@
 import { render } from 'preact';
 import { App } from './app/app';
 import { listen, watchSingleKeys } from './lib/keys';
-import { browserPlatform, Live, setLive, Throttle } from './lib/live';
+import { Live, setLive, Throttle } from './lib/live';
+import { browserPlatform } from './lib/live-browser';
 import { queryClient } from './lib/query';
+import { fetchAgain } from './lib/refetch';
 import { navigate, startRouter } from './lib/router';
 import { codeOf, refresh, sessionState } from './lib/session';
 import { watchSystemTheme } from './lib/theme';
@@ -24,16 +26,20 @@ listen();
 watchSingleKeys();
 watchSystemTheme();
 
-const refetch = new Throttle((resource) => {
-  void queryClient.invalidateQueries({ queryKey: [resource] });
-});
+const refetch = new Throttle((resource) => fetchAgain(queryClient, { queryKey: [resource] }));
 const live = new Live(browserPlatform('/api/v1/events'), {
   changes: (changes) => {
     for (const resource of new Set(changes.map((change) => change.resource))) refetch.hit(resource);
   },
-  reset: () => void queryClient.invalidateQueries(),
+  reset: () => fetchAgain(queryClient),
 });
 setLive(live);
+sessionState.subscribe((now) => {
+  if (now.state === 'in') live.retry();
+});
+document.addEventListener('visibilitychange', () => {
+  if (!document.hidden) live.retry();
+});
 
 let streaming = false;
 const root = document.getElementById('root');

@@ -55,6 +55,7 @@ const LIVE_WORDS: Record<LiveState, { text: string; tone: 'ok' | 'busy' | 'bad' 
   connecting: { text: 'Connecting', tone: 'idle', title: 'Waiting for live updates' },
   live: { text: 'Live', tone: 'ok', title: 'What you see follows the fleet as it happens' },
   reconnecting: { text: 'Reconnecting', tone: 'busy', title: 'The live stream broke off and is being taken up again' },
+  'signed-out': { text: 'Signed out', tone: 'idle', title: 'The session has ended; live updates go on when you have signed in' },
   offline: { text: 'Offline', tone: 'bad', title: 'The server does not answer; what you see is what was known last' },
 };
 
