@@ -42,6 +42,10 @@ pub(super) const COOKIE_NAME: &str = "flotilla_session";
 
 const CSRF_HEADER: &str = "x-csrf-token";
 
+/// The console's mark on what nobody is there to have asked for: an open tab follows the fleet by itself, day and night. It
+/// can only make a session end earlier.
+const BACKGROUND_HEADER: &str = "x-flotilla-background";
+
 /// By what the caller proved who it is; put into the request by the authentication layer.
 #[derive(Debug, Clone)]
 pub(super) enum Credential {
@@ -149,16 +153,20 @@ struct Presented {
     cookie: Option<String>,
     csrf: Option<Digest>,
     changes: bool,
+    /// A person had no part in it: the session is no less idle for it.
+    background: bool,
 }
 
 impl Presented {
     fn by(request: &Request) -> Self {
         let csrf = request.headers().get(CSRF_HEADER);
+        let changes = !is_safe(request.method());
         Self {
             token: bearer(request).map(str::to_owned).or_else(|| password(request)),
             cookie: session_cookie(request.headers()),
             csrf: csrf.map(|sent| Digest::of(sent.as_bytes())),
-            changes: !is_safe(request.method()),
+            changes,
+            background: !changes && request.headers().contains_key(BACKGROUND_HEADER),
         }
     }
 }
@@ -170,7 +178,7 @@ async fn identify(app: &App, presented: &Presented) -> Result<(Caller, Credentia
     let Some(cookie) = &presented.cookie else {
         return Err(ApiError::Unauthenticated);
     };
-    let session = by_cookie(app, cookie).await?;
+    let session = by_cookie(app, cookie, presented.background).await?;
     // Digests are compared, so that the time it takes tells nothing.
     if presented.changes && presented.csrf != Some(Digest::of(session.csrf.as_bytes())) {
         return Err(ApiError::Csrf);
@@ -188,12 +196,12 @@ async fn by_token(app: &App, token: &str) -> Result<(Caller, Credential), ApiErr
     Ok((Caller(principal), Credential::Token(id)))
 }
 
-async fn by_cookie(app: &App, cookie: &str) -> Result<OpenSession, ApiError> {
+async fn by_cookie(app: &App, cookie: &str, background: bool) -> Result<OpenSession, ApiError> {
     let now = clock::now_ms();
     let session = sessions::find(&app.db, &tokens::hash_token(cookie), now)
         .await?
         .ok_or(ApiError::SessionExpired)?;
-    if session.is_seen_due(now) {
+    if !background && session.is_seen_due(now) {
         sessions::seen(&app.db, &session.id, now).await?;
     }
     Ok(session)

@@ -25,7 +25,8 @@ impl Modify for BearerToken {
         let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
         let cookie = ApiKeyValue::with_description(
             "flotilla_session",
-            "the console's session; needs X-CSRF-Token to change",
+            "the console's session; needs X-CSRF-Token to change. It ends after 12 hours without a request; those that read \
+             and carry X-Flotilla-Background do not count",
         );
         let components = document.components.get_or_insert_with(Default::default);
         components.add_security_scheme("token", SecurityScheme::Http(bearer));

@@ -34,7 +34,7 @@ statements! {
 pub const LINK_LIFETIME_MS: i64 = 10 * 60 * 1000;
 /// How long a session lasts at the most.
 pub const LIFETIME_MS: i64 = 7 * 24 * 3600 * 1000;
-/// How long a session lasts without a request.
+/// How long a session lasts without a request that a person had a part in.
 pub const IDLE_MS: i64 = 12 * 3600 * 1000;
 /// `last_seen` is written at most so often.
 const SEEN_EVERY_MS: i64 = 60 * 1000;

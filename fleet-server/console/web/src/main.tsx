@@ -1,26 +1,42 @@
 // Entry: theme, router, keys, session and live stream, then the app.
 import { render } from 'preact';
 import { App } from './app/app';
-import { listen } from './lib/keys';
-import { browserPlatform, Live, setLive, Throttle } from './lib/live';
+import { watchActivity } from './lib/activity';
+import { listen, watchSingleKeys } from './lib/keys';
+import { Live, setLive, Throttle } from './lib/live';
+import { browserPlatform } from './lib/live-browser';
 import { queryClient } from './lib/query';
+import { fetchAgain } from './lib/refetch';
 import { navigate, startRouter } from './lib/router';
-import { codeOf, refresh, sessionState } from './lib/session';
+import { begin, sessionState } from './lib/session';
 import { watchSystemTheme } from './lib/theme';
+import { watchLeaving } from './lib/unsaved';
+import { toast } from './ui/toast';
 import './styles/tokens.css';
 import './styles/base.css';
 import './styles/ui.css';
 import './styles/shell.css';
 
-// The code of a sign-in link stands behind the hash, which browsers do not send. It leaves the address at once.
-let code = '';
-if (location.hash.startsWith('#/sign-in/')) {
-  code = codeOf(location.hash);
-  history.replaceState(history.state, '', location.pathname + location.search);
+/** The code of a sign-in link stands behind the hash, which browsers do not send. It leaves the address at once. */
+function takeLink(): string | undefined {
+  const { hash, pathname, search } = location;
+  if (!hash.startsWith('#/sign-in/')) return undefined;
+  history.replaceState(history.state, '', pathname + search);
+  return hash;
 }
 
+async function arrive(link: string | undefined): Promise<void> {
+  const refused = await begin(link);
+  const now = sessionState.get();
+  if (refused !== undefined) toast(now.state === 'in' ? `${refused} You are still signed in as ${now.session.name}.` : refused);
+}
+
+const link = takeLink();
 startRouter();
 listen();
+watchSingleKeys();
+watchActivity();
+watchLeaving();
 watchSystemTheme();
 
 // A file that misses the place where it should be dropped must not replace the console.
@@ -29,16 +45,28 @@ for (const name of ['dragover', 'drop'] as const)
     if (event.dataTransfer?.types.includes('Files') === true) event.preventDefault();
   });
 
-const refetch = new Throttle((resource) => {
-  void queryClient.invalidateQueries({ queryKey: [resource] });
-});
+const refetch = new Throttle((resource) => fetchAgain(queryClient, { queryKey: [resource] }));
 const live = new Live(browserPlatform('/api/v1/events'), {
   changes: (changes) => {
     for (const resource of new Set(changes.map((change) => change.resource))) refetch.hit(resource);
   },
-  reset: () => void queryClient.invalidateQueries(),
+  reset: () => fetchAgain(queryClient),
 });
 setLive(live);
+
+let actor: string | undefined;
+sessionState.subscribe((now) => {
+  if (now.state !== 'in') return;
+  if (actor !== undefined && actor !== now.session.actor) {
+    queryClient.clear();
+    live.restart();
+  }
+  actor = now.session.actor;
+  live.retry();
+});
+document.addEventListener('visibilitychange', () => {
+  if (!document.hidden) live.retry();
+});
 
 let streaming = false;
 const root = document.getElementById('root');
@@ -46,7 +74,6 @@ if (root !== null)
   render(
     <App
       live={live.state}
-      code={code}
       onSignedIn={() => {
         if (streaming) return;
         streaming = true;
@@ -56,8 +83,10 @@ if (root !== null)
     root,
   );
 
-if (code === '') void refresh();
-else {
-  sessionState.set({ state: 'out' });
-  if (location.pathname === '/sign-in') navigate('/', { replace: true });
-}
+if (link !== undefined && location.pathname === '/sign-in') navigate('/', { replace: true });
+void arrive(link);
+// A link pasted into a tab that is here already loads nothing.
+addEventListener('hashchange', () => {
+  const pasted = takeLink();
+  if (pasted !== undefined) void arrive(pasted);
+});

@@ -175,6 +175,47 @@ async fn sessions_end_by_signing_out_and_by_being_revoked() {
 }
 
 #[tokio::test]
+async fn what_an_unattended_tab_asks_does_not_keep_its_session_alive() {
+    let console = Console::new().await;
+    let (cookie, csrf) = console.sign_in().await;
+    let earlier = clock::now_ms() - store::IDLE_MS / 2;
+    let idle = async || {
+        let mut tx = console.server.app.db.begin().await.unwrap();
+        sqlx::query("UPDATE sessions SET last_seen = $1")
+            .bind(earlier)
+            .execute(&mut *tx)
+            .await
+            .unwrap();
+        tx.commit().await.unwrap();
+    };
+    let is_idle = async || -> bool {
+        let seen: i64 = sqlx::query_scalar("SELECT last_seen FROM sessions")
+            .fetch_one(console.server.app.db.read())
+            .await
+            .unwrap();
+        seen == earlier
+    };
+    idle().await;
+    let alone = [("cookie", cookie.as_str()), ("x-flotilla-background", "1")];
+    let (response, _) = console.ask(Method::GET, "/me", &alone, json!({})).await;
+    assert_eq!(response.status(), StatusCode::OK);
+    assert!(is_idle().await);
+
+    let mine = [("cookie", cookie.as_str())];
+    let (response, _) = console.ask(Method::GET, "/me", &mine, json!({})).await;
+    assert_eq!(response.status(), StatusCode::OK);
+    assert!(!is_idle().await, "a person's request counts");
+
+    // Nothing changes by itself: what does is a person's, whatever it says.
+    idle().await;
+    let change = [alone[0], alone[1], ("x-csrf-token", csrf.as_str())];
+    let token = json!({"uses": 1, "lifetime_s": 60});
+    let (response, told) = console.ask(Method::POST, "/claim-tokens", &change, token).await;
+    assert_eq!(response.status(), StatusCode::CREATED, "{told}");
+    assert!(!is_idle().await);
+}
+
+#[tokio::test]
 async fn viewers_make_no_links_and_see_no_sessions() {
     let console = Console::new().await;
     let viewer = [("authorization", "Bearer viewer")];

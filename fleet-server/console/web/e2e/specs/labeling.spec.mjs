@@ -1,6 +1,7 @@
 // Labeling: functions and the label model, and the queue by keys with its speed.
 import assert from 'node:assert/strict';
 import { accessible, fits, inState, shot, small, theme } from '../checks.mjs';
+import { until } from '../server.mjs';
 import { csv } from './datasets.spec.mjs';
 
 const THEMES = ['light', 'dark'];
@@ -257,6 +258,48 @@ export const checks = [
         await inState(page, 'full');
         await fits(page);
       }
+    },
+  },
+  {
+    name: 'no label is lost by signing out, by leaving and by closing',
+    async run({ page, origin, server }) {
+      const queue = `${origin}/datasets/${SERIES}/labeling`;
+      const hand = async () => (await server.call('GET', `/api/v1/datasets/${SERIES}`)).hand_labels;
+      const before = await hand();
+      await page.goto(queue);
+      await inState(page, 'full');
+      await page.keyboard.press('1');
+      await page.getByText('1 label not sent yet').waitFor();
+      await page.getByRole('button', { name: /^Account/ }).click();
+      await page.getByRole('menuitem', { name: 'Sign out' }).click();
+      await page.getByRole('heading', { name: 'Sign in' }).waitFor();
+      assert.equal(await hand(), before + 1, 'sent before the session ended');
+      await page.goto(await server.signInLink());
+      await page.waitForSelector('.app');
+      // Refused after the queue was left: said where the person is now, kept, and sent by the next queue, also in a page that loads anew.
+      await page.goto(queue);
+      await inState(page, 'full');
+      await page.route('**/annotations', (route) => route.fulfill({ status: 403, body: '{"title":"Not permitted","status":403,"detail":"this needs label"}' }));
+      await page.keyboard.press('1');
+      await page.getByRole('link', { name: 'Devices', exact: true }).click();
+      await page.getByText(/1 label in .* not taken by the server, and kept/).waitFor();
+      await page.getByRole('button', { name: /^Account/ }).click();
+      await page.getByRole('menuitem', { name: 'Sign out' }).click();
+      const dialog = page.getByRole('dialog', { name: 'You are still signed in' });
+      await dialog.getByText(/1 label is not with the server yet/).waitFor();
+      await dialog.getByRole('button', { name: 'Stay signed in' }).click();
+      await page.unroute('**/annotations');
+      // Closing asks first.
+      const asked = new Promise((resolve) => {
+        page.once('dialog', (asks) => {
+          resolve(asks.type());
+          void asks.accept();
+        });
+      });
+      await page.goto(queue);
+      assert.equal(await asked, 'beforeunload');
+      await page.getByText(/all of it is with the server|a label is sent/).waitFor();
+      await until('the label', async () => (await hand()) === before + 2);
     },
   },
 ];

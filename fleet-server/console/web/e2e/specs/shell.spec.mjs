@@ -13,7 +13,8 @@ export const checks = [
       await page.keyboard.press('d');
       await page.getByRole('heading', { name: 'Devices', exact: true }).waitFor();
       assert.equal(await page.title(), 'Devices · Flotilla');
-      assert.equal(await page.evaluate(() => document.activeElement?.tagName), 'H1', 'the heading has the focus');
+      // The heading has the focus once the screen's own code is here.
+      await page.waitForFunction(() => document.activeElement?.tagName === 'H1');
       // The theme button is focused, then Enter chooses in the palette: the theme must stay.
       await page.getByRole('button', { name: 'Switch to dark' }).focus();
       await page.keyboard.press('Control+k');
@@ -87,6 +88,139 @@ export const checks = [
       await dialog.getByRole('button', { name: 'Sign in', exact: true }).click();
       await dialog.waitFor({ state: 'detached' });
       assert.match(await page.getByRole('combobox', { name: 'Filter devices' }).inputValue(), /kept/);
+    },
+  },
+  {
+    name: 'without Web Locks eight tabs share a stream too, and another tab takes over',
+    async run({ context, origin }) {
+      const pages = await Promise.all(Array.from({ length: 8 }, () => context.newPage()));
+      const readers = [];
+      for (const page of pages) {
+        await page.addInitScript(() => Object.defineProperty(Navigator.prototype, 'locks', { value: undefined }));
+        page.on('request', (request) => request.url().endsWith('/api/v1/events') && readers.push(page));
+      }
+      for (const page of pages) {
+        await page.goto(`${origin}/devices`);
+        await page.locator('.live .status.ok').waitFor({ timeout: 15_000 });
+      }
+      assert.deepEqual(readers, [pages[0]], 'the first one reads for all');
+      const next = Promise.any(pages.slice(1).map((page) => page.waitForRequest('**/api/v1/events')));
+      await pages[0].close();
+      await next;
+      for (const page of pages.slice(1)) {
+        await page.locator('.live .status.ok').waitFor({ timeout: 15_000 });
+        await page.close();
+      }
+    },
+  },
+  {
+    name: 'a hidden tab that leads does not hold back one that is seen',
+    async run({ page, context, origin, server }) {
+      const hidden = await context.newPage();
+      // Browsers let timers of a hidden tab run up to a minute late: here they never do.
+      await hidden.addInitScript(() => {
+        Object.defineProperty(Document.prototype, 'hidden', { get: () => true });
+        const real = globalThis.setTimeout;
+        globalThis.setTimeout = (run, ms, ...rest) => (ms >= 400 ? 0 : real(run, ms, ...rest));
+      });
+      await hidden.goto(`${origin}/devices`);
+      await hidden.locator('.live .status.ok').waitFor();
+      await page.goto(`${origin}/devices`);
+      await page.locator('.live .status.ok').waitFor();
+      await server.stopServer();
+      await page.locator('.live .status.busy, .live .status.bad').waitFor({ timeout: 20_000 });
+      await server.startAgain();
+      await page.locator('.live .status.ok').waitFor({ timeout: 40_000 });
+      await hidden.close();
+    },
+  },
+  {
+    name: 'a session that is ended elsewhere is said, and signing in makes the tab live again',
+    async run({ page, origin, server }) {
+      await page.goto(`${origin}/devices`);
+      await page.locator('.live .status.ok').waitFor();
+      const own = await page.evaluate(async () => (await (await fetch('/api/v1/sessions')).json()).items.find((item) => item.current).id);
+      await server.call('DELETE', `/api/v1/sessions/${own}`);
+      await page.locator('.live').getByText('Signed out').waitFor({ timeout: 20_000 });
+      await page.evaluate((link) => location.assign(link), await server.signInLink());
+      await page.locator('.live .status.ok').waitFor({ timeout: 20_000 });
+      assert.equal(await page.locator('dialog[open]').count(), 0);
+    },
+  },
+  {
+    name: 'a sign-in link pasted into an open tab is used; one that is used up leaves the session as it is',
+    async run({ page, context, origin, server }) {
+      await page.goto(`${origin}/`);
+      await page.waitForSelector('.app');
+      const link = await server.signInLink();
+      await page.evaluate((to) => location.assign(to), link);
+      await page.waitForFunction(() => location.hash === '');
+      // Used up now, in this tab and when a tab is opened with it.
+      await page.evaluate((to) => location.assign(to), link);
+      await page.getByText(/You are still signed in as/).waitFor();
+      const other = await context.newPage();
+      await other.goto(link);
+      await other.getByText(/You are still signed in as/).waitFor();
+      await other.close();
+      await context.clearCookies();
+      await page.goto(link);
+      await page.reload();
+      await page.getByRole('heading', { name: 'Sign in' }).waitFor();
+      await page.evaluate(() => location.assign('#/sign-in/%'));
+      await page.locator('.field-error').waitFor();
+      await accessible(page, 'sign-in');
+      await page.evaluate((to) => location.assign(to), await server.signInLink());
+      await page.waitForSelector('.app');
+    },
+  },
+  {
+    name: 'signing out that fails is not said to have happened, and can be tried again',
+    async run({ page, origin, server }) {
+      await page.goto(`${origin}/devices`);
+      await inState(page, 'full').catch(() => inState(page, 'empty'));
+      await page.route('**/api/v1/session', (route) => (route.request().method() === 'DELETE' ? route.abort() : route.continue()));
+      await page.getByRole('button', { name: /^Account/ }).click();
+      await page.getByRole('menuitem', { name: 'Sign out' }).click();
+      const dialog = page.getByRole('dialog', { name: 'You are still signed in' });
+      await dialog.getByText(/does not answer/).waitFor();
+      await accessible(page, await page.locator('#main [data-state]').first().getAttribute('data-state'));
+      await page.unroute('**/api/v1/session');
+      await dialog.getByRole('button', { name: 'Try again' }).click();
+      await page.getByRole('heading', { name: 'Sign in' }).waitFor();
+      assert.equal(await page.evaluate(async () => (await fetch('/api/v1/session')).status), 401);
+      await page.goto(await server.signInLink());
+      await page.waitForSelector('.app');
+    },
+  },
+  {
+    name: 'single keys can be switched off, and stay off',
+    async run({ page, origin }) {
+      const toggle = async (before) => {
+        await page.getByRole('button', { name: /^Account/ }).click();
+        await page.getByRole('menuitemcheckbox', { name: 'Single-key shortcuts', checked: before }).click();
+      };
+      await page.goto(`${origin}/sessions`);
+      await page.getByRole('heading', { name: 'Sessions', exact: true }).waitFor();
+      await toggle(true);
+      await page.reload();
+      await page.getByRole('heading', { name: 'Sessions', exact: true }).waitFor();
+      await page.keyboard.press('?');
+      await page.keyboard.press('g');
+      await page.keyboard.press('d');
+      // With Ctrl keys work; the palette says what the keys would be.
+      await page.keyboard.press('Control+k');
+      await page.waitForSelector('dialog.palette');
+      assert.equal(new URL(page.url()).pathname, '/sessions');
+      await page.keyboard.type('show the keys');
+      await page.keyboard.press('Enter');
+      const keys = page.getByRole('dialog', { name: 'Keys' });
+      await keys.getByText(/switched off/).waitFor();
+      await page.keyboard.press('Escape');
+      await keys.waitFor({ state: 'detached' });
+      await toggle(false);
+      await page.keyboard.press('g');
+      await page.keyboard.press('d');
+      await page.getByRole('heading', { name: 'Devices', exact: true }).waitFor();
     },
   },
 ];

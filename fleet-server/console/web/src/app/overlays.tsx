@@ -2,11 +2,12 @@
 import { Component } from 'preact';
 import type { ComponentChildren, JSX } from 'preact';
 import { useState } from 'preact/hooks';
-import { shortcuts, useShortcuts } from '../lib/keys';
+import { shortcuts, singleKeys, useShortcuts } from '../lib/keys';
 import { useStore } from '../lib/store';
 import { Button } from '../ui/button';
 import { Dialog } from '../ui/dialog';
 import { Page } from '../ui/page';
+import { useCommands } from '../ui/palette';
 import { ErrorNote } from '../ui/states';
 import { KeyHint } from '../ui/text';
 
@@ -14,9 +15,13 @@ export function KeysOverlay(): JSX.Element {
   const [open, setOpen] = useState(false);
   const bound = useStore(shortcuts);
   useShortcuts(() => [{ keys: '?', label: 'Show these keys', group: 'General', run: () => setOpen(true) }], []);
+  // Without single keys `?` is off too.
+  useCommands(() => [{ label: 'Show the keys', group: 'Settings', keys: '?', words: 'keyboard shortcuts', run: () => setOpen(true) }], []);
+  const single = useStore(singleKeys);
   const groups = [...new Set(bound.map((shortcut) => shortcut.group))];
   return (
     <Dialog open={open} title="Keys" onClose={() => setOpen(false)} width="wide" footer={<Button onClick={() => setOpen(false)}>Close</Button>}>
+      {single ? null : <p>Single-key shortcuts are switched off: the account menu switches them on.</p>}
       <div class="keys-table">
         {groups.map((group) => (
           <section key={group}>

@@ -2,7 +2,7 @@
 import type { JSX } from 'preact';
 import { useEffect, useLayoutEffect, useRef, useState } from 'preact/hooks';
 import { useUid } from '../lib/hooks';
-import { useShortcuts } from '../lib/keys';
+import { setSingleKeys, singleKeys, useShortcuts } from '../lib/keys';
 import type { LiveState } from '../lib/live';
 import { findScreen, Link, navigate, place, recallScroll, useScreen } from '../lib/router';
 import type { Session } from '../lib/session';
@@ -55,6 +55,7 @@ const LIVE_WORDS: Record<LiveState, { text: string; tone: 'ok' | 'busy' | 'bad' 
   connecting: { text: 'Connecting', tone: 'idle', title: 'Waiting for live updates' },
   live: { text: 'Live', tone: 'ok', title: 'What you see follows the fleet as it happens' },
   reconnecting: { text: 'Reconnecting', tone: 'busy', title: 'The live stream broke off and is being taken up again' },
+  'signed-out': { text: 'Signed out', tone: 'idle', title: 'The session has ended; live updates go on when you have signed in' },
   offline: { text: 'Offline', tone: 'bad', title: 'The server does not answer; what you see is what was known last' },
 };
 
@@ -70,6 +71,7 @@ function LiveBadge({ state }: { state: Store<LiveState> }): JSX.Element {
 function TopBar({ session, live, onMenu, menuOpen, drawer }: { session: Session; live: Store<LiveState>; onMenu(): void; menuOpen: boolean; drawer: string }): JSX.Element {
   useStore(themeVersion);
   const chosen = useStore(theme);
+  const single = useStore(singleKeys);
   const dark = isDark();
   return (
     <header class="top">
@@ -101,6 +103,7 @@ function TopBar({ session, live, onMenu, menuOpen, drawer }: { session: Session;
             { label: 'System theme', checked: chosen === 'system', run: () => setTheme('system') },
             { label: 'Light theme', checked: chosen === 'light', run: () => setTheme('light') },
             { label: 'Dark theme', checked: chosen === 'dark', run: () => setTheme('dark') },
+            { label: 'Single-key shortcuts', checked: single, toggle: true, run: () => setSingleKeys(!single) },
             { label: 'Sign out', run: () => void signOut() },
           ]}
         >
@@ -176,6 +179,7 @@ export function Shell({ session, live }: { session: Session; live: Store<LiveSta
       { label: 'Light theme', group: 'Settings', icon: 'sun' as const, run: () => setTheme('light') },
       { label: 'Dark theme', group: 'Settings', icon: 'moon' as const, run: () => setTheme('dark') },
       { label: 'System theme', group: 'Settings', run: () => setTheme('system') },
+      { label: 'Single-key shortcuts on or off', group: 'Settings', words: 'keyboard', run: () => setSingleKeys(!singleKeys.get()) },
       { label: 'Sign out', group: 'Settings', run: () => void signOut() },
     ],
     [],

@@ -1,8 +1,8 @@
 // Signing in: with the one-time link, or with its code pasted. The same form stands in the dialog that appears when a session
 // ends in the middle of something.
 import type { JSX } from 'preact';
-import { useEffect, useRef, useState } from 'preact/hooks';
-import { abandon, refresh, sessionState, signIn } from '../lib/session';
+import { useState } from 'preact/hooks';
+import { abandon, refresh, sessionState, signIn, signOut, stillIn } from '../lib/session';
 import { useStore } from '../lib/store';
 import { Button } from '../ui/button';
 import { CliLine } from '../ui/cli';
@@ -11,8 +11,9 @@ import { Mark } from '../ui/icon';
 import { Field } from '../ui/form';
 import { SIGN_IN_COMMAND } from './commands';
 
-function SignInForm({ initial = '' }: { initial?: string }): JSX.Element {
-  const [code, setCode] = useState(initial);
+/** `reason`: why the link that led here did not lead in. */
+function SignInForm({ reason }: { reason?: string | undefined }): JSX.Element {
+  const [code, setCode] = useState('');
   const [error, setError] = useState<string | undefined>(undefined);
   const [busy, setBusy] = useState(false);
   const send = async (text: string): Promise<void> => {
@@ -25,13 +26,6 @@ function SignInForm({ initial = '' }: { initial?: string }): JSX.Element {
     setError(await signIn(text));
     setBusy(false);
   };
-  // A link carries the code: it is used at once, and only once.
-  const used = useRef(false);
-  useEffect(() => {
-    if (initial === '' || used.current) return;
-    used.current = true;
-    void send(initial);
-  }, []);
   return (
     <form
       class="form"
@@ -41,7 +35,7 @@ function SignInForm({ initial = '' }: { initial?: string }): JSX.Element {
         void send(code);
       }}
     >
-      <Field label="Sign-in link or code" error={error}>
+      <Field label="Sign-in link or code" error={error ?? reason}>
         {(control) => (
           <input
             {...control}
@@ -66,7 +60,7 @@ function SignInForm({ initial = '' }: { initial?: string }): JSX.Element {
   );
 }
 
-export function SignInScreen({ code }: { code: string }): JSX.Element {
+export function SignInScreen({ reason }: { reason: string | undefined }): JSX.Element {
   return (
     <main id="main" class="sign-in" data-state="sign-in">
       <div class="card sign-in-card">
@@ -74,7 +68,7 @@ export function SignInScreen({ code }: { code: string }): JSX.Element {
           <Mark /> Flotilla
         </div>
         <h1>Sign in</h1>
-        <SignInForm initial={code} />
+        <SignInForm reason={reason} />
       </div>
     </main>
   );
@@ -99,6 +93,34 @@ export function SignInAgain(): JSX.Element {
     >
       <p>Sign in again to go on. What you typed is still here, and what was being sent is sent then.</p>
       <SignInForm />
+    </Dialog>
+  );
+}
+
+/** Signing out was asked for and has not happened. */
+export function StillSignedIn(): JSX.Element {
+  const still = useStore(stillIn);
+  const stay = (): void => stillIn.set(undefined);
+  return (
+    <Dialog
+      open={still !== undefined}
+      title="You are still signed in"
+      onClose={stay}
+      footer={
+        <>
+          <Button onClick={() => void signOut()}>Try again</Button>
+          {still?.anyway === true ? (
+            <Button kind="danger" onClick={() => void signOut(true)}>
+              Sign out all the same
+            </Button>
+          ) : null}
+          <Button kind="ghost" onClick={stay}>
+            Stay signed in
+          </Button>
+        </>
+      }
+    >
+      <p>{still?.why}</p>
     </Dialog>
   );
 }

@@ -1,6 +1,7 @@
 // Keyboard shortcuts: single keys and chords (`g d`). They are off while a dialog is open and inside inputs,
 // Ctrl+K excepted. The table of what is bound is what the `?` overlay shows.
 import { useLayoutEffect } from 'preact/hooks';
+import { readJson, writeJson } from './storage';
 import { createStore } from './store';
 
 export interface Shortcut {
@@ -76,12 +77,40 @@ export function useShortcuts(make: () => readonly Shortcut[], dependencies: read
   useLayoutEffect(() => bind(make()), [...dependencies]);
 }
 
+/**
+ * Whether keys without Ctrl or Command do anything outside the list that has the focus. Who speaks to the computer, or whose
+ * hand trembles, switches them off (WCAG 2.1.4); kept for this browser.
+ */
+const SINGLE = 'single-keys';
+export const singleKeys = createStore(stored());
+
+function stored(): boolean {
+  return readJson<boolean>('local', SINGLE) !== false;
+}
+
+export function setSingleKeys(on: boolean): void {
+  writeJson('local', SINGLE, on ? undefined : false);
+  singleKeys.set(on);
+}
+
+/** Other tabs of this browser follow. */
+export function watchSingleKeys(): void {
+  addEventListener('storage', (event) => {
+    if (event.key === `flotilla.${SINGLE}`) singleKeys.set(stored());
+  });
+}
+
+/** Whether `name` is a character by itself: a chord begins with one. */
+export function isSingle(name: string): boolean {
+  return name.length === 1;
+}
+
 export function listen(): void {
   const reader = new ChordReader();
   addEventListener('keydown', (event) => {
     if (event.defaultPrevented || event.isComposing || event.repeat) return;
     const name = keyName(event);
-    if (name === undefined) return;
+    if (name === undefined || (isSingle(name) && !singleKeys.get())) return;
     if (document.querySelector('dialog[open]') !== null || (isTyping(event.target) && name !== ANYWHERE)) return;
     const bound = shortcuts.get();
     const found = reader.read(name, event.timeStamp, new Set(bound.map((shortcut) => shortcut.keys)));

@@ -3,10 +3,10 @@
 // that it has seen. Changes are gathered and applied once per animation frame.
 import { useEffect, useState } from 'preact/hooks';
 import type { SseEvent } from './sse';
-import { readSse, StreamRefused } from './sse';
+import { StreamRefused } from './sse';
 import { createStore } from './store';
 
-export type LiveState = 'connecting' | 'live' | 'reconnecting' | 'offline';
+export type LiveState = 'connecting' | 'live' | 'reconnecting' | 'offline' | 'signed-out';
 
 export interface Change {
   resource: string;
@@ -15,12 +15,20 @@ export interface Change {
   patch?: Record<string, unknown>;
 }
 
+/** How long the leader waits before it tries again, and which try that is. */
+interface Pause {
+  ms: number;
+  attempt: number;
+}
+
 type Message =
-  | { kind: 'state'; state: LiveState; lastId: string | undefined }
+  | { kind: 'state'; state: LiveState; lastId: string | undefined; pause?: Pause }
   | { kind: 'changes'; changes: Change[]; lastId: string | undefined }
   | { kind: 'reset'; lastId: string | undefined }
   /** A new tab asks the leader how things are. */
-  | { kind: 'hello' };
+  | { kind: 'hello' }
+  /** There is a reason to try again at once; with `attempt`, if that is the one being waited for. */
+  | { kind: 'retry'; attempt?: number };
 
 /** What the browser gives; tests give their own. */
 export interface LivePlatform {
@@ -30,6 +38,8 @@ export interface LivePlatform {
   read(lastId: string | undefined, signal: AbortSignal, on: { open(): void; event(event: SseEvent): void }): Promise<void>;
   frame(run: () => void): void;
   wait(ms: number, signal: AbortSignal): Promise<void>;
+  /** Whether somebody can see this tab. The timers of a hidden one run late, by up to a minute. */
+  visible(): boolean;
 }
 
 export interface LiveHandlers {
@@ -43,6 +53,7 @@ export interface LiveHandlers {
 const MAX_PATCHES = 4096;
 /** After so many failures in a row the state is "offline" rather than "reconnecting". */
 const OFFLINE_AFTER = 3;
+const NEVER = new AbortController().signal;
 /** Changes waiting for a frame (a hidden tab has none). Beyond that, fetching again is cheaper. */
 const MAX_PENDING = 2000;
 
@@ -50,6 +61,13 @@ export class Live {
   readonly state = createStore<LiveState>('connecting');
   private lastId: string | undefined;
   private leading = false;
+  /** Ends the read that is going on. */
+  private reading: AbortController | undefined;
+  /** Ends the pause before the next try. */
+  private waiting: AbortController | undefined;
+  private attempt = 0;
+  /** The next pause is left out: what was tried last was asked for before there was a reason to try again. */
+  private hurry = false;
   private pending = new Map<string, Change>();
   private framed = false;
   private resetting = false;
@@ -71,14 +89,48 @@ export class Live {
     this.platform.lead((signal) => this.lead(signal));
   }
 
+  /** Something has changed (somebody signed in, looks at this tab again): whoever reads the stream tries again at once. */
+  retry(): void {
+    if (this.state.get() === 'live') return;
+    if (this.leading) this.wake();
+    else this.say({ kind: 'retry' });
+  }
+
+  /** Somebody else is signed in: what was told to the person before is forgotten, and the stream read anew. */
+  restart(): void {
+    this.lastId = undefined;
+    this.reset();
+    if (!this.leading) return;
+    this.wake();
+    this.reading?.abort();
+  }
+
+  private wake(): void {
+    this.hurry = true;
+    this.waiting?.abort();
+  }
+
+  /** The leader's timers may be late; those of a tab that is seen are not. */
+  private async remind({ ms, attempt }: Pause): Promise<void> {
+    await this.platform.wait(ms, NEVER);
+    this.say({ kind: 'retry', attempt });
+  }
+
   private heard(message: Message): void {
     if (message.kind === 'hello') {
       if (this.leading) this.say({ kind: 'state', state: this.state.get(), lastId: this.lastId });
       return;
     }
+    if (message.kind === 'retry') {
+      if (message.attempt === this.attempt) this.waiting?.abort();
+      else if (message.attempt === undefined && this.leading) this.retry();
+      return;
+    }
     this.lastId = message.lastId ?? this.lastId;
-    if (message.kind === 'state') this.state.set(message.state);
-    else if (message.kind === 'changes') for (const change of message.changes) this.gather(change);
+    if (message.kind === 'state') {
+      this.state.set(message.state);
+      if (message.pause !== undefined && this.platform.visible()) void this.remind(message.pause);
+    } else if (message.kind === 'changes') for (const change of message.changes) this.gather(change);
     else this.reset();
   }
 
@@ -86,33 +138,66 @@ export class Live {
     this.platform.channel?.post(message);
   }
 
-  private tell(state: LiveState): void {
+  private tell(state: LiveState, pause?: Pause): void {
     this.state.set(state);
-    this.say({ kind: 'state', state, lastId: this.lastId });
+    this.say({ kind: 'state', state, lastId: this.lastId, ...(pause === undefined ? {} : { pause }) });
   }
 
   private async lead(signal: AbortSignal): Promise<void> {
     this.leading = true;
+    try {
+      await this.follow(signal);
+    } finally {
+      this.leading = false;
+      // Another tab leads now: how are things there?
+      this.say({ kind: 'hello' });
+    }
+  }
+
+  private async follow(signal: AbortSignal): Promise<void> {
     let failures = 0;
     while (!signal.aborted) {
+      const reading = new AbortController();
+      this.reading = reading;
+      let signedOut = false;
       try {
-        await this.platform.read(this.lastId, signal, {
+        await this.platform.read(this.lastId, AbortSignal.any([signal, reading.signal]), {
           open: () => {
             failures = 0;
-            this.tell('live');
+            this.hurry = false;
+            this.opened();
           },
           event: (event) => this.received(event),
         });
       } catch (error) {
-        if (signal.aborted) return;
-        // Signed out: a new stream makes sense only with a new session, and then slowly.
-        if (error instanceof StreamRefused && error.status === 401) failures = Math.max(failures, OFFLINE_AFTER);
+        signedOut = error instanceof StreamRefused && error.status === 401;
       }
+      this.reading = undefined;
       if (signal.aborted) return;
-      failures += 1;
-      this.tell(failures > OFFLINE_AFTER ? 'offline' : 'reconnecting');
-      await this.platform.wait(Math.min(15_000, 500 * 2 ** Math.min(failures, 5)), signal);
+      if (!this.hurry) {
+        // Signed out: a new stream makes sense only with a new session; signing in wakes us.
+        failures = (signedOut ? Math.max(failures, OFFLINE_AFTER) : failures) + 1;
+        await this.pause(signedOut ? 'signed-out' : failures > OFFLINE_AFTER ? 'offline' : 'reconnecting', failures, signal);
+      }
+      this.hurry = false;
     }
+  }
+
+  private async pause(state: LiveState, failures: number, signal: AbortSignal): Promise<void> {
+    const ms = Math.min(15_000, 500 * 2 ** Math.min(failures, 5));
+    this.attempt += 1;
+    this.waiting = new AbortController();
+    this.tell(state, { ms, attempt: this.attempt });
+    await this.platform.wait(ms, AbortSignal.any([signal, this.waiting.signal]));
+    this.waiting = undefined;
+  }
+
+  private opened(): void {
+    this.tell('live');
+    if (this.lastId !== undefined) return;
+    // The stream begins here. What changed since the screens were fetched is not in it.
+    this.say({ kind: 'reset', lastId: undefined });
+    this.reset();
   }
 
   private received(event: SseEvent): void {
@@ -203,46 +288,6 @@ export class Live {
       if (listeners.size === 0) this.rows.delete(key);
     };
   }
-}
-
-/** The browser's locks, channel and frames. Without Web Locks (plain HTTP from another host) every tab reads for itself. */
-export function browserPlatform(url: string): LivePlatform {
-  const channel = typeof BroadcastChannel === 'undefined' ? undefined : new BroadcastChannel('flotilla-live');
-  const locks = (navigator as { locks?: LockManager }).locks;
-  const alone = locks === undefined || channel === undefined;
-  return {
-    channel:
-      alone || channel === undefined
-        ? undefined
-        : {
-            post: (message) => channel.postMessage(message),
-            onMessage: (listener) => channel.addEventListener('message', (event: MessageEvent<Message>) => listener(event.data)),
-          },
-    lead(run) {
-      const controller = new AbortController();
-      addEventListener('pagehide', (event) => {
-        if (!event.persisted) controller.abort();
-      });
-      if (alone || locks === undefined) void run(controller.signal);
-      else void locks.request('flotilla-live', () => run(controller.signal));
-    },
-    read: (lastId, signal, on) => readSse(url, lastId, signal, on),
-    // A hidden tab gets no frames, but its lists must not be stale when it is shown: a timer stands in.
-    frame: (run) => {
-      if (document.hidden) setTimeout(run, 250);
-      else requestAnimationFrame(run);
-    },
-    wait: (ms, signal) =>
-      new Promise((resolve) => {
-        const timer = setTimeout(resolve, ms);
-        signal.addEventListener('abort', () => {
-          clearTimeout(timer);
-          resolve();
-        });
-        // Coming back online is a reason to try at once.
-        addEventListener('online', () => resolve(), { once: true });
-      }),
-  };
 }
 
 /** How often a list may be fetched again because something in it changed. */

@@ -1,11 +1,11 @@
-import { describe, expect, it } from 'vitest';
+import { afterEach, describe, expect, it, vi } from 'vitest';
 import { downsample, sampledNote } from './downsample';
 import { bytes, count, duration, figure, isolate, percent, plural, relative, shortDigest } from './format';
-import { ChordReader, keyName } from './keys';
+import { ChordReader, isSingle, keyName } from './keys';
 import { ALL, isSelected, NONE, selectedCount, toggled, withIds } from './selection';
 import { cli, shellQuote } from './shell';
-import { SseParser } from './sse';
-import { MAX_ROWS, pagesOf, rowWindow, scrollToRow } from './window';
+import { readSse, SILENCE_MS, SseParser } from './sse';
+import { MAX_ROWS, pagesOf, rangeFrom, refind, rowWindow, scrollToRow } from './window';
 
 describe('downsample', () => {
   const x = Array.from({ length: 10_000 }, (_unused, index) => index);
@@ -139,5 +139,71 @@ describe('sse', () => {
   });
   it('refuses an endless line', () => {
     expect(() => new SseParser().push('x'.repeat(5 * 1024 * 1024))).toThrow();
+  });
+});
+
+describe('a row in a list that changes', () => {
+  const at = (list: readonly string[]) => (index: number) => list[index];
+  it('is found where it went', () => {
+    expect(refind(1, 'b', 4, at(['x', 'y', 'a', 'b']))).toBe(3);
+    expect(refind(3, 'a', 4, at(['a', 'b', 'c', 'd']))).toBe(0);
+    expect(refind(1, 'b', 3, at(['a', 'b', 'c']))).toBe(1);
+  });
+  it('leaves its place when it is gone, and nothing is looked for that nobody chose', () => {
+    expect(refind(1, 'b', 3, at(['a', 'c', 'd']))).toBe(1);
+    expect(refind(2, undefined, 3, at(['a', 'c', 'd']))).toBe(2);
+    expect(refind(5, 'b', 0, at([]))).toBe(5);
+  });
+  it('a range that is too long keeps the end where it began, in both directions, and says how much is missing', () => {
+    expect(rangeFrom(10, 12, 1000)).toEqual({ from: 10, to: 13, cut: 0 });
+    expect(rangeFrom(12, 10, 1000)).toEqual({ from: 10, to: 13, cut: 0 });
+    expect(rangeFrom(0, 1999, 1000)).toEqual({ from: 0, to: 1000, cut: 1000 });
+    expect(rangeFrom(1999, 0, 1000)).toEqual({ from: 1000, to: 2000, cut: 1000 });
+  });
+});
+
+describe('single keys', () => {
+  it('are those without Ctrl that write a character', () => {
+    const names = [{ key: 'x' }, { key: '?' }, { key: 'Enter' }, { key: 'k', ctrlKey: true }].map((event) => keyName({ ctrlKey: false, metaKey: false, altKey: false, ...event }) ?? '');
+    expect(names.map(isSingle)).toEqual([true, true, false, false]);
+  });
+});
+
+describe('a stream that goes silent', () => {
+  afterEach(() => {
+    vi.restoreAllMocks();
+    vi.useRealTimers();
+    vi.unstubAllGlobals();
+  });
+  it('is given up, comments counting as life', async () => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
+    const server = new TransformStream<Uint8Array, Uint8Array>();
+    const writer = server.writable.getWriter();
+    vi.stubGlobal('fetch', (_url: string, { signal }: { signal: AbortSignal }) => {
+      const body = new ReadableStream<Uint8Array>({
+        async start(controller) {
+          signal.addEventListener('abort', () => controller.error(signal.reason));
+          for await (const bytes of server.readable) controller.enqueue(bytes);
+        },
+      });
+      return Promise.resolve(new Response(body));
+    });
+    const events: string[] = [];
+    const armed = vi.spyOn(globalThis, 'setTimeout');
+    let ended: unknown;
+    const reading = readSse('/events', undefined, new AbortController().signal, { open: () => events.push('open'), event: ({ event }) => events.push(event) }).catch(
+      (error: unknown) => (ended = error),
+    );
+    for (const text of ['event: hello\ndata: {}\n\n', ':\n\n', ':\n\n']) {
+      const before = armed.mock.calls.length;
+      await writer.write(new TextEncoder().encode(text));
+      while (armed.mock.calls.length === before) await new Promise((resolve) => setImmediate(resolve));
+      await vi.advanceTimersByTimeAsync(SILENCE_MS - 1);
+      expect(ended).toBeUndefined();
+    }
+    await vi.advanceTimersByTimeAsync(SILENCE_MS);
+    await reading;
+    expect(String(ended)).toContain('silent');
+    expect(events).toEqual(['open', 'hello']);
   });
 });

@@ -43,6 +43,14 @@ export class Unreachable extends Error {
   }
 }
 
+/** The session ended, and somebody else signed in before the request could be sent again. It was not. */
+export class OtherPerson extends Error {
+  constructor() {
+    super('Somebody else has signed in: this was not sent.');
+    this.name = 'OtherPerson';
+  }
+}
+
 export function isAbort(error: unknown): boolean {
   return error instanceof DOMException && error.name === 'AbortError';
 }

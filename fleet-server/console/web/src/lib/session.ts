@@ -1,5 +1,7 @@
 // Who is signed in. The session itself is an HTTP-only cookie; here are its CSRF token and what the person may do.
+import { plural } from './format';
 import { createStore } from './store';
+import { saveAll } from './unsaved';
 
 export interface Session {
   actor: string;
@@ -13,6 +15,7 @@ export interface Session {
 export type SessionState =
   | { state: 'loading' }
   | { state: 'unreachable' }
+  /** `reason`: why a sign-in link did not lead in. */
   | { state: 'out'; reason?: string }
   | { state: 'in'; session: Session }
   /** It ended while the console was in use: forms stay as they are, and a dialog asks to sign in again. */
@@ -24,7 +27,7 @@ export const sessionState = createStore<SessionState>({ state: 'loading' });
 const channel = typeof BroadcastChannel === 'undefined' ? undefined : new BroadcastChannel('flotilla-session');
 channel?.addEventListener('message', (event: MessageEvent<unknown>) => {
   if (event.data === 'signed-in') void refresh();
-  if (event.data === 'signed-out') sessionState.set({ state: 'out' });
+  if (event.data === 'signed-out') abandon();
 });
 
 let waiting: ((session: Session | undefined) => void)[] = [];
@@ -43,15 +46,23 @@ export function signInAgain(): Promise<Session | undefined> {
   return new Promise((resolve) => waiting.push(resolve));
 }
 
-export function csrfToken(): string | undefined {
+function present(): Session | undefined {
   const now = sessionState.get();
-  return now.state === 'in' || now.state === 'expired' ? now.session.csrf : undefined;
+  return now.state === 'in' || now.state === 'expired' ? now.session : undefined;
+}
+
+export function csrfToken(): string | undefined {
+  return present()?.csrf;
+}
+
+/** Whose doing it is now. */
+export function actor(): string | undefined {
+  return present()?.actor;
 }
 
 export function can(capability: string): boolean {
-  const now = sessionState.get();
-  if (now.state !== 'in' && now.state !== 'expired') return false;
-  return now.session.capabilities.includes(capability) || now.session.capabilities.includes('*');
+  const capabilities = present()?.capabilities ?? [];
+  return capabilities.includes(capability) || capabilities.includes('*');
 }
 
 /** Reads the session that the cookie stands for. */
@@ -82,39 +93,111 @@ function enter(session: Session): void {
 
 /** The code of a sign-in link, or the whole link as somebody pastes it. */
 export function codeOf(text: string): string {
-  const match = /#\/sign-in\/([^\s?&#]+)/.exec(text);
-  return decodeURIComponent(match?.[1] ?? text.trim());
+  const code = /#\/sign-in\/([^\s?&#]+)/.exec(text)?.[1] ?? text.trim();
+  try {
+    return decodeURIComponent(code);
+  } catch {
+    // No link of ours; the server says so.
+    return code;
+  }
 }
 
-/** Exchanges a one-time code for a session. Returns why not, in words. */
-export async function signIn(text: string): Promise<string | undefined> {
+interface Failure {
+  why: string;
+  /** False: the code may still be good. */
+  answered: boolean;
+}
+
+/** Exchanges a one-time code for a session. */
+async function exchange(code: string): Promise<Failure | undefined> {
   try {
     const response = await fetch('/api/v1/session', {
       method: 'POST',
       headers: { 'content-type': 'application/json', accept: 'application/json' },
-      body: JSON.stringify({ code: codeOf(text) }),
+      body: JSON.stringify({ code }),
     });
-    if (!response.ok) {
-      const body = (await response.json().catch(() => undefined)) as { detail?: string } | undefined;
-      return body?.detail ?? `The server answered ${response.status}.`;
-    }
+    if (!response.ok) return { why: await wordsOf(response), answered: response.status < 500 };
   } catch {
-    return 'The server does not answer. It may be restarting: try again in a moment.';
+    return { why: NO_ANSWER, answered: false };
   }
   await refresh();
-  if (sessionState.get().state !== 'in') return 'The server took the code, but the browser kept no session: are cookies switched off?';
+  if (sessionState.get().state !== 'in') return { why: 'The server took the code, but the browser kept no session: are cookies switched off?', answered: true };
   channel?.postMessage('signed-in');
   return undefined;
 }
 
-export async function signOut(): Promise<void> {
+const NO_ANSWER = 'The server does not answer. It may be restarting: try again in a moment.';
+
+async function wordsOf(response: Response): Promise<string> {
+  const body = (await response.json().catch(() => undefined)) as { detail?: string } | undefined;
+  return body?.detail ?? `The server answered ${response.status}.`;
+}
+
+/** With a code or a link as somebody pastes it. Returns why not, in words. */
+export async function signIn(text: string): Promise<string | undefined> {
+  return (await exchange(codeOf(text)))?.why;
+}
+
+/** The code of a link that was opened, for as long as the server has not answered to it. */
+let opened: string | undefined;
+
+/**
+ * Goes in: by the sign-in link that was opened, if there is one, else with the session that the browser has. A link that
+ * leads nowhere (it was used before) leaves whoever is signed in where they are; then this returns why.
+ */
+export async function begin(link?: string): Promise<string | undefined> {
+  if (link !== undefined) opened = codeOf(link);
+  if (opened === undefined) {
+    await refresh();
+    return undefined;
+  }
+  const failure = await exchange(opened);
+  if (failure === undefined || failure.answered) opened = undefined;
+  if (failure === undefined) return undefined;
+  await refresh();
+  const { state } = sessionState.get();
+  if (state === 'out') sessionState.set({ state, reason: failure.why });
+  return state === 'in' || state === 'expired' ? failure.why : undefined;
+}
+
+/** Why signing out has not happened: the person is still signed in, and has to know. */
+export interface StillIn {
+  why: string;
+  /** Signing out is possible all the same. */
+  anyway: boolean;
+}
+
+export const stillIn = createStore<StillIn | undefined>(undefined);
+
+/** For so long the server may take to end the session. */
+const PATIENCE_MS = 15_000;
+
+/** Sends what is unsent, ends the session, and leaves only when the server says that it has ended. */
+export async function signOut(anyway = false): Promise<void> {
+  stillIn.set(undefined);
+  const left = await saveAll();
+  if (left > 0 && !anyway) {
+    const [are, stay] = left === 1 ? ['is', 'stays'] : ['are', 'stay'];
+    stillIn.set({ why: `${plural(left, 'label')} ${are} not with the server yet, and ${stay} in this tab until you sign in here again.`, anyway: true });
+    return;
+  }
   const csrf = csrfToken();
   try {
-    await fetch('/api/v1/session', { method: 'DELETE', headers: csrf === undefined ? {} : { 'x-csrf-token': csrf } });
-  } finally {
-    channel?.postMessage('signed-out');
-    abandon();
+    const response = await fetch('/api/v1/session', {
+      method: 'DELETE',
+      headers: csrf === undefined ? {} : { 'x-csrf-token': csrf },
+      signal: AbortSignal.timeout(PATIENCE_MS),
+    });
+    if (response.status !== 204 && response.status !== 401) {
+      stillIn.set({ why: await wordsOf(response), anyway: false });
+      return;
+    }
+  } catch {
+    stillIn.set({ why: NO_ANSWER, anyway: false });
+    return;
   }
+  channel?.postMessage('signed-out');
+  abandon();
 }
 
 /** Leaves without asking the server: the person declined to sign in again. */

@@ -1,5 +1,6 @@
 // Server-sent events over `fetch`, because `EventSource` cannot send the Last-Event-ID of another tab. Follows the parsing
 // rules of the HTML standard, section 9.2.6.
+import { BACKGROUND_HEADER } from './activity';
 
 export interface SseEvent {
   id: string | undefined;
@@ -52,25 +53,40 @@ export class StreamRefused extends Error {
   }
 }
 
-/** Reads the stream until it ends or `signal` fires. */
+/** The server says something at least every 15 s, if only a comment. After this long nobody is at the other end. */
+export const SILENCE_MS = 40_000;
+
+/** Reads the stream until it ends, `signal` fires, or nothing has come for `SILENCE_MS`: a pulled cable closes no connection. */
 export async function readSse(
   url: string,
   lastId: string | undefined,
   signal: AbortSignal,
   on: { open(): void; event(event: SseEvent): void },
 ): Promise<void> {
-  const response = await fetch(url, {
-    signal,
-    cache: 'no-store',
-    headers: { accept: 'text/event-stream', ...(lastId === undefined ? {} : { 'last-event-id': lastId }) },
-  });
-  if (!response.ok || response.body === null) throw new StreamRefused(response.status);
-  on.open();
-  const parser = new SseParser();
-  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-  for (;;) {
-    const { done, value } = await reader.read();
-    if (done) return;
-    for (const event of parser.push(value)) on.event(event);
+  const silence = new AbortController();
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const heard = (): void => {
+    clearTimeout(timer);
+    timer = setTimeout(() => silence.abort(new Error('the live stream has gone silent')), SILENCE_MS);
+  };
+  heard();
+  try {
+    const response = await fetch(url, {
+      signal: AbortSignal.any([signal, silence.signal]),
+      cache: 'no-store',
+      headers: { accept: 'text/event-stream', [BACKGROUND_HEADER]: '1', ...(lastId === undefined ? {} : { 'last-event-id': lastId }) },
+    });
+    if (!response.ok || response.body === null) throw new StreamRefused(response.status);
+    on.open();
+    const parser = new SseParser();
+    const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) return;
+      heard();
+      for (const event of parser.push(value)) on.event(event);
+    }
+  } finally {
+    clearTimeout(timer);
   }
 }

@@ -34,3 +34,27 @@ export function scrollToRow(index: number, scrollTop: number, height: number, ro
   const bottom = top + rowHeight + header;
   return bottom > scrollTop + height ? bottom - height : scrollTop;
 }
+
+/** How far around its old place a row is looked for when the list has changed: about the pages that are here. */
+const FAR = 200;
+
+/**
+ * Where the row `id` is now that was at `index`; `idAt` knows the rows that are here. One that is gone, or too far away, leaves
+ * its place to the row that is there now.
+ */
+export function refind(index: number, id: string | undefined, total: number, idAt: (index: number) => string | undefined): number {
+  if (id === undefined) return index;
+  for (let away = 0; away <= FAR; away += 1) {
+    if (index + away < total && idAt(index + away) === id) return index + away;
+    if (index - away >= 0 && idAt(index - away) === id) return index - away;
+  }
+  return index;
+}
+
+/** Rows `[from, to)` between two, both included; of more than `most`, those next to where it began. */
+export function rangeFrom(anchor: number, index: number, most: number): RowWindow & { cut: number } {
+  const size = Math.abs(index - anchor) + 1;
+  const length = Math.min(most, size);
+  const from = index >= anchor ? anchor : anchor - length + 1;
+  return { from, to: from + length, cut: size - length };
+}

@@ -11,6 +11,8 @@ export interface MenuItem {
   icon?: IconName;
   /** For choices: shown with a tick. */
   checked?: boolean;
+  /** One that is switched on and off by itself, not one of several. */
+  toggle?: boolean;
   danger?: boolean;
   disabled?: boolean;
   hint?: ComponentChildren;
@@ -104,7 +106,7 @@ export function Menu({
             <button
               key={item.label}
               type="button"
-              role={item.checked === undefined ? 'menuitem' : 'menuitemradio'}
+              role={item.checked === undefined ? 'menuitem' : item.toggle === true ? 'menuitemcheckbox' : 'menuitemradio'}
               aria-checked={item.checked}
               tabIndex={-1}
               disabled={item.disabled}

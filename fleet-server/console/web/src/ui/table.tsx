@@ -11,8 +11,9 @@ import { place, recallScroll, rememberScroll } from '../lib/router';
 import type { RowSource } from '../lib/rows';
 import type { Selection } from '../lib/selection';
 import { ALL, isSelected, NONE, selectedCount, toggled, withIds } from '../lib/selection';
-import { rowWindow, scrollToRow } from '../lib/window';
+import { rangeFrom, refind, rowWindow, scrollToRow } from '../lib/window';
 import { ErrorNote } from './states';
+import { toast } from './toast';
 
 export interface Column<T> {
   id: string;
@@ -53,6 +54,8 @@ export interface TableProps<T extends object> {
 
 const HEADER = 36;
 const SELECT_WIDTH = '40px';
+/** Rows that Shift selects at once: each is fetched. Beyond that, "all matching" is the tool. */
+const MOST_IN_RANGE = 1000;
 
 interface RowProps<T extends object> {
   row: T | undefined;
@@ -131,6 +134,32 @@ export function Table<T extends object>(props: TableProps<T>): JSX.Element {
   const [cursor, setCursor] = useState(0);
   const anchor = useRef(0);
   const latest = useLatest({ rows, props, total, cursor });
+  // Which rows the cursor and the anchor stand on, once somebody has put them there: they stay on them when the list is
+  // fetched again and comes in another order.
+  const held = useRef<{ placed: boolean; cursor?: string | undefined; anchor?: string | undefined }>({ placed: false });
+  const idAt = useCallback(
+    (index: number) => {
+      const row = latest.current.rows.rowAt(index);
+      return row === undefined ? undefined : latest.current.props.rowId(row);
+    },
+    [latest],
+  );
+  const hold = useCallback(
+    (index: number) => {
+      setCursor(index);
+      held.current.placed = true;
+      held.current.cursor = idAt(index);
+    },
+    [idAt],
+  );
+  useLayoutEffect(() => {
+    if (rows.stale) return;
+    const at = refind(cursor, held.current.cursor, total, idAt);
+    if (at !== cursor) setCursor(at);
+    // A row that is gone: the one in its place. One that was not here yet when the cursor came: it, now.
+    if (held.current.placed) held.current.cursor = idAt(at) ?? held.current.cursor;
+    anchor.current = refind(anchor.current, held.current.anchor, total, idAt);
+  });
 
   const measure = useCallback(() => {
     const box = scroller.current;
@@ -172,6 +201,7 @@ export function Table<T extends object>(props: TableProps<T>): JSX.Element {
     asked.current = question;
     setCursor(0);
     anchor.current = 0;
+    held.current = { placed: false };
     if (scroller.current !== null) scroller.current.scrollTop = 0;
   }, [question]);
   useEffect(() => {
@@ -182,10 +212,10 @@ export function Table<T extends object>(props: TableProps<T>): JSX.Element {
     (to: number) => {
       const box = scroller.current;
       const target = Math.max(0, Math.min(latest.current.total - 1, to));
-      setCursor(target);
+      hold(target);
       if (box !== null) box.scrollTop = scrollToRow(target, box.scrollTop, box.clientHeight, rowHeight, HEADER);
     },
-    [rowHeight, latest],
+    [rowHeight, latest, hold],
   );
 
   const toggle = useCallback(
@@ -193,10 +223,10 @@ export function Table<T extends object>(props: TableProps<T>): JSX.Element {
       const { rows: source, props: now } = latest.current;
       if (now.selection === undefined || now.onSelect === undefined) return;
       if (extend && index !== anchor.current) {
-        const from = Math.min(anchor.current, index);
-        // A range is fetched, not guessed: rows between may never have been shown. Beyond that, "all matching" is the tool.
-        const range = Array.from({ length: Math.min(1000, Math.abs(index - anchor.current) + 1) }, (_unused, step) => from + step);
-        const loaded = await Promise.all(range.map((at) => source.load(at)));
+        // A range is fetched, not guessed: rows between may never have been shown.
+        const { from, to, cut } = rangeFrom(anchor.current, index, MOST_IN_RANGE);
+        const loaded = await Promise.all(Array.from({ length: to - from }, (_unused, step) => source.load(from + step)));
+        if (cut > 0) toast(`Only ${count(to - from)} rows are selected at once, not ${count(to - from + cut)}: “Select all matching” takes every row`);
         const ids = loaded.filter((row) => row !== undefined).map((row) => now.rowId(row));
         const selected = latest.current.props.selection ?? NONE;
         latest.current.props.onSelect?.(withIds(selected, ids, true));
@@ -206,16 +236,17 @@ export function Table<T extends object>(props: TableProps<T>): JSX.Element {
         latest.current.props.onSelect?.(toggled(latest.current.props.selection ?? NONE, now.rowId(row)));
       }
       anchor.current = index;
+      held.current.anchor = idAt(index);
     },
-    [latest],
+    [latest, idAt],
   );
   const activate = useCallback(
     async (index: number) => {
-      setCursor(index);
+      hold(index);
       const row = await latest.current.rows.load(index);
       if (row !== undefined) latest.current.props.onOpen?.(row);
     },
-    [latest],
+    [latest, hold],
   );
 
   const onKeyDown = (event: KeyboardEvent): void => {
@@ -287,6 +318,9 @@ export function Table<T extends object>(props: TableProps<T>): JSX.Element {
         aria-busy={loading || rows.stale}
         aria-activedescendant={state === 'full' && indices.includes(cursor) ? `${gridId}-row-${cursor}` : undefined}
         tabIndex={0}
+        onFocus={(event) => {
+          if (event.target === event.currentTarget) hold(cursor);
+        }}
         onKeyDown={onKeyDown}
         style={{ '--tracks': tracks } as JSX.CSSProperties}
       >

@@ -5,7 +5,7 @@ import { api, ApiError, unwrap } from '../../lib/client';
 import { queryClient } from '../../lib/query';
 import type { Dataset, Sample, Split } from '../datasets/data';
 import { RESOURCE as DATASET } from '../datasets/data';
-import type { Mark } from './labeler';
+import type { Mark } from './outbox';
 
 export type LabelingFunction = Schema<'LabelingFunction'>;
 export type LabelModel = Schema<'LabelModel'>;

@@ -2,8 +2,9 @@ import { describe, expect, it } from 'vitest';
 import { ApiError, Unreachable } from '../../lib/problem';
 import type { Sample } from '../datasets/data';
 import { asKey, defaultKeys, wrongKeys } from './keymap';
-import { HOLD_MS, Labeler } from './labeler';
-import type { Mark } from './labeler';
+import { Labeler } from './labeler';
+import { HOLD_MS, Outbox } from './outbox';
+import type { Mark } from './outbox';
 
 function sample(digest: string): Sample {
   return { digest, key: digest, slice: 'import', split: 'train', created_at: '2026-01-01T00:00:00Z' };
@@ -18,18 +19,50 @@ class Bench {
   fail: unknown = undefined;
   labels = new Map<string, string>();
   queue: string[];
-  readonly labeler: Labeler;
+  /** What the tab keeps, and whether the person is signed in. */
+  kept: readonly Mark[] = [];
+  signedIn = true;
+  unseen: number[] = [];
+  outbox: Outbox;
+  labeler: Labeler;
 
-  constructor(size: number, batch = 4) {
+  constructor(
+    size: number,
+    private readonly batch = 4,
+  ) {
     this.queue = Array.from({ length: size }, (_unused, index) => `s${index}`);
-    this.labeler = new Labeler({
-      batch,
-      now: () => this.time,
+    this.outbox = this.newOutbox();
+    this.labeler = this.newLabeler();
+  }
+
+  /** The tab loads again: all that is left is what was kept. */
+  reload(): void {
+    this.timers = [];
+    this.outbox = this.newOutbox();
+    this.labeler = this.newLabeler();
+  }
+
+  newLabeler(): Labeler {
+    const labeler = new Labeler({
+      batch: this.batch,
+      outbox: this.outbox,
       fetch: (limit) => {
         this.asked.push(limit);
         if (this.fail !== undefined) return Promise.reject(this.fail as Error);
         return Promise.resolve(this.queue.filter((digest) => !this.labels.has(digest)).slice(0, limit).map(sample));
       },
+    });
+    labeler.open();
+    return labeler;
+  }
+
+  private newOutbox(): Outbox {
+    return new Outbox({
+      now: () => this.time,
+      may: () => this.signedIn,
+      kept: () => this.kept,
+      keep: (marks) => (this.kept = marks),
+      refusedUnseen: (unsent) => this.unseen.push(unsent),
       send: (marks) => {
         this.sent.push([...marks]);
         if (this.fail !== undefined) return Promise.reject(this.fail as Error);
@@ -149,7 +182,7 @@ describe('the queue', () => {
     await bench.pass(HOLD_MS * 10);
     expect(bench.sent.length).toBe(tries);
     bench.fail = undefined;
-    await bench.labeler.flush(true);
+    await bench.labeler.flush();
     expect(bench.labels.get('s0')).toBe('a');
   });
 
@@ -159,6 +192,79 @@ describe('the queue', () => {
     bench.labeler.label('a');
     await bench.labeler.close();
     expect(bench.labels.get('s0')).toBe('a');
+    expect(bench.kept).toEqual([]);
+  });
+
+  it('keeps what is unsent over a reload, and does not ask for it again', async () => {
+    const bench = new Bench(6);
+    await settle();
+    bench.labeler.label('a');
+    bench.labeler.label('b');
+    bench.labeler.undo();
+    expect(bench.kept).toEqual([{ sample: 's0', label: 'a' }]);
+    bench.reload();
+    await settle();
+    expect([bench.shown, bench.labeler.state.get().unsent]).toEqual(['s1', 1]);
+    await bench.pass(HOLD_MS);
+    expect(bench.labels).toEqual(new Map([['s0', 'a']]));
+    expect(bench.kept).toEqual([]);
+  });
+
+  it('sends nothing for another person, and all of it when the person is back', async () => {
+    const bench = new Bench(6);
+    await settle();
+    bench.labeler.label('a');
+    bench.signedIn = false;
+    await bench.labeler.close();
+    await bench.pass(HOLD_MS * 10);
+    expect(bench.sent).toEqual([]);
+    expect(bench.kept).toEqual([{ sample: 's0', label: 'a' }]);
+    bench.signedIn = true;
+    bench.outbox.resume();
+    await bench.pass(HOLD_MS);
+    expect(bench.labels.get('s0')).toBe('a');
+  });
+
+  it('says a refusal that comes after the queue was left, and the next queue shows it', async () => {
+    const bench = new Bench(6);
+    await settle();
+    bench.labeler.label('a');
+    bench.fail = new ApiError({ title: 'No', status: 403, detail: 'this needs label' });
+    await bench.labeler.close();
+    expect([bench.unseen, bench.kept]).toEqual([[1], [{ sample: 's0', label: 'a' }]]);
+    const next = bench.newLabeler();
+    expect(next.state.get()).toMatchObject({ unsent: 1, refused: bench.fail });
+    next.discard();
+    expect([next.state.get().unsent, bench.kept]).toEqual([0, []]);
+    await settle();
+    // One who looks at the queue is not told twice.
+    bench.labeler = next;
+    bench.fail = undefined;
+    next.more();
+    await settle();
+    next.label('a');
+    bench.fail = new ApiError({ title: 'No', status: 422, detail: 'unknown label' });
+    await bench.pass(HOLD_MS);
+    expect([next.state.get().refused, bench.unseen]).toEqual([bench.fail, [1]]);
+  });
+
+  it('keeps a label that was taken back in another view of the queue taken back', async () => {
+    const bench = new Bench(6);
+    await settle();
+    bench.fail = new Unreachable();
+    bench.labeler.label('a');
+    await bench.labeler.close();
+    const next = bench.newLabeler();
+    await settle();
+    bench.labeler = next;
+    bench.fail = undefined;
+    next.more();
+    await settle();
+    expect(bench.shown).toBe('s1');
+    next.label('b');
+    next.undo();
+    await bench.pass(HOLD_MS * 2);
+    expect(bench.labels).toEqual(new Map([['s0', 'a']]));
   });
 });
 

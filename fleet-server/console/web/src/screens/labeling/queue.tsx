@@ -17,7 +17,7 @@ import type { Dataset, Sample } from '../datasets/data';
 import { Guess } from '../datasets/label-tag';
 import { SampleView } from '../datasets/sample-view';
 import { NextStep } from '../rollouts/next';
-import { annotate, batchSize, fetchQueue, relabelled } from './data';
+import { batchSize, fetchQueue, relabelled } from './data';
 import type { Order } from './data';
 import { KeysDialog } from './keys-dialog';
 import { readKeys, writeKeys } from './keymap';
@@ -25,6 +25,7 @@ import type { Keymap } from './keymap';
 import { Labeler } from './labeler';
 import type { LabelerState } from './labeler';
 import type { SetView, View } from './labeling';
+import { outboxOf } from './outboxes';
 
 /** Labels that are buttons; more of them are chosen from a list. */
 const MOST_BUTTONS = 24;
@@ -37,22 +38,17 @@ function useLabeler(dataset: Dataset, view: View): Labeler {
     () =>
       new Labeler({
         fetch: (limit) => fetchQueue(dataset.id, { order, slice, split }, limit),
-        send: (marks) => annotate(dataset.id, marks),
-        now: () => performance.now(),
-        later: (ms, run) => {
-          const timer = setTimeout(run, ms);
-          return () => clearTimeout(timer);
-        },
+        outbox: outboxOf(dataset),
         batch: batchSize(dataset),
       }),
     [dataset.id, order, slice, split],
   );
   useEffect(() => {
-    void labeler.refill();
+    labeler.open();
     const hidden = (): void => {
-      if (document.hidden) void labeler.flush(true);
+      if (document.hidden) void labeler.flush();
     };
-    const leaving = (): void => void labeler.flush(true);
+    const leaving = (): void => void labeler.flush();
     document.addEventListener('visibilitychange', hidden);
     addEventListener('pagehide', leaving);
     return () => {
@@ -131,7 +127,7 @@ export function Queue({ dataset, view, setView }: { dataset: Dataset; view: View
           {state.error !== undefined && sample !== undefined ? <ErrorNote error={state.error} title="More items could not be loaded" onRetry={() => labeler.more()} /> : null}
           {state.refused === undefined ? null : (
             <div class="stack-small">
-              <ErrorNote error={state.refused} title={`${plural(state.unsent, 'label')} not taken by the server`} onRetry={() => void labeler.flush(true)} />
+              <ErrorNote error={state.refused} title={`${plural(state.unsent, 'label')} not taken by the server`} onRetry={() => void labeler.flush()} />
               <button type="button" class="link" onClick={() => labeler.discard()}>
                 Give up these labels
               </button>

@@ -2,6 +2,7 @@
 // that name old; an answer can stand under one name only. So a query that holds nothing stands under each of the others, and
 // when it is made old, it passes that on.
 import { useQueries, useQueryClient } from '@tanstack/preact-query';
+import { fetchAgain } from '../../lib/refetch';
 
 /** Fetches `key` again whenever one of `resources` changes. */
 export function useFollow(key: readonly unknown[], resources: readonly string[]): void {
@@ -10,8 +11,7 @@ export function useFollow(key: readonly unknown[], resources: readonly string[])
     queries: resources.map((resource) => ({
       queryKey: [resource, 'followed-by', ...key],
       queryFn: () => {
-        // What is under way already is not asked twice.
-        void client.invalidateQueries({ queryKey: key }, { cancelRefetch: false });
+        fetchAgain(client, { queryKey: key });
         return Date.now();
       },
       initialData: 0,

@@ -1,0 +1,51 @@
+// The outboxes of this tab.
+import { plural } from '../../lib/format';
+import { navigate } from '../../lib/router';
+import { actor, sessionState } from '../../lib/session';
+import { readJson, writeJson } from '../../lib/storage';
+import { registerSaver } from '../../lib/unsaved';
+import { toast } from '../../ui/toast';
+import { labelingHref } from '../datasets/data';
+import type { Dataset } from '../datasets/data';
+import { annotate } from './data';
+import type { Mark } from './outbox';
+import { Outbox } from './outbox';
+
+const outboxes = new Map<string, Outbox>();
+
+/** Where the labels that this person gives in this dataset wait. */
+export function outboxOf(dataset: Dataset): Outbox {
+  const person = actor() ?? '';
+  const name = `unsent.${person}.${dataset.id}`;
+  const known = outboxes.get(name);
+  if (known !== undefined) return known;
+  const outbox = new Outbox({
+    send: (marks) => annotate(dataset.id, marks),
+    now: () => performance.now(),
+    later: (ms, run) => {
+      const timer = setTimeout(run, ms);
+      return () => clearTimeout(timer);
+    },
+    may: () => actor() === person,
+    kept: () => marksIn(readJson<unknown>('session', name)),
+    keep: (marks) => void writeJson('session', name, marks.length === 0 ? undefined : marks),
+    refusedUnseen: (unsent) =>
+      toast(`${plural(unsent, 'label')} in ${dataset.name} not taken by the server, and kept`, {
+        label: 'Open the queue',
+        run: () => navigate(labelingHref(dataset)),
+      }),
+  });
+  outboxes.set(name, outbox);
+  // Of no concern to another person who is signed in; to whoever closes the tab, yes.
+  registerSaver({ save: () => outbox.flush(true), unsent: () => (actor() === person || actor() === undefined ? outbox.state.get().unsent : 0) });
+  sessionState.subscribe((now) => {
+    if (now.state === 'in') outbox.resume();
+  });
+  return outbox;
+}
+
+/** Storage is shared with whatever else runs at this origin, and with older versions. */
+function marksIn(stored: unknown): Mark[] {
+  if (!Array.isArray(stored)) return [];
+  return stored.filter((mark: Partial<Mark> | null): mark is Mark => typeof mark?.sample === 'string' && typeof mark.label === 'string');
+}
