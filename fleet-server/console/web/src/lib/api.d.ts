@@ -8,14 +8,22 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Events, newest first */
+        /** Events that match, newest first */
         get: {
             parameters: {
                 query?: {
                     limit?: number;
                     cursor?: string;
-                    /** @description Only events of this name, such as `rollout.halted`. */
+                    /** @description Only events of this name, such as `rollout.halted`; with `*` at the end, of names that begin so: `rollout.*`. */
                     event?: string;
+                    /** @description Only what this actor did: `token:admin`, `device:press-07`; with `*` at the end, actors that begin so. */
+                    actor?: string;
+                    /** @description Only what was done to this: `rollout:<id>`, `device:press-07`; with `*` at the end, subjects that begin so. */
+                    subject?: string;
+                    /** @description Only what happened then or later: RFC 3339. */
+                    from?: string;
+                    /** @description Only what happened before: RFC 3339. */
+                    to?: string;
                     /** @description A device's own chain instead of the server's log. */
                     device?: string;
                 };
@@ -31,6 +39,14 @@ export interface paths {
                     };
                     content: {
                         "application/json": components["schemas"]["Page_AuditEvent"];
+                    };
+                };
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
                     };
                 };
                 401: {
@@ -66,7 +82,11 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Recompute every chain from its entries */
+        /**
+         * Recompute every chain from its entries
+         * @description Chains that hold are counted; the first that do not are named. How far a chain of a device goes stands at
+         *     `/audit/verify/{device}`.
+         */
         get: {
             parameters: {
                 query?: never;
@@ -93,6 +113,68 @@ export interface paths {
                     };
                 };
                 403: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/audit/verify/{device}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Recompute one device's chain from its entries */
+        get: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    device: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["DeviceChainVerification"];
+                    };
+                };
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                403: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description The server has no entry of that device */
+                404: {
                     headers: {
                         [name: string]: unknown;
                     };
@@ -449,6 +531,69 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/datasets/{id}/annotations/{sample}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * Take a sample's hand label back
+         * @description The sample is in the queue again. What label it had before its last one is not known.
+         */
+        delete: {
+            parameters: {
+                query?: {
+                    /** @description Only if the label is still this one: somebody else may have set another meanwhile. */
+                    label?: string;
+                };
+                header?: never;
+                path: {
+                    /** @description Id or name */
+                    id: string;
+                    /** @description Digest */
+                    sample: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description taken back */
+                204: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content?: never;
+                };
+                /** @description No such sample, or it has no hand label */
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description It has another label by now */
+                409: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/datasets/{id}/imports": {
         parameters: {
             query?: never;
@@ -659,6 +804,53 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/datasets/{id}/labeling-function-conflicts": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** How often labeling functions vote together and against each other, on the samples of the last label model */
+        get: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    /** @description Id or name */
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["LabelingFunctionConflicts"];
+                    };
+                };
+                /** @description No label model was fitted yet */
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/datasets/{id}/labeling-functions": {
         parameters: {
             query?: never;
@@ -811,7 +1003,11 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Samples without a hand label, the most useful first */
+        /**
+         * Samples without a hand label, the most useful first
+         * @description Labeling takes samples off the queue. Without `cursor` it begins anew, with those that were skipped; with it, it goes on
+         *     behind them.
+         */
         get: {
             parameters: {
                 query?: {
@@ -822,6 +1018,8 @@ export interface paths {
                     /** @description Raw values too. */
                     values?: boolean;
                     limit?: number;
+                    /** @description Where the last page ended, in the same order: what was passed over does not come again. */
+                    cursor?: string;
                 };
                 header?: never;
                 path: {
@@ -838,6 +1036,14 @@ export interface paths {
                     };
                     content: {
                         "application/json": components["schemas"]["Page_Sample"];
+                    };
+                };
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
                     };
                 };
                 404: {
@@ -893,6 +1099,56 @@ export interface paths {
                     };
                     content: {
                         "application/json": components["schemas"]["Page_Sample"];
+                    };
+                };
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/datasets/{id}/samples/{digest}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** One sample */
+        get: {
+            parameters: {
+                query?: {
+                    /** @description Raw values too. */
+                    values?: boolean;
+                };
+                header?: never;
+                path: {
+                    /** @description Id or name */
+                    id: string;
+                    digest: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Sample"];
                     };
                 };
                 404: {
@@ -1007,64 +1263,7 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/api/v1/devices": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /** Devices that match a filter, in any order */
-        get: {
-            parameters: {
-                query?: {
-                    limit?: number;
-                    cursor?: string;
-                    /** @description Matches to skip, for a scrollbar; without `cursor`. */
-                    offset?: number;
-                    /**
-                     * @description `status:alert site:oslo -model:2.0.0 drift:>0.2 free text`. Keys: `status` (online, offline, updating, alert,
-                     *     decommissioned), `id`, `model` (line, version or `line@version`), `class`, `arch`, `agent`, `drift`; any other is a tag's.
-                     *     `-` negates, `*` at the end means "begins with", double quotes keep blanks together.
-                     */
-                    filter?: string;
-                    /** @description `id`, `status`, `model`, `drift`, `inferences`, `class`, `agent`, `enrolled_at`, `last_seen`; `-` in front: largest first. */
-                    sort?: string;
-                };
-                header?: never;
-                path?: never;
-                cookie?: never;
-            };
-            requestBody?: never;
-            responses: {
-                200: {
-                    headers: {
-                        [name: string]: unknown;
-                    };
-                    content: {
-                        "application/json": components["schemas"]["DevicePage"];
-                    };
-                };
-                /** @description The filter says nothing */
-                422: {
-                    headers: {
-                        [name: string]: unknown;
-                    };
-                    content: {
-                        "application/json": components["schemas"]["Problem"];
-                    };
-                };
-            };
-        };
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/devices/bulk": {
+    "/api/v1/device-actions": {
         parameters: {
             query?: never;
             header?: never;
@@ -1123,7 +1322,7 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/api/v1/devices/counts": {
+    "/api/v1/device-counts": {
         parameters: {
             query?: never;
             header?: never;
@@ -1151,6 +1350,63 @@ export interface paths {
                         "application/json": components["schemas"]["DeviceCounts"];
                     };
                 };
+                422: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/devices": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Devices that match a filter, in any order */
+        get: {
+            parameters: {
+                query?: {
+                    limit?: number;
+                    cursor?: string;
+                    /** @description Matches to skip, for a scrollbar; without `cursor`. */
+                    offset?: number;
+                    /**
+                     * @description `status:alert site:oslo -model:2.0.0 drift:>0.2 free text`. Keys: `status` (online, offline, updating, alert,
+                     *     decommissioned), `id`, `model` (line, version or `line@version`), `class`, `arch`, `agent`, `drift`; any other is a tag's.
+                     *     `-` negates, `*` at the end means "begins with", double quotes keep blanks together.
+                     */
+                    filter?: string;
+                    /** @description `id`, `status`, `model`, `drift`, `inferences`, `class`, `agent`, `enrolled_at`, `last_seen`; `-` in front: largest first. */
+                    sort?: string;
+                };
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["DevicePage"];
+                    };
+                };
+                /** @description The filter says nothing */
                 422: {
                     headers: {
                         [name: string]: unknown;
@@ -1253,6 +1509,68 @@ export interface paths {
                 };
             };
         };
+        trace?: never;
+    };
+    "/api/v1/devices/{id}/alerts/acknowledge": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Say that the attack a device reported has been looked at
+         * @description Its alert is over until the device reports another attack. Alerts of errors, drift and failed deployments end when what they
+         *     speak of ends. Where there is no alert of an attack, nothing happens.
+         */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody: {
+                content: {
+                    "application/json": components["schemas"]["AcknowledgeAlerts"];
+                };
+            };
+            responses: {
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["DeviceDetail"];
+                    };
+                };
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Another attack was reported meanwhile */
+                409: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
         trace?: never;
     };
     "/api/v1/devices/{id}/decommission": {
@@ -1405,14 +1723,18 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** The last judgement of every device and package */
+        /** The last judgements of devices and packages that match */
         get: {
             parameters: {
                 query?: {
                     line?: string;
                     device?: string;
+                    /** @description Only those that drifted, or only those that did not. */
+                    drifted?: boolean;
+                    /** @description `device`, or `severity`: the largest share of drifted features first. */
+                    order?: string;
                     limit?: number;
-                    /** @description `device/manifest` of the last row of the page before. */
+                    /** @description Of the same order. */
                     cursor?: string;
                     /** @description Wait so long at most for news of drift before answering. */
                     wait_ms?: number;
@@ -1428,7 +1750,15 @@ export interface paths {
                         [name: string]: unknown;
                     };
                     content: {
-                        "application/json": components["schemas"]["Page_DeviceDrift"];
+                        "application/json": components["schemas"]["CountedPage_DeviceDrift"];
+                    };
+                };
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
                     };
                 };
             };
@@ -2002,12 +2332,16 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Model lines, by name */
+        /** Model lines that match, by name */
         get: {
             parameters: {
                 query?: {
                     limit?: number;
                     cursor?: string;
+                    /** @description `unsigned`, `signed` or `revoked`; lines that have such a version. */
+                    signature?: string;
+                    /** @description Of lines: stands in the name. Of versions: in the number, the manifest's digest, the id or the run. Whatever its case. */
+                    text?: string;
                 };
                 header?: never;
                 path?: never;
@@ -2020,7 +2354,15 @@ export interface paths {
                         [name: string]: unknown;
                     };
                     content: {
-                        "application/json": components["schemas"]["Page_Model"];
+                        "application/json": components["schemas"]["CountedPage_Model"];
+                    };
+                };
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
                     };
                 };
             };
@@ -2129,12 +2471,16 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Versions of a line, newest first */
+        /** Versions of a line that match, newest first */
         get: {
             parameters: {
                 query?: {
                     limit?: number;
                     cursor?: string;
+                    /** @description `unsigned`, `signed` or `revoked`; lines that have such a version. */
+                    signature?: string;
+                    /** @description Of lines: stands in the name. Of versions: in the number, the manifest's digest, the id or the run. Whatever its case. */
+                    text?: string;
                 };
                 header?: never;
                 path: {
@@ -2149,7 +2495,15 @@ export interface paths {
                         [name: string]: unknown;
                     };
                     content: {
-                        "application/json": components["schemas"]["Page_ModelVersion"];
+                        "application/json": components["schemas"]["CountedPage_ModelVersion"];
+                    };
+                };
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
                     };
                 };
                 404: {
@@ -2636,12 +2990,18 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Runs, newest first */
+        /** Runs that match, newest first */
         get: {
             parameters: {
                 query?: {
                     /** @description Runs of this experiment alone. */
                     experiment?: string;
+                    /** @description Runs in this state alone: `SCHEDULED`, `RUNNING`, `FINISHED`, `FAILED` or `KILLED`. */
+                    status?: string;
+                    /** @description Runs on this dataset version alone. */
+                    dataset_version?: string;
+                    /** @description Stands in the experiment's name, the cause, the id or the model's digest, whatever its case. */
+                    text?: string;
                     limit?: number;
                     cursor?: string;
                 };
@@ -2656,7 +3016,15 @@ export interface paths {
                         [name: string]: unknown;
                     };
                     content: {
-                        "application/json": components["schemas"]["Page_Run"];
+                        "application/json": components["schemas"]["CountedPage_Run"];
+                    };
+                };
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
                     };
                 };
             };
@@ -2817,7 +3185,47 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        get?: never;
+        /** What the run's model was measured on, newest first */
+        get: {
+            parameters: {
+                query?: {
+                    limit?: number;
+                    cursor?: string;
+                };
+                header?: never;
+                path: {
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Page_StoredEvaluation"];
+                    };
+                };
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
         put?: never;
         /**
          * Evaluate the run's model on a split of a dataset version
@@ -3309,6 +3717,14 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        /** @description `POST /api/v1/devices/{id}/alerts/acknowledge`: the alert of an attack is over until another attack is reported. */
+        AcknowledgeAlerts: {
+            /**
+             * @description `last_attack.at` as the caller saw it; refused if the device has reported another attack since. Absent: whatever the last
+             *     one is.
+             */
+            attack_at?: string | null;
+        };
         /** @description `POST /api/v1/model-versions/{id}/signatures` */
         AddSignature: {
             /** @description Envelope over the same payload, base64. */
@@ -3352,9 +3768,24 @@ export interface components {
             index: number;
             subject: string;
         };
-        /** @description `GET /api/v1/audit/verify`: every chain recomputed from its entries. */
+        /**
+         * @description `GET /api/v1/audit/verify`: every chain recomputed from its entries. Its size does not grow with the fleet: devices whose
+         *     chains hold are counted.
+         */
         AuditVerification: {
-            devices: components["schemas"]["DeviceChainVerification"][];
+            broken: components["schemas"]["DeviceChainVerification"][];
+            /**
+             * Format: int64
+             * @description Chains of devices that do not hold, and the first of them in order of id, at most 100.
+             */
+            broken_devices: number;
+            /** Format: int64 */
+            device_entries: number;
+            /**
+             * Format: int64
+             * @description Chains of devices, and entries in all of them.
+             */
+            devices: number;
             ok: boolean;
             server: components["schemas"]["ChainVerification"];
         };
@@ -3362,7 +3793,7 @@ export interface components {
             /** @description Changes these tags and leaves the others. */
             tag: components["schemas"]["TagChange"];
         } | "decommission";
-        /** @description `POST /api/v1/devices/bulk`: one action on many devices, as a job. Exactly one of `filter` and `ids`. */
+        /** @description `POST /api/v1/device-actions`: one action on many devices, as a job. Exactly one of `filter` and `ids`. */
         BulkDevices: {
             action: components["schemas"]["BulkAction"];
             /**
@@ -3436,6 +3867,134 @@ export interface components {
          * @enum {string}
          */
         ClassWeights: "none" | "balanced";
+        /** @description One page of a list that is counted: the same, and how many match what was asked. */
+        CountedPage_DeviceDrift: {
+            items: {
+                /** Format: int64 */
+                alarms: number;
+                at: string;
+                /**
+                 * Format: int64
+                 * @description Observations judged.
+                 */
+                count: number;
+                device: string;
+                drifted: boolean;
+                /**
+                 * Format: int64
+                 * @description Judgements since the package runs there, and how many of them were alarms.
+                 */
+                judgements: number;
+                line: string;
+                manifest: string;
+                nearest_slice: string;
+                semver: string;
+                /**
+                 * Format: double
+                 * @description Share of features that drifted, in [0, 1].
+                 */
+                share: number;
+                worst: components["schemas"]["FeatureSeverity"][];
+            }[];
+            /** @description Give it back as `cursor` for the next page; absent on the last one. */
+            next_cursor?: string | null;
+            /**
+             * Format: int64
+             * @description What matches, on all pages.
+             */
+            total: number;
+        };
+        /** @description One page of a list that is counted: the same, and how many match what was asked. */
+        CountedPage_Model: {
+            items: {
+                created_at: string;
+                latest?: string | null;
+                line: string;
+                /**
+                 * Format: int64
+                 * @description Of them: those that the release role has not signed yet.
+                 */
+                unsigned?: number;
+                /** Format: int64 */
+                versions: number;
+            }[];
+            /** @description Give it back as `cursor` for the next page; absent on the last one. */
+            next_cursor?: string | null;
+            /**
+             * Format: int64
+             * @description What matches, on all pages.
+             */
+            total: number;
+        };
+        /** @description One page of a list that is counted: the same, and how many match what was asked. */
+        CountedPage_ModelVersion: {
+            items: {
+                created_at: string;
+                dataset_version?: string | null;
+                /** Format: int32 */
+                golden_cases: number;
+                /**
+                 * Format: double
+                 * @description Largest difference from the trainer's outputs in the server's golden gate.
+                 */
+                golden_max_diff: number;
+                /** Format: uuid */
+                id: string;
+                line: string;
+                /** @description Digest of the manifest's payload: the version's name on devices. */
+                manifest: string;
+                /**
+                 * Format: int64
+                 * @description Bytes of all components, decoded.
+                 */
+                package_bytes: number;
+                /** Format: int64 */
+                release_counter: number;
+                run?: string | null;
+                semver: string;
+                signature: components["schemas"]["SignatureState"];
+            }[];
+            /** @description Give it back as `cursor` for the next page; absent on the last one. */
+            next_cursor?: string | null;
+            /**
+             * Format: int64
+             * @description What matches, on all pages.
+             */
+            total: number;
+        };
+        /** @description One page of a list that is counted: the same, and how many match what was asked. */
+        CountedPage_Run: {
+            items: {
+                cause: string;
+                created_at: string;
+                /** Format: uuid */
+                dataset_version: string;
+                error?: string | null;
+                experiment: string;
+                finished_at?: string | null;
+                /** Format: uuid */
+                id: string;
+                /** Format: uuid */
+                job: string;
+                /** @description `train.loss`, `holdout.accuracy`, `duration_s`, … */
+                metrics: {
+                    [key: string]: number;
+                };
+                /** @description The ONNX model, once finished. Same data, parameters and seed give the same digest. */
+                model?: string | null;
+                /** Format: int64 */
+                seed: number;
+                status: components["schemas"]["RunStatus"];
+                trainer: components["schemas"]["Trainer"];
+            }[];
+            /** @description Give it back as `cursor` for the next page; absent on the last one. */
+            next_cursor?: string | null;
+            /**
+             * Format: int64
+             * @description What matches, on all pages.
+             */
+            total: number;
+        };
         /** @description `POST /api/v1/datasets/{id}/annotations`: all of them, or none. */
         CreateAnnotations: {
             annotations: components["schemas"]["Annotation"][];
@@ -3675,6 +4234,8 @@ export interface components {
          */
         DeviceAlert: "drift" | "attack" | "failed-deployment" | "error";
         DeviceAttack: {
+            /** @description Somebody has looked at it: it is no alert any more. */
+            acknowledged?: boolean;
             at: string;
             /** @description As named in `docs/trust.md`: `rollback`, `altered-content`, … */
             attack: string;
@@ -3702,6 +4263,7 @@ export interface components {
              */
             lost: number;
         };
+        /** @description `GET /api/v1/audit/verify/{device}`: one device's chain. */
         DeviceChainVerification: {
             chain: components["schemas"]["ChainVerification"];
             device: string;
@@ -3709,7 +4271,7 @@ export interface components {
             epochs: number;
         };
         /**
-         * @description `GET /api/v1/devices/counts`: `online + offline + decommissioned = total`; a device that is updating or needs attention
+         * @description `GET /api/v1/device-counts`: `online + offline + decommissioned = total`; a device that is updating or needs attention
          *     is counted there too.
          */
         DeviceCounts: {
@@ -3839,6 +4401,8 @@ export interface components {
             p50_us: number;
             /** Format: int64 */
             p95_us: number;
+            /** @description Empty where the server does not know the package. */
+            semver?: string;
         };
         /** @description When a device running the package speaks of drift. */
         DriftParameters: {
@@ -4102,6 +4666,24 @@ export interface components {
             statistics?: components["schemas"]["LabelingFunctionStatistics"] | null;
             when: string;
         };
+        /**
+         * @description `GET /api/v1/datasets/{id}/labeling-function-conflicts`: how often labeling functions vote together and against each other,
+         *     on the samples of the last label model.
+         */
+        LabelingFunctionConflicts: {
+            /** @description Samples on which they vote for different labels; symmetric. */
+            conflicts: number[][];
+            fitted_at: string;
+            /** @description As they were then, in order of creation: the order of rows and columns. */
+            functions: components["schemas"]["VotingFunction"][];
+            /** @description Samples on which both vote; symmetric. On the diagonal: on which the function votes. */
+            overlaps: number[][];
+            /**
+             * Format: int64
+             * @description Samples that they could vote on.
+             */
+            samples: number;
+        };
         LabelingFunctionStatistics: {
             /**
              * Format: double
@@ -4169,6 +4751,11 @@ export interface components {
             created_at: string;
             latest?: string | null;
             line: string;
+            /**
+             * Format: int64
+             * @description Of them: those that the release role has not signed yet.
+             */
+            unsigned?: number;
             /** Format: int64 */
             versions: number;
         };
@@ -4354,38 +4941,6 @@ export interface components {
             next_cursor?: string | null;
         };
         /** @description One page of a list, in the list's order. */
-        Page_DeviceDrift: {
-            items: {
-                /** Format: int64 */
-                alarms: number;
-                at: string;
-                /**
-                 * Format: int64
-                 * @description Observations judged.
-                 */
-                count: number;
-                device: string;
-                drifted: boolean;
-                /**
-                 * Format: int64
-                 * @description Judgements since the package runs there, and how many of them were alarms.
-                 */
-                judgements: number;
-                line: string;
-                manifest: string;
-                nearest_slice: string;
-                semver: string;
-                /**
-                 * Format: double
-                 * @description Share of features that drifted, in [0, 1].
-                 */
-                share: number;
-                worst: components["schemas"]["FeatureSeverity"][];
-            }[];
-            /** @description Give it back as `cursor` for the next page; absent on the last one. */
-            next_cursor?: string | null;
-        };
-        /** @description One page of a list, in the list's order. */
         Page_DriftPoint: {
             items: {
                 /** @description The hour's start. */
@@ -4490,49 +5045,6 @@ export interface components {
             next_cursor?: string | null;
         };
         /** @description One page of a list, in the list's order. */
-        Page_Model: {
-            items: {
-                created_at: string;
-                latest?: string | null;
-                line: string;
-                /** Format: int64 */
-                versions: number;
-            }[];
-            /** @description Give it back as `cursor` for the next page; absent on the last one. */
-            next_cursor?: string | null;
-        };
-        /** @description One page of a list, in the list's order. */
-        Page_ModelVersion: {
-            items: {
-                created_at: string;
-                dataset_version?: string | null;
-                /** Format: int32 */
-                golden_cases: number;
-                /**
-                 * Format: double
-                 * @description Largest difference from the trainer's outputs in the server's golden gate.
-                 */
-                golden_max_diff: number;
-                /** Format: uuid */
-                id: string;
-                line: string;
-                /** @description Digest of the manifest's payload: the version's name on devices. */
-                manifest: string;
-                /**
-                 * Format: int64
-                 * @description Bytes of all components, decoded.
-                 */
-                package_bytes: number;
-                /** Format: int64 */
-                release_counter: number;
-                run?: string | null;
-                semver: string;
-                signature: components["schemas"]["SignatureState"];
-            }[];
-            /** @description Give it back as `cursor` for the next page; absent on the last one. */
-            next_cursor?: string | null;
-        };
-        /** @description One page of a list, in the list's order. */
         Page_Rollout: {
             items: {
                 /** @description Deployments per state. */
@@ -4556,34 +5068,6 @@ export interface components {
                 /** Format: int64 */
                 targeted: number;
                 updated_at: string;
-            }[];
-            /** @description Give it back as `cursor` for the next page; absent on the last one. */
-            next_cursor?: string | null;
-        };
-        /** @description One page of a list, in the list's order. */
-        Page_Run: {
-            items: {
-                cause: string;
-                created_at: string;
-                /** Format: uuid */
-                dataset_version: string;
-                error?: string | null;
-                experiment: string;
-                finished_at?: string | null;
-                /** Format: uuid */
-                id: string;
-                /** Format: uuid */
-                job: string;
-                /** @description `train.loss`, `holdout.accuracy`, `duration_s`, … */
-                metrics: {
-                    [key: string]: number;
-                };
-                /** @description The ONNX model, once finished. Same data, parameters and seed give the same digest. */
-                model?: string | null;
-                /** Format: int64 */
-                seed: number;
-                status: components["schemas"]["RunStatus"];
-                trainer: components["schemas"]["Trainer"];
             }[];
             /** @description Give it back as `cursor` for the next page; absent on the last one. */
             next_cursor?: string | null;
@@ -4620,6 +5104,14 @@ export interface components {
                 /** @description What the browser called itself when it signed in. */
                 user_agent: string;
             }[];
+            /** @description Give it back as `cursor` for the next page; absent on the last one. */
+            next_cursor?: string | null;
+        };
+        /** @description One page of a list, in the list's order. */
+        Page_StoredEvaluation: {
+            items: (components["schemas"]["Evaluation"] & {
+                created_at: string;
+            })[];
             /** @description Give it back as `cursor` for the next page; absent on the last one. */
             next_cursor?: string | null;
         };
@@ -4679,7 +5171,7 @@ export interface components {
          * @description Kinds of things that change.
          * @enum {string}
          */
-        Resource: "device" | "rollout" | "deployment" | "run" | "job" | "dataset" | "labels" | "model" | "drift" | "token" | "audit" | "session";
+        Resource: "device" | "rollout" | "deployment" | "run" | "job" | "dataset" | "import" | "labels" | "model" | "drift" | "token" | "audit" | "session";
         Rollout: {
             /** @description Deployments per state. */
             counts: {
@@ -4868,6 +5360,10 @@ export interface components {
             /** Format: uuid */
             job: string;
         };
+        /** @description An item of `GET /api/v1/runs/{id}/evaluations`: a model measured once on a split of a dataset version. */
+        StoredEvaluation: components["schemas"]["Evaluation"] & {
+            created_at: string;
+        };
         TagChange: {
             remove?: string[];
             set?: {
@@ -4888,6 +5384,8 @@ export interface components {
             p50_us: number;
             /** Format: int64 */
             p95_us: number;
+            /** @description Empty where the server does not know the package. */
+            semver?: string;
         };
         /** @description A row of `GET /api/v1/devices/{id}/timeline`. */
         TimelineEvent: {
@@ -4940,6 +5438,12 @@ export interface components {
             devices: number;
             line: string;
             semver: string;
+        };
+        VotingFunction: {
+            /** Format: uuid */
+            id: string;
+            label: string;
+            name: string;
         };
     };
     responses: never;
