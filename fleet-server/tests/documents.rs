@@ -33,7 +33,7 @@ fn every_documented_block_is_read() {
             if block.contains("hardware_class") {
                 continue;
             }
-            if block.contains("[listen]") {
+            if ["[listen]", "[training]"].iter().any(|table| block.contains(table)) {
                 let dir = tempfile::tempdir().unwrap();
                 let path = dir.path().join("fleet.toml");
                 std::fs::write(&path, &block).unwrap();

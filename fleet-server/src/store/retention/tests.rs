@@ -110,7 +110,7 @@ async fn everything_else_goes_by_age_in_batches() {
             format!("INSERT INTO fleet_hours VALUES ({hour}, 1, 0, 0)"),
             format!("INSERT INTO device_events VALUES ('d{i}', {at}, 'device.connected', '{{}}')"),
             format!(
-                "INSERT INTO jobs VALUES ('{i}', 'train', 's', '', '{}', 0.0, '', NULL, 0, 0, 0, 0, {at}, {at})",
+                "INSERT INTO jobs VALUES ('{i}', 'train', 's', '', '{}', 0.0, '', NULL, 0, 0, 0, 0, {at}, {at}, 0)",
                 if i == 0 { "queued" } else { "succeeded" }
             ),
             format!(
@@ -211,7 +211,11 @@ const KEPT: [&str; 35] = [
     // The data itself.
     "stored_samples",
     "annotations",
-    "guesses",
+    // `reconcile/guesses` removes generations that nobody reads.
+    "stored_guesses",
+    "guess_generations",
+    // Goes with its job.
+    "job_devices",
     // Each new one removes those that have lapsed.
     "sign_in_links",
     "sessions",
