@@ -10,7 +10,6 @@ import type { Mark } from './labeler';
 export type LabelingFunction = Schema<'LabelingFunction'>;
 export type LabelModel = Schema<'LabelModel'>;
 export type LabelModelKind = Schema<'LabelModelKind'>;
-export type Job = Schema<'Job'>;
 
 /** As live events name it, and the first part of every key. */
 export const RESOURCE = 'labels';
@@ -60,15 +59,6 @@ export function useLabelModel(dataset: string) {
         throw error;
       }
     },
-  });
-}
-
-/** Live events of jobs make it fetch again as the job goes on. */
-export function useJob(id: string) {
-  return useQuery({
-    queryKey: ['job', id],
-    enabled: id !== '',
-    queryFn: ({ signal }) => unwrap(api.GET('/api/v1/jobs/{id}', { params: { path: { id } }, signal })),
   });
 }
 
