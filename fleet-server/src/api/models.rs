@@ -65,7 +65,8 @@ async fn lines(
     require(&caller, Action::Read)?;
     let limit = page_limit(query.limit);
     let after = query.cursor.unwrap_or_default();
-    let items = store::lines(&app.db, &app.fleet.project, &after, limit).await?;
+    let mut items = store::lines(&app.db, &app.fleet.project, &after, limit).await?;
+    store::count_devices_of_lines(&app.db, &mut items).await?;
     let next_cursor = items
         .last()
         .filter(|_| items.len() == limit as usize)
@@ -118,7 +119,8 @@ async fn versions(
         Some(Ok(below)) => Some(below),
         Some(Err(_not_a_number)) => return Err(ApiError::invalid("the cursor is not one that this list gave out")),
     };
-    let items = store::list(&app.db, &line, below, limit).await?;
+    let mut items = store::list(&app.db, &line, below, limit).await?;
+    store::count_devices_of_versions(&app.db, &line, &mut items).await?;
     if items.is_empty() && below.is_none() {
         return Err(ApiError::not_found("model line", line));
     }

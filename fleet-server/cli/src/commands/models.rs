@@ -81,9 +81,16 @@ pub(crate) async fn run(context: &Context, command: ModelsCommand) -> Result<(),
             context.out.show(&answer, |page: Page<Model>| {
                 let rows = page.items.into_iter().map(|model| {
                     let count = model.versions.to_string();
-                    vec![model.line.to_string(), count, or_dash(model.latest), model.created_at]
+                    let devices = model.devices.to_string();
+                    vec![
+                        model.line.to_string(),
+                        count,
+                        or_dash(model.latest),
+                        devices,
+                        model.created_at,
+                    ]
                 });
-                let table = table(&["line", "versions", "latest", "created"], rows);
+                let table = table(&["line", "versions", "latest", "devices", "created"], rows);
                 with_more(table, page.next_cursor.as_deref())
             })
         }
@@ -98,6 +105,7 @@ pub(crate) async fn run(context: &Context, command: ModelsCommand) -> Result<(),
                         version.id.to_string(),
                         version.manifest.short(),
                         bytes(version.package_bytes),
+                        or_dash(version.devices),
                         version.created_at,
                     ]
                 });
@@ -108,6 +116,7 @@ pub(crate) async fn run(context: &Context, command: ModelsCommand) -> Result<(),
                     "id",
                     "manifest",
                     "package",
+                    "devices",
                     "created",
                 ];
                 with_more(table(&header, rows), page.next_cursor.as_deref())
