@@ -21,6 +21,7 @@ statements! {
         LEFT JOIN annotations a ON a.dataset = s.dataset AND a.digest = s.digest
         LEFT JOIN guesses g ON g.dataset = s.dataset AND g.digest = s.digest
         WHERE s.dataset = $1 AND a.digest IS NULL AND ($2 = '' OR s.slice = $2) AND ($3 = '' OR s.split = $3)
+        AND ($6 = '' OR s.device = $6)
         ORDER BY COALESCE(g.confidence, 0), s.ordinal LIMIT $5";
     QUEUE_NEWEST = "SELECT s.ordinal, s.digest, s.sample_key, s.slice, s.split, s.predicted, s.created_at,
         CASE WHEN $4 = 'values' THEN s.raw END AS raw, a.label AS hand, g.label AS guess, g.confidence
@@ -28,6 +29,7 @@ statements! {
         LEFT JOIN annotations a ON a.dataset = s.dataset AND a.digest = s.digest
         LEFT JOIN guesses g ON g.dataset = s.dataset AND g.digest = s.digest
         WHERE s.dataset = $1 AND a.digest IS NULL AND ($2 = '' OR s.slice = $2) AND ($3 = '' OR s.split = $3)
+        AND ($6 = '' OR s.device = $6)
         ORDER BY s.ordinal DESC LIMIT $5";
     CREATE_FUNCTION = "INSERT INTO labeling_functions (id, dataset, name, expression, label, statistics, created_at)
         VALUES ($1, $2, $3, $4, $5, NULL, $6)";
@@ -122,6 +124,7 @@ pub async fn queue(
     .bind(filter.split_text())
     .bind(filter.values_text())
     .bind(i64::from(limit))
+    .bind(filter.device_text())
     .fetch_all(db.read())
     .await?;
     rows.iter().map(sample_of).collect()

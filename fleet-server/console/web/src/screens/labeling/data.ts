@@ -21,6 +21,8 @@ export interface QueueAsk {
   order: Order;
   slice: string;
   split: '' | Split;
+  /** Only what this device sent. */
+  device: string;
 }
 
 export async function fetchQueue(dataset: string, ask: QueueAsk, limit: number): Promise<Sample[]> {
@@ -28,7 +30,7 @@ export async function fetchQueue(dataset: string, ask: QueueAsk, limit: number):
     api.GET('/api/v1/datasets/{id}/queue', {
       params: {
         path: { id: dataset },
-        query: { order: ask.order, values: true, limit, ...(ask.slice === '' ? {} : { slice: ask.slice }), ...(ask.split === '' ? {} : { split: ask.split }) },
+        query: { order: ask.order, values: true, limit, ...(ask.slice === '' ? {} : { slice: ask.slice }), ...(ask.split === '' ? {} : { split: ask.split }), ...(ask.device === '' ? {} : { device: ask.device }) },
       },
     }),
   );
