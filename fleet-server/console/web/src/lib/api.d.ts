@@ -186,7 +186,36 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        get?: never;
+        /** One claim token; never its secret */
+        get: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["ClaimToken"];
+                    };
+                };
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
         put?: never;
         post?: never;
         /** Revoke a claim token; devices that enrolled with it stay */
@@ -819,6 +848,8 @@ export interface paths {
                     order?: string;
                     slice?: string;
                     split?: string;
+                    /** @description Only what this device sent. */
+                    device?: string;
                     /** @description Raw values too. */
                     values?: boolean;
                     limit?: number;
@@ -871,6 +902,8 @@ export interface paths {
                 query?: {
                     slice?: string;
                     split?: string;
+                    /** @description Only what this device sent. */
+                    device?: string;
                     /** @description By hand. */
                     labelled?: boolean;
                     /** @description Raw values too. */
@@ -1211,7 +1244,10 @@ export interface paths {
         delete?: never;
         options?: never;
         head?: never;
-        /** Replace a device's tags */
+        /**
+         * Replace a device's tags, or change some of them
+         * @description A change that says what its author saw is refused where somebody else was faster, and leaves alone what it is not about.
+         */
         patch: {
             parameters: {
                 query?: never;
@@ -1236,6 +1272,15 @@ export interface paths {
                     };
                 };
                 404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description A tag that is to change is another by now */
+                409: {
                     headers: {
                         [name: string]: unknown;
                     };
@@ -3307,8 +3352,19 @@ export interface components {
             kind: components["schemas"]["AttentionKind"];
             title: string;
         };
-        /** @enum {string} */
-        AttentionKind: "drift" | "attack" | "failed-deployment" | "unsigned-version" | "expiring-token" | "expiring-document" | "halted-rollout";
+        /**
+         * @description In order of severity, the worst first.
+         * @enum {string}
+         */
+        AttentionKind: "attack" | "halted-rollout" | "failed-deployment" | "device-error" | "drift" | "expiring-document" | "unsigned-version" | "expiring-token";
+        AttentionTotal: {
+            kind: components["schemas"]["AttentionKind"];
+            /**
+             * Format: int64
+             * @description Of devices: each counts once.
+             */
+            total: number;
+        };
         AuditEvent: {
             actor: string;
             at: string;
@@ -4140,14 +4196,30 @@ export interface components {
         };
         Model: {
             created_at: string;
+            /**
+             * Format: int64
+             * @description Devices that run a version of it.
+             */
+            devices: number;
+            in_use: components["schemas"]["VersionInUse"][];
             latest?: string | null;
             line: string;
             /** Format: int64 */
             versions: number;
+            /**
+             * Format: int64
+             * @description Versions that run somewhere: how many, and the six on most devices.
+             */
+            versions_in_use: number;
         };
         ModelVersion: {
             created_at: string;
             dataset_version?: string | null;
+            /**
+             * Format: int64
+             * @description Devices that run it; only where the versions of a line are listed.
+             */
+            devices?: number | null;
             /** Format: int32 */
             golden_cases: number;
             /**
@@ -4177,16 +4249,28 @@ export interface components {
         };
         /** @description `GET /api/v1/overview` */
         Overview: {
-            /** @description What somebody should look at, newest first. */
+            /** @description What somebody should look at: the most severe kind first, and of each kind the worst ten. */
             attention: components["schemas"]["Attention"][];
+            /** @description How many there are of each kind that there is, in the same order. */
+            attention_totals: components["schemas"]["AttentionTotal"][];
             devices: components["schemas"]["DeviceCounts"];
             /** @description Nothing of a kind at all: what a newcomer does first. */
             first_steps: components["schemas"]["FirstSteps"];
             last_24h: components["schemas"]["Spend"];
-            /** @description Rollouts that are neither drafts nor ended. */
+            /** @description Rollouts that are neither drafts nor ended, the newest ten. */
             rollouts: components["schemas"]["Rollout"][];
-            /** @description What runs where, most devices first. */
+            /**
+             * Format: int64
+             * @description How many such rollouts there are.
+             */
+            rollouts_total: number;
+            /** @description What runs where, most devices first, at most 50. */
             versions: components["schemas"]["VersionSpread"][];
+            /**
+             * Format: int64
+             * @description How many versions run somewhere.
+             */
+            versions_total: number;
         };
         /** @description One page of a list, in the list's order. */
         Page_AuditEvent: {
@@ -4466,10 +4550,21 @@ export interface components {
         Page_Model: {
             items: {
                 created_at: string;
+                /**
+                 * Format: int64
+                 * @description Devices that run a version of it.
+                 */
+                devices: number;
+                in_use: components["schemas"]["VersionInUse"][];
                 latest?: string | null;
                 line: string;
                 /** Format: int64 */
                 versions: number;
+                /**
+                 * Format: int64
+                 * @description Versions that run somewhere: how many, and the six on most devices.
+                 */
+                versions_in_use: number;
             }[];
             /** @description Give it back as `cursor` for the next page; absent on the last one. */
             next_cursor?: string | null;
@@ -4479,6 +4574,11 @@ export interface components {
             items: {
                 created_at: string;
                 dataset_version?: string | null;
+                /**
+                 * Format: int64
+                 * @description Devices that run it; only where the versions of a line are listed.
+                 */
+                devices?: number | null;
                 /** Format: int32 */
                 golden_cases: number;
                 /**
@@ -4901,11 +5001,23 @@ export interface components {
             /** Format: int64 */
             root_version: number;
         };
-        /** @description `PATCH /api/v1/devices/{id}`: replaces the tags. */
+        /** @description `PATCH /api/v1/devices/{id}`. Exactly one of `tags` and `change`. */
         UpdateDevice: {
-            tags: {
+            change?: components["schemas"]["TagChange"] | null;
+            /** @description With `change`: the tags as the caller saw them. If one that is to change is another by now, nothing is changed. */
+            seen?: {
                 [key: string]: string;
-            };
+            } | null;
+            /** @description Replaces all tags. */
+            tags?: {
+                [key: string]: string;
+            } | null;
+        };
+        /** @description On how many devices a version of a line is. */
+        VersionInUse: {
+            /** Format: int64 */
+            devices: number;
+            semver: string;
         };
         /** @description How many devices run a version. */
         VersionSpread: {
