@@ -4,6 +4,7 @@
 //! SQLite has one writer: writes go through a pool of one connection in `BEGIN IMMEDIATE` transactions, reads through a
 //! pool of their own (WAL). `synchronous=FULL`, because devices are told to forget what was committed.
 
+pub mod attention;
 pub mod audit;
 pub mod datasets;
 pub mod device_summaries;
@@ -195,7 +196,8 @@ type Statements = &'static [(&'static str, &'static str)];
 
 /// Every statement of the store, by file and name.
 pub fn all_statements() -> Vec<(String, &'static str)> {
-    let files: [(&str, Statements); 18] = [
+    let files: [(&str, Statements); 19] = [
+        ("attention", attention::STATEMENTS),
         ("audit", audit::STATEMENTS),
         ("datasets", datasets::STATEMENTS),
         ("device_summaries", device_summaries::STATEMENTS),

@@ -235,11 +235,19 @@ pub struct DeviceTelemetry {
     pub bundles: u64,
 }
 
-/// `PATCH /api/v1/devices/{id}`: replaces the tags.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+/// `PATCH /api/v1/devices/{id}`. Exactly one of `tags` and `change`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UpdateDevice {
-    pub tags: BTreeMap<String, String>,
+    /// Replaces all tags.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tags: Option<BTreeMap<String, String>>,
+    /// Changes these tags and leaves the others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub change: Option<TagChange>,
+    /// With `change`: the tags as the caller saw them. If one that is to change is another by now, nothing is changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen: Option<BTreeMap<String, String>>,
 }
 
 /// `POST /api/v1/claim-tokens`

@@ -14,6 +14,18 @@ pub struct Model {
     pub unsigned: u64,
     pub latest: Option<String>,
     pub created_at: String,
+    /// Devices that run a version of it.
+    pub devices: u64,
+    /// Versions that run somewhere: how many, and the six on most devices.
+    pub versions_in_use: u64,
+    pub in_use: Vec<VersionInUse>,
+}
+
+/// On how many devices a version of a line is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct VersionInUse {
+    pub semver: String,
+    pub devices: u64,
 }
 
 /// When a device running the package speaks of drift.
@@ -107,6 +119,9 @@ pub struct ModelVersion {
     pub golden_max_diff: f64,
     pub golden_cases: u32,
     pub created_at: String,
+    /// Devices that run it; only where the versions of a line are listed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub devices: Option<u64>,
 }
 
 /// `GET /api/v1/model-versions/{id}/manifest`: what `fleetctl sign` signs, and the signatures so far.

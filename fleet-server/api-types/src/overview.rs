@@ -11,12 +11,18 @@ use crate::rollouts::Rollout;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Overview {
     pub devices: DeviceCounts,
-    /// What runs where, most devices first.
+    /// What runs where, most devices first, at most 50.
     pub versions: Vec<VersionSpread>,
-    /// What somebody should look at, newest first.
+    /// How many versions run somewhere.
+    pub versions_total: u64,
+    /// What somebody should look at: the most severe kind first, and of each kind the worst ten.
     pub attention: Vec<Attention>,
-    /// Rollouts that are neither drafts nor ended.
+    /// How many there are of each kind that there is, in the same order.
+    pub attention_totals: Vec<AttentionTotal>,
+    /// Rollouts that are neither drafts nor ended, the newest ten.
     pub rollouts: Vec<Rollout>,
+    /// How many such rollouts there are.
+    pub rollouts_total: u64,
     pub last_24h: Spend,
     /// Nothing of a kind at all: what a newcomer does first.
     pub first_steps: FirstSteps,
@@ -30,16 +36,26 @@ pub struct VersionSpread {
     pub devices: u64,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+/// In order of severity, the worst first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum AttentionKind {
-    Drift,
     Attack,
+    HaltedRollout,
     FailedDeployment,
+    /// A device says that something is wrong with it.
+    DeviceError,
+    Drift,
+    ExpiringDocument,
     UnsignedVersion,
     ExpiringToken,
-    ExpiringDocument,
-    HaltedRollout,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AttentionTotal {
+    pub kind: AttentionKind,
+    /// Of devices: each counts once.
+    pub total: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

@@ -15,7 +15,7 @@ use flotilla_api_types::datasets::{
     CreateDataset, CreateDatasetVersion, Dataset, DatasetVersion, ImportReport, Sample, Split,
 };
 use flotilla_api_types::{Page, Problem};
-use flotilla_protocol::ids::{DatasetId, DatasetVersionId, Digest, ImportId};
+use flotilla_protocol::ids::{DatasetId, DatasetVersionId, DeviceId, Digest, ImportId};
 use serde::Deserialize;
 use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
@@ -244,6 +244,8 @@ struct SamplesQuery {
     slice: Option<String>,
     #[param(value_type = Option<String>)]
     split: Option<Split>,
+    /// Only what this device sent.
+    device: Option<String>,
     /// By hand.
     labelled: Option<bool>,
     /// Raw values too.
@@ -267,9 +269,11 @@ async fn samples(
     let dataset = find(&app, &id).await?;
     let limit = page_limit(query.limit);
     let after: i64 = query.cursor.as_deref().map_or(Ok(-1), number)?;
+    let device: Option<DeviceId> = query.device.as_deref().map(str::parse).transpose()?;
     let filter = SampleFilter {
         slice: query.slice.as_deref(),
         split: query.split,
+        device: device.as_ref(),
         labelled: query.labelled,
         values: query.values,
     };

@@ -8,7 +8,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use flotilla_api_types::common::ProblemItem;
 use flotilla_api_types::devices::{
-    AcknowledgeAlerts, BulkAction, BulkDevices, DeviceCounts, DeviceDetail, DevicePage, UpdateDevice,
+    AcknowledgeAlerts, BulkAction, BulkDevices, DeviceCounts, DeviceDetail, DevicePage, TagChange, UpdateDevice,
 };
 use flotilla_api_types::{Job, Problem};
 use flotilla_protocol::ids::{DeviceId, JobId};
@@ -194,22 +194,41 @@ fn check_tags(tags: &BTreeMap<String, String>) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Replace a device's tags
+/// Replace a device's tags, or change some of them
+///
+/// A change that says what its author saw is refused where somebody else was faster, and leaves alone what it is not about.
 #[utoipa::path(patch, path = "/devices/{id}", tag = "devices", params(("id" = String, Path)), request_body = UpdateDevice,
     security(("token" = [])),
-    responses((status = 200, body = DeviceDetail), (status = 404, body = Problem), (status = 422, body = Problem)))]
+    responses((status = 200, body = DeviceDetail), (status = 404, body = Problem),
+        (status = 409, body = Problem, description = "A tag that is to change is another by now"),
+        (status = 422, body = Problem)))]
 async fn update(
     caller: Caller,
     State(app): State<App>,
     Path(id): Path<String>,
-    Json(change): Json<UpdateDevice>,
+    Json(update): Json<UpdateDevice>,
 ) -> Result<Json<DeviceDetail>, ApiError> {
     require(&caller, Action::Operate)?;
     let id: DeviceId = id.parse()?;
-    check_tags(&change.tags)?;
     let mut tx = app.db.begin().await?;
-    store::devices::set_tags(&mut tx, &id, &change.tags).await?;
-    let tags = serde_json::to_string(&change.tags).unwrap_or_default();
+    let now = store::devices::tags(&mut tx, &id).await?;
+    let tags = match (update.tags, &update.change) {
+        (Some(tags), None) if update.seen.is_none() => tags,
+        (None, Some(change)) => {
+            if let Some(seen) = &update.seen {
+                check_seen(change, seen, &now)?;
+            }
+            store::devices::tagged(&now, change)
+        }
+        _ => {
+            return Err(ApiError::refused(
+                "give either 'tags' or 'change'; 'seen' goes with 'change'",
+            ));
+        }
+    };
+    check_tags(&tags)?;
+    store::devices::set_tags(&mut tx, &id, &tags).await?;
+    let tags = serde_json::to_string(&tags).unwrap_or_default();
     let record = audit::record(
         &caller.0.actor,
         "device.tagged",
@@ -220,6 +239,26 @@ async fn update(
     tx.commit().await.map_err(StoreError::from)?;
     app.changes.tell(Change::Device(id.clone()));
     Ok(Json(store::devices::get(&app.db, &id).await?))
+}
+
+/// Refuses to change a tag that is not as its author saw it, unless somebody else did just that.
+fn check_seen(
+    change: &TagChange,
+    seen: &BTreeMap<String, String>,
+    now: &BTreeMap<String, String>,
+) -> Result<(), ApiError> {
+    let Some(name) = change
+        .set
+        .keys()
+        .chain(&change.remove)
+        .find(|name| seen.get(*name) != now.get(*name) && change.set.get(*name) != now.get(*name))
+    else {
+        return Ok(());
+    };
+    Err(ApiError::Conflict(match now.get(name) {
+        Some(value) => format!("tag '{name}' is '{value}' by now: look again"),
+        None => format!("tag '{name}' is gone by now: look again"),
+    }))
 }
 
 /// Take a device out of the fleet: its connection is cut at once, its certificate is of no use any more

@@ -9,7 +9,7 @@ use flotilla_api_types::datasets::{
     AnnotationReport, CreateAnnotations, CreateLabelingFunction, FitLabelModel, LabelModel, LabelingFunction,
     LabelingFunctionConflicts, Sample, Split, StartedJob,
 };
-use flotilla_protocol::ids::{Digest, JobId, LabelingFunctionId};
+use flotilla_protocol::ids::{DeviceId, Digest, JobId, LabelingFunctionId};
 use serde::Deserialize;
 use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
@@ -64,6 +64,8 @@ struct QueueQuery {
     slice: Option<String>,
     #[param(value_type = Option<String>)]
     split: Option<Split>,
+    /// Only what this device sent.
+    device: Option<String>,
     /// Raw values too.
     #[serde(default)]
     values: bool,
@@ -91,9 +93,11 @@ async fn queue(
         Order::Uncertainty => QueueOrder::Uncertainty,
         Order::Newest => QueueOrder::Newest,
     };
+    let device: Option<DeviceId> = query.device.as_deref().map(str::parse).transpose()?;
     let filter = SampleFilter {
         slice: query.slice.as_deref(),
         split: query.split,
+        device: device.as_ref(),
         labelled: None,
         values: query.values,
     };

@@ -81,7 +81,8 @@ async fn lines(
     let limit = page_limit(query.limit);
     let after = query.cursor.as_deref().unwrap_or_default();
     let total = store::count_lines(&app.db, &app.fleet.project, query.filter()).await?;
-    let items = store::lines(&app.db, &app.fleet.project, query.filter(), after, limit).await?;
+    let mut items = store::lines(&app.db, &app.fleet.project, query.filter(), after, limit).await?;
+    store::count_devices_of_lines(&app.db, &mut items).await?;
     let next_cursor = items
         .last()
         .filter(|_| items.len() == limit as usize)
@@ -146,7 +147,8 @@ async fn versions(
     if total == 0 && !store::has_line(&app.db, &line).await? {
         return Err(ApiError::not_found("model line", line));
     }
-    let items = store::list(&app.db, &line, query.filter(), below, limit).await?;
+    let mut items = store::list(&app.db, &line, query.filter(), below, limit).await?;
+    store::count_devices_of_versions(&app.db, &line, &mut items).await?;
     let next_cursor = items
         .last()
         .filter(|_| items.len() == limit as usize)

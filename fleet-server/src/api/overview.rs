@@ -1,8 +1,7 @@
 //! The fleet at a glance, and one device's past.
 
 use axum::extract::State;
-use flotilla_api_types::overview::{Attention, AttentionKind, DeviceHours, Overview, TimelineEvent};
-use flotilla_api_types::rollouts::RolloutState;
+use flotilla_api_types::overview::{Attention, AttentionKind, AttentionTotal, DeviceHours, Overview, TimelineEvent};
 use flotilla_api_types::{Page, Problem};
 use flotilla_protocol::ids::DeviceId;
 use flotilla_protocol::trust::Root;
@@ -19,6 +18,7 @@ use crate::app::App;
 use crate::clock;
 use crate::domain::authz::{Action, authorize};
 use crate::domain::device_filter::DeviceFilter;
+use crate::store::attention::{self, Concern};
 use crate::store::overview::{self as store, Position};
 use crate::store::{device_summaries, devices, documents};
 
@@ -29,8 +29,6 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(telemetry))
 }
 
-/// Rows of the list of what needs attention.
-const MOST_ATTENTION: usize = 50;
 /// A root that lapses within so long is to be renewed.
 const ROOT_SOON_MS: i64 = 30 * 24 * 3600 * 1000;
 const DAY_MS: i64 = 24 * 3600 * 1000;
@@ -41,40 +39,32 @@ const DAY_MS: i64 = 24 * 3600 * 1000;
 async fn overview(caller: Caller, State(app): State<App>) -> Result<Json<Overview>, ApiError> {
     require(&caller, Action::Read)?;
     let now = clock::now_ms();
-    let rollouts = store::live_rollouts(&app.db).await?;
-    let mut attention = store::attention(&app.db, now).await?;
-    attention.extend(root_lapses(&app, now).await?);
-    attention.extend(
-        rollouts
-            .iter()
-            .filter(|rollout| rollout.state == RolloutState::Halted)
-            .map(|rollout| {
-                let about = Attention {
-                    kind: AttentionKind::HaltedRollout,
-                    id: rollout.id.to_string(),
-                    title: format!("rollout of {} {} halted", rollout.line, rollout.semver),
-                    detail: rollout.decision.clone(),
-                    at: rollout.updated_at.clone(),
-                };
-                (clock::from_rfc3339(&rollout.updated_at).unwrap_or(now), about)
-            }),
-    );
+    let mut concerns = attention::concerns(&app.db, now).await?;
+    concerns.extend(root_lapses(&app, now).await?);
     // Tokens are the business of those who may make them.
     let operates = authorize(&caller.0, Action::Operate);
-    attention.retain(|(_, about)| operates || about.kind != AttentionKind::ExpiringToken);
-    attention.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
-    attention.truncate(MOST_ATTENTION);
+    concerns.retain(|concern| operates || concern.kind != AttentionKind::ExpiringToken);
+    concerns.sort_by_key(|concern| concern.kind);
     Ok(Json(Overview {
         devices: device_summaries::counts(&app.db, &DeviceFilter::default()).await?,
         versions: store::spread(&app.db).await?,
-        attention: attention.into_iter().map(|(_, about)| about).collect(),
-        rollouts,
+        versions_total: store::count_spread(&app.db).await?,
+        attention_totals: concerns
+            .iter()
+            .map(|concern| AttentionTotal {
+                kind: concern.kind,
+                total: concern.total,
+            })
+            .collect(),
+        attention: concerns.into_iter().flat_map(|concern| concern.worst).collect(),
+        rollouts: store::live_rollouts(&app.db).await?,
+        rollouts_total: store::count_live(&app.db).await?,
         last_24h: store::spend(&app.db, now).await?,
         first_steps: store::first_steps(&app.db).await?,
     }))
 }
 
-async fn root_lapses(app: &App, now: i64) -> Result<Option<(i64, Attention)>, ApiError> {
+async fn root_lapses(app: &App, now: i64) -> Result<Option<Concern>, ApiError> {
     let (version, root) = documents::latest(&app.db, documents::ROOT).await?;
     let root = Root::verify_self(&root).map_err(|why| ApiError::Internal(format!("root {version}: {why}")))?;
     let expires = root.header.expires;
@@ -88,7 +78,11 @@ async fn root_lapses(app: &App, now: i64) -> Result<Option<(i64, Attention)>, Ap
         detail: "devices take no orders under a root that has lapsed: sign a new one".to_owned(),
         at: clock::rfc3339(now),
     };
-    Ok(Some((now, about)))
+    Ok(Some(Concern {
+        kind: about.kind,
+        total: 1,
+        worst: vec![about],
+    }))
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -178,4 +172,71 @@ async fn telemetry(
         from: clock::rfc3339(from),
         to: clock::rfc3339(to),
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use axum::body::Body;
+    use axum::http::Method;
+    use flotilla_protocol::report::DeviceReport;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::api::datasets::testing::TestServer;
+    use crate::domain::authz::Role;
+    use crate::testing;
+
+    #[tokio::test]
+    async fn what_needs_attention_stands_by_severity_with_its_totals() {
+        let server = TestServer::new().await;
+        for uses in 1..=12 {
+            let order = json!({"uses": uses, "lifetime_s": 600, "tags": {}});
+            server.post::<Value>("/claim-tokens", &order).await;
+        }
+        testing::enrol(&server.app.db, "press-07", 1, BTreeMap::new())
+            .await
+            .unwrap();
+        let mut tx = server.app.db.begin().await.unwrap();
+        let told = DeviceReport {
+            error: Some("disk full".into()),
+            ..testing::report("press-07", 1)
+        };
+        devices::apply_report(&mut tx, &told, b"report", testing::NOW)
+            .await
+            .unwrap();
+        tx.commit().await.unwrap();
+        let ask = async |role| {
+            let (_, body) = server.send(role, Method::GET, "/overview", "", Body::empty()).await;
+            let totals: Vec<(String, u64)> = body["attention_totals"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|of| (of["kind"].as_str().unwrap().to_owned(), of["total"].as_u64().unwrap()))
+                .collect();
+            (totals, body["attention"].as_array().unwrap().clone())
+        };
+        let (totals, items) = ask(Role::Operator).await;
+        let of = |kind: &str, total| (kind.to_owned(), total);
+        assert_eq!(
+            totals,
+            [
+                of("device-error", 1),
+                of("expiring-document", 1),
+                of("expiring-token", 12)
+            ]
+        );
+        assert_eq!(items.len(), 12, "ten of the tokens");
+        assert_eq!(
+            (&items[0]["id"], &items[0]["detail"]),
+            (&json!("press-07"), &json!("disk full"))
+        );
+        let (totals, _) = ask(Role::Viewer).await;
+        assert_eq!(
+            totals,
+            [of("device-error", 1), of("expiring-document", 1)],
+            "tokens are no viewer's business"
+        );
+    }
 }

@@ -25,7 +25,7 @@ use crate::{audit, clock, init, store};
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(create, list))
-        .routes(routes!(revoke))
+        .routes(routes!(show, revoke))
 }
 
 /// A year: a token that lives longer belongs into a factory's own process.
@@ -98,6 +98,14 @@ async fn list(
     Ok(Json(Page { items, next_cursor }))
 }
 
+/// One claim token; never its secret
+#[utoipa::path(get, path = "/claim-tokens/{id}", tag = "devices", params(("id" = String, Path)),
+    security(("token" = [])), responses((status = 200, body = ClaimToken), (status = 404, body = Problem)))]
+async fn show(caller: Caller, State(app): State<App>, Path(id): Path<String>) -> Result<Json<ClaimToken>, ApiError> {
+    require(&caller, Action::Operate)?;
+    Ok(Json(tokens::get_claim_token(&app.db, id.parse()?).await?))
+}
+
 /// Revoke a claim token; devices that enrolled with it stay
 #[utoipa::path(delete, path = "/claim-tokens/{id}", tag = "devices", params(("id" = String, Path)),
     security(("token" = [])), responses((status = 204), (status = 404, body = Problem)))]
@@ -110,4 +118,44 @@ async fn revoke(caller: Caller, State(app): State<App>, Path(id): Path<String>) 
     store::audit::append(&mut tx, &record).await?;
     tx.commit().await.map_err(StoreError::from)?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use axum::http::Method;
+    use serde_json::{Value, json};
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::api::datasets::testing::TestServer;
+    use crate::domain::authz::Role;
+
+    #[tokio::test]
+    async fn one_token_is_shown_without_its_secret_and_to_those_who_may_make_them() {
+        let server = TestServer::new().await;
+        let made: Value = server
+            .post(
+                "/claim-tokens",
+                &json!({"uses": 3, "lifetime_s": 60, "tags": {"site": "oslo"}}),
+            )
+            .await;
+        let id = made["id"].as_str().unwrap();
+        let show = async |role, id: &str| {
+            let path = format!("/claim-tokens/{id}");
+            server.send(role, Method::GET, &path, "", Body::empty()).await
+        };
+        let (status, token) = show(Role::Operator, id).await;
+        assert_eq!(
+            (status, &token["uses"], &token["tags"]["site"]),
+            (StatusCode::OK, &json!(3), &json!("oslo"))
+        );
+        assert_eq!(token.get("factory_bundle"), None);
+        assert_eq!(show(Role::Viewer, id).await.0, StatusCode::FORBIDDEN);
+        assert_eq!(
+            show(Role::Operator, &Uuid::now_v7().to_string()).await.0,
+            StatusCode::NOT_FOUND
+        );
+        assert_eq!(show(Role::Operator, "nonsense").await.0, StatusCode::BAD_REQUEST);
+    }
 }

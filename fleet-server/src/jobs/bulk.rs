@@ -114,9 +114,7 @@ async fn decommission(tx: &mut Tx, order: &BulkOrder, row: &Device) -> Result<bo
 async fn tag(tx: &mut Tx, order: &BulkOrder, row: &Device, change: &TagChange) -> Result<bool, StoreError> {
     // Read again inside the transaction: somebody may have changed them since.
     let now: BTreeMap<String, String> = devices::tags(tx, &row.id).await?;
-    let mut tags = now.clone();
-    tags.retain(|key, _| !change.remove.contains(key));
-    tags.extend(change.set.clone());
+    let tags = devices::tagged(&now, change);
     if tags == now {
         return Ok(false);
     }

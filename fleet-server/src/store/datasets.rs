@@ -44,7 +44,8 @@ statements! {
         LEFT JOIN annotations a ON a.dataset = s.dataset AND a.digest = s.digest
         LEFT JOIN guesses g ON g.dataset = s.dataset AND g.digest = s.digest
         WHERE s.dataset = $1 AND s.ordinal > $2 AND ($3 = '' OR s.slice = $3) AND ($4 = '' OR s.split = $4)
-        AND ($5 = '' OR ($5 = 'true') = (a.digest IS NOT NULL)) ORDER BY s.ordinal LIMIT $7";
+        AND ($5 = '' OR ($5 = 'true') = (a.digest IS NOT NULL)) AND ($8 = '' OR s.device = $8)
+        ORDER BY s.ordinal LIMIT $7";
     SAMPLE = "SELECT s.ordinal, s.digest, s.sample_key, s.slice, s.split, s.predicted, s.created_at,
         CASE WHEN $3 = 'values' THEN s.raw END AS raw, a.label AS hand, g.label AS guess, g.confidence
         FROM samples s
@@ -103,6 +104,8 @@ pub struct LabelledSample {
 pub struct SampleFilter<'a> {
     pub slice: Option<&'a str>,
     pub split: Option<Split>,
+    /// Harvested by it.
+    pub device: Option<&'a DeviceId>,
     /// By hand.
     pub labelled: Option<bool>,
     pub values: bool,
@@ -111,6 +114,10 @@ pub struct SampleFilter<'a> {
 impl SampleFilter<'_> {
     pub(crate) fn split_text(&self) -> &'static str {
         self.split.map_or("", Split::as_str)
+    }
+
+    pub(crate) fn device_text(&self) -> &str {
+        self.device.map_or("", DeviceId::as_str)
     }
 
     pub(crate) fn values_text(&self) -> &'static str {
@@ -329,6 +336,7 @@ pub async fn samples(
         })
         .bind(filter.values_text())
         .bind(i64::from(limit))
+        .bind(filter.device_text())
         .fetch_all(db.read())
         .await?;
     rows.iter()

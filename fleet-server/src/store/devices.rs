@@ -5,7 +5,9 @@ mod reported;
 
 use std::collections::BTreeMap;
 
-use flotilla_api_types::devices::{DeviceAttack, DeviceDeployment, DeviceDetail, DeviceTarget, DeviceTelemetry};
+use flotilla_api_types::devices::{
+    DeviceAttack, DeviceDeployment, DeviceDetail, DeviceTarget, DeviceTelemetry, TagChange,
+};
 use flotilla_protocol::codec::{self, MAX_DOCUMENT_BYTES};
 use flotilla_protocol::ids::{ClaimTokenId, DeviceId, Digest};
 use flotilla_protocol::report::{DeploymentState, DetectedAttack};
@@ -304,6 +306,14 @@ pub async fn tags(tx: &mut Tx, id: &DeviceId) -> Result<BTreeMap<String, String>
         .fetch_optional(&mut **tx)
         .await?;
     json("tags", &text.ok_or_else(|| StoreError::not_found("device", id))?)
+}
+
+/// What becomes of tags by a change.
+pub fn tagged(now: &BTreeMap<String, String>, change: &TagChange) -> BTreeMap<String, String> {
+    let mut tags = now.clone();
+    tags.retain(|name, _| !change.remove.contains(name));
+    tags.extend(change.set.clone());
+    tags
 }
 
 /// Replaces the tags.

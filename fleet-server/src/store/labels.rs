@@ -31,6 +31,7 @@ statements! {
         LEFT JOIN guesses g ON g.dataset = s.dataset AND g.digest = s.digest
         WHERE s.dataset = $1 AND a.digest IS NULL AND ($2 = '' OR s.slice = $2) AND ($3 = '' OR s.split = $3)
         AND (COALESCE(g.confidence, 0) > $6 OR (COALESCE(g.confidence, 0) = $6 AND s.ordinal > $7))
+        AND ($8 = '' OR s.device = $8)
         ORDER BY COALESCE(g.confidence, 0), s.ordinal LIMIT $5";
     QUEUE_NEWEST = "SELECT s.ordinal, s.digest, s.sample_key, s.slice, s.split, s.predicted, s.created_at,
         CASE WHEN $4 = 'values' THEN s.raw END AS raw, a.label AS hand, g.label AS guess, g.confidence
@@ -38,7 +39,7 @@ statements! {
         LEFT JOIN annotations a ON a.dataset = s.dataset AND a.digest = s.digest
         LEFT JOIN guesses g ON g.dataset = s.dataset AND g.digest = s.digest
         WHERE s.dataset = $1 AND a.digest IS NULL AND ($2 = '' OR s.slice = $2) AND ($3 = '' OR s.split = $3)
-        AND s.ordinal < $6 ORDER BY s.ordinal DESC LIMIT $5";
+        AND s.ordinal < $6 AND ($7 = '' OR s.device = $7) ORDER BY s.ordinal DESC LIMIT $5";
     CREATE_FUNCTION = "INSERT INTO labeling_functions (id, dataset, name, expression, label, statistics, created_at)
         VALUES ($1, $2, $3, $4, $5, NULL, $6)";
     FUNCTIONS = "SELECT id, name, expression, label, statistics FROM labeling_functions WHERE dataset = $1
@@ -232,7 +233,7 @@ pub async fn queue(
             .bind(after.map_or(-1, |after| after.ordinal)),
         QueueOrder::Newest => query.bind(after.map_or(i64::MAX, |after| after.ordinal)),
     };
-    let rows = query.fetch_all(db.read()).await?;
+    let rows = query.bind(filter.device_text()).fetch_all(db.read()).await?;
     let next = match rows.last().filter(|_| rows.len() == limit as usize) {
         None => None,
         Some(last) => Some(QueueCursor {

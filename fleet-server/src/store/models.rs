@@ -1,6 +1,8 @@
 //! The model registry: lines, their versions, the manifests as they were packaged, and the signatures over them.
 
-use flotilla_api_types::models::{Model, ModelVersion, SignatureState};
+use std::collections::BTreeMap;
+
+use flotilla_api_types::models::{Model, ModelVersion, SignatureState, VersionInUse};
 use flotilla_protocol::desired_state::Source;
 use flotilla_protocol::ids::{DatasetVersionId, Digest, ModelLine, ModelVersionId, RunId};
 use flotilla_protocol::manifest::ComponentKind;
@@ -42,6 +44,16 @@ statements! {
         AND release_counter < $4 ORDER BY release_counter DESC LIMIT $5";
     COUNT = "SELECT COUNT(*) FROM model_versions WHERE line = $1 AND ($2 = '' OR signature = $2)
         AND LOWER(semver || ' ' || manifest || ' ' || id || ' ' || COALESCE(run, '')) LIKE LOWER($3) ESCAPE '\\'";
+    ON_DEVICES = "SELECT semver, COUNT(DISTINCT device) AS n FROM device_slots WHERE line = $1
+        AND device NOT IN (SELECT s.device FROM device_summaries s WHERE s.status = 'decommissioned') GROUP BY semver";
+    LINES_ON_DEVICES = "SELECT line, COUNT(DISTINCT device) AS n FROM device_slots WHERE line >= $1 AND line <= $2
+        AND device NOT IN (SELECT s.device FROM device_summaries s WHERE s.status = 'decommissioned') GROUP BY line";
+    IN_USE = "SELECT line, semver, n, versions FROM (SELECT line, semver, COUNT(DISTINCT device) AS n,
+        COUNT(*) OVER (PARTITION BY line) AS versions,
+        ROW_NUMBER() OVER (PARTITION BY line ORDER BY COUNT(DISTINCT device) DESC, semver) AS place
+        FROM device_slots WHERE line >= $1 AND line <= $2
+        AND device NOT IN (SELECT s.device FROM device_summaries s WHERE s.status = 'decommissioned')
+        GROUP BY line, semver) AS v WHERE place <= $3 ORDER BY line, place";
     ENVELOPE = "SELECT envelope FROM model_versions WHERE id = $1";
     SET_ENVELOPE = "UPDATE model_versions SET envelope = $2, signature = $3 WHERE id = $1 AND signature <> 'revoked'";
 }
@@ -141,6 +153,9 @@ pub async fn lines(
                 unsigned: to_u64(row.try_get("waiting")?),
                 latest: row.try_get("latest")?,
                 created_at: clock::rfc3339(row.try_get("created_at")?),
+                devices: 0,
+                versions_in_use: 0,
+                in_use: Vec::new(),
             })
         })
         .collect()
@@ -163,6 +178,63 @@ pub async fn has_line(db: &Db, line: &ModelLine) -> Result<bool, StoreError> {
         .fetch_one(db.read())
         .await?;
     Ok(count > 0)
+}
+
+/// Versions in use that are told of one line.
+const MOST_IN_USE: i64 = 6;
+
+/// Says of lines, which stand in order of their names, on how many devices they are. One question for all of them.
+pub async fn count_devices_of_lines(db: &Db, lines: &mut [Model]) -> Result<(), StoreError> {
+    let (Some(first), Some(last)) = (lines.first(), lines.last()) else {
+        return Ok(());
+    };
+    let (first, last) = (first.line.to_string(), last.line.to_string());
+    let devices = sqlx::query(LINES_ON_DEVICES)
+        .bind(&first)
+        .bind(&last)
+        .fetch_all(db.read())
+        .await?;
+    let mut counts = BTreeMap::new();
+    for row in devices {
+        counts.insert(row.try_get::<String, _>("line")?, to_u64(row.try_get("n")?));
+    }
+    let rows = sqlx::query(IN_USE)
+        .bind(&first)
+        .bind(&last)
+        .bind(MOST_IN_USE)
+        .fetch_all(db.read())
+        .await?;
+    let mut in_use: BTreeMap<String, (u64, Vec<VersionInUse>)> = BTreeMap::new();
+    for row in rows {
+        let (versions, parts) = in_use.entry(row.try_get("line")?).or_default();
+        *versions = to_u64(row.try_get("versions")?);
+        parts.push(VersionInUse {
+            semver: row.try_get("semver")?,
+            devices: to_u64(row.try_get("n")?),
+        });
+    }
+    for model in lines {
+        model.devices = counts.remove(model.line.as_str()).unwrap_or(0);
+        (model.versions_in_use, model.in_use) = in_use.remove(model.line.as_str()).unwrap_or_default();
+    }
+    Ok(())
+}
+
+/// Says of versions of one line on how many devices they are.
+pub async fn count_devices_of_versions(
+    db: &Db,
+    line: &ModelLine,
+    versions: &mut [ModelVersion],
+) -> Result<(), StoreError> {
+    let rows = sqlx::query(ON_DEVICES).bind(line.as_str()).fetch_all(db.read()).await?;
+    let mut counts: BTreeMap<String, u64> = BTreeMap::new();
+    for row in rows {
+        counts.insert(row.try_get("semver")?, to_u64(row.try_get("n")?));
+    }
+    for version in versions {
+        version.devices = Some(counts.get(&version.semver).copied().unwrap_or(0));
+    }
+    Ok(())
 }
 
 /// The line's highest release counter; 0 where there is no version.
@@ -290,6 +362,7 @@ fn version_of(row: &SqliteRow) -> Result<StoredVersion, StoreError> {
         golden_max_diff: row.try_get("golden_max_diff")?,
         golden_cases: u32::try_from(golden_cases).map_err(|why| StoreError::corrupt("golden cases", why))?,
         created_at: clock::rfc3339(row.try_get("created_at")?),
+        devices: None,
     };
     Ok(StoredVersion {
         version,
@@ -333,4 +406,92 @@ pub async fn set_envelope(
         return Err(StoreError::Conflict(format!("model version {id} is revoked")));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::store::{device_summaries, devices};
+    use crate::testing::{self, NOW, db, id};
+
+    async fn version(db: &Db, line: &str, semver: &str, release_counter: u64) {
+        let version = NewVersion {
+            id: ModelVersionId::new(Uuid::now_v7()),
+            line: ModelLine::new(line).unwrap(),
+            semver: semver.into(),
+            release_counter,
+            payload: format!("{line} {semver}").into_bytes(),
+            run: None,
+            dataset_version: None,
+            components: vec![],
+            package_bytes: 1,
+            golden_max_diff: 0.0,
+            golden_cases: 1,
+        };
+        let mut tx = db.begin().await.unwrap();
+        create(&mut tx, "p", &version, NOW).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+
+    async fn runs(db: &Db, device: &str, slot: &str, line: &str, semver: &str) {
+        let mut tx = db.begin().await.unwrap();
+        sqlx::query("INSERT INTO device_slots VALUES ($1, $2, $3, $4, $5, 1, 1)")
+            .bind(device)
+            .bind(slot)
+            .bind(line)
+            .bind(Digest::of(semver.as_bytes()).to_string())
+            .bind(semver)
+            .execute(&mut *tx)
+            .await
+            .unwrap();
+        device_summaries::refresh_all(&mut tx, device).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn every_version_knows_its_devices_however_many_versions_there_are() {
+        let (_dir, db) = db().await;
+        for counter in 1..=60_u8 {
+            let semver = format!("1.{counter}.0");
+            version(&db, "motions", &semver, u64::from(counter)).await;
+            let device = format!("press-{counter}");
+            testing::enrol(&db, &device, counter, BTreeMap::new()).await.unwrap();
+            runs(&db, &device, "main", "motions", &semver).await;
+        }
+        version(&db, "sounds", "1.0.0", 1).await;
+        // On two slots of one device it is still one device.
+        runs(&db, "press-1", "second", "motions", "1.60.0").await;
+        runs(&db, "press-1", "third", "motions", "1.60.0").await;
+        let mut tx = db.begin().await.unwrap();
+        devices::decommission(&mut tx, &id("press-59"), NOW).await.unwrap();
+        tx.commit().await.unwrap();
+        let line = ModelLine::new("motions").unwrap();
+        let mut versions = list(&db, &line, None, 100).await.unwrap();
+        count_devices_of_versions(&db, &line, &mut versions).await.unwrap();
+        let counts: Vec<(&str, Option<u64>)> = versions
+            .iter()
+            .map(|version| (version.semver.as_str(), version.devices))
+            .collect();
+        assert_eq!(
+            counts[..3],
+            [("1.60.0", Some(2)), ("1.59.0", Some(0)), ("1.58.0", Some(1))]
+        );
+        assert_eq!(counts.last(), Some(&("1.1.0", Some(1))));
+        let mut lines = lines(&db, "p", "", 100).await.unwrap();
+        count_devices_of_lines(&db, &mut lines).await.unwrap();
+        let counts: Vec<(u64, u64, usize)> = lines
+            .iter()
+            .map(|model| (model.devices, model.versions_in_use, model.in_use.len()))
+            .collect();
+        assert_eq!(counts, [(59, 59, 6), (0, 0, 0)]);
+        assert_eq!(
+            lines[0].in_use[0],
+            VersionInUse {
+                semver: "1.60.0".into(),
+                devices: 2
+            }
+        );
+    }
 }

@@ -1,11 +1,9 @@
-//! The fleet at a glance: hourly totals, what needs attention, and one device's past gathered from every table that holds a
-//! part of it.
+//! The fleet at a glance: hourly totals, what runs where, and one device's past gathered from every table that holds a part of
+//! it. What needs attention stands in `attention`.
 
 use std::collections::BTreeMap;
 
-use flotilla_api_types::overview::{
-    Attention, AttentionKind, FirstSteps, Spend, TelemetryHour, TimelineEvent, TimelineKind, VersionSpread,
-};
+use flotilla_api_types::overview::{FirstSteps, Spend, TelemetryHour, TimelineEvent, TimelineKind, VersionSpread};
 use flotilla_api_types::rollouts::Rollout;
 use flotilla_protocol::audit::{AuditRecord, MAX_ENTRY_BYTES};
 use flotilla_protocol::bundle::ModelTelemetry;
@@ -36,21 +34,14 @@ statements! {
     ADD_EVENT = "INSERT INTO device_events (device, at, event, detail) VALUES ($1, $2, $3, $4)
         ON CONFLICT (device, at, event) DO NOTHING";
     ADD_LOG = "INSERT INTO device_log (device, idx) VALUES ($1, $2) ON CONFLICT (device, idx) DO NOTHING";
-    SPREAD = "SELECT line, semver, COUNT(*) AS n FROM device_slots GROUP BY line, semver
-        ORDER BY n DESC, line, semver LIMIT $1";
-    DRIFTED = "SELECT t.device, t.line, t.share, t.nearest_slice, t.at FROM drift_status t
-        JOIN device_slots s ON s.device = t.device AND s.manifest = t.manifest
-        WHERE t.drifted = 1 ORDER BY t.at DESC LIMIT $1";
-    ATTACKS = "SELECT id, attack, attacked_at FROM devices WHERE attacked_at IS NOT NULL AND attack IS NOT NULL
-        AND status = 'active' ORDER BY attacked_at DESC LIMIT $1";
-    FAILED = "SELECT p.device, p.rollout, p.state, p.reason, p.updated_at FROM deployments p
-        JOIN device_summaries s ON s.device = p.device
-        WHERE p.state = $1 AND s.failed = 1 ORDER BY p.updated_at DESC LIMIT $2";
-    UNSIGNED = "SELECT id, line, semver, created_at FROM model_versions WHERE signature = 'unsigned'
-        ORDER BY created_at DESC LIMIT $1";
-    EXPIRING = "SELECT id, uses, used, expires_at FROM claim_tokens WHERE revoked_at IS NULL AND used < uses
-        AND expires_at > $1 AND expires_at < $2 ORDER BY expires_at LIMIT $3";
+    SPREAD = "SELECT line, semver, COUNT(DISTINCT device) AS n FROM device_slots
+        WHERE device NOT IN (SELECT s.device FROM device_summaries s WHERE s.status = 'decommissioned')
+        GROUP BY line, semver ORDER BY n DESC, line, semver LIMIT $1";
+    COUNT_SPREAD = "SELECT COUNT(*) FROM (SELECT 1 AS one FROM device_slots
+        WHERE device NOT IN (SELECT s.device FROM device_summaries s WHERE s.status = 'decommissioned')
+        GROUP BY line, semver) AS v";
     LIVE = "SELECT id FROM rollouts WHERE state IN ('running', 'paused', 'halted') ORDER BY id DESC LIMIT $1";
+    COUNT_LIVE = "SELECT COUNT(*) FROM rollouts WHERE state IN ('running', 'paused', 'halted')";
     FIRST_STEPS = "SELECT CASE WHEN EXISTS (SELECT 1 FROM devices) THEN 1 ELSE 0 END AS devices,
         CASE WHEN EXISTS (SELECT 1 FROM datasets) THEN 1 ELSE 0 END AS datasets,
         CASE WHEN EXISTS (SELECT 1 FROM annotations) OR EXISTS (SELECT 1 FROM guesses) THEN 1 ELSE 0 END AS labels,
@@ -68,13 +59,8 @@ statements! {
 }
 
 const HOUR_MS: i64 = 3_600_000;
-const DAY_MS: i64 = 24 * HOUR_MS;
-/// Things of one kind that the overview shows.
-const MOST_ATTENTION: i64 = 20;
 const MOST_VERSIONS: i64 = 50;
 const MOST_ROLLOUTS: i64 = 10;
-/// A token that lapses within so long is worth a word.
-const SOON_MS: i64 = 3 * DAY_MS;
 /// Rows of the hourly telemetry in one answer.
 const MOST_HOURS: i64 = 5000;
 
@@ -215,6 +201,11 @@ pub async fn spread(db: &Db) -> Result<Vec<VersionSpread>, StoreError> {
         .collect()
 }
 
+/// How many versions run somewhere.
+pub async fn count_spread(db: &Db) -> Result<u64, StoreError> {
+    Ok(to_u64(sqlx::query_scalar(COUNT_SPREAD).fetch_one(db.read()).await?))
+}
+
 pub async fn live_rollouts(db: &Db) -> Result<Vec<Rollout>, StoreError> {
     let ids: Vec<String> = sqlx::query_scalar(LIVE)
         .bind(MOST_ROLLOUTS)
@@ -228,6 +219,11 @@ pub async fn live_rollouts(db: &Db) -> Result<Vec<Rollout>, StoreError> {
     Ok(live)
 }
 
+/// How many rollouts are neither drafts nor ended.
+pub async fn count_live(db: &Db) -> Result<u64, StoreError> {
+    Ok(to_u64(sqlx::query_scalar(COUNT_LIVE).fetch_one(db.read()).await?))
+}
+
 pub async fn first_steps(db: &Db) -> Result<FirstSteps, StoreError> {
     let row = sqlx::query(FIRST_STEPS).fetch_one(db.read()).await?;
     let has = |column: &str| -> Result<bool, StoreError> { Ok(row.try_get::<i64, _>(column)? != 0) };
@@ -239,109 +235,6 @@ pub async fn first_steps(db: &Db) -> Result<FirstSteps, StoreError> {
         has_models: has("models")?,
         has_rollouts: has("rollouts")?,
     })
-}
-
-/// What somebody should look at, by the time that it happened, which is left to the caller to order.
-pub async fn attention(db: &Db, now: i64) -> Result<Vec<(i64, Attention)>, StoreError> {
-    let mut found = Vec::new();
-    for row in sqlx::query(DRIFTED).bind(MOST_ATTENTION).fetch_all(db.read()).await? {
-        let (line, slice): (String, String) = (row.try_get("line")?, row.try_get("nearest_slice")?);
-        let share = row.try_get::<f64, _>("share")? * 100.0;
-        let title = format!("drifted: {share:.0} % of its features");
-        let detail = format!("{line}; nearest reference: {slice}");
-        found.push(about(AttentionKind::Drift, &row, ("device", "at"), title, detail)?);
-    }
-    for state in ["failure", "rolled-back"] {
-        let rows = sqlx::query(FAILED)
-            .bind(state)
-            .bind(MOST_ATTENTION)
-            .fetch_all(db.read())
-            .await?;
-        for row in rows {
-            let reason: Option<String> = row.try_get("reason")?;
-            let title = format!("deployment: {state}");
-            let kind = AttentionKind::FailedDeployment;
-            found.push(about(
-                kind,
-                &row,
-                ("device", "updated_at"),
-                title,
-                reason.unwrap_or_default(),
-            )?);
-        }
-    }
-    for row in sqlx::query(UNSIGNED).bind(MOST_ATTENTION).fetch_all(db.read()).await? {
-        let (line, semver): (String, String) = (row.try_get("line")?, row.try_get("semver")?);
-        let title = format!("{line} {semver} is not signed");
-        let detail = "no device takes it before a release key has signed".to_owned();
-        found.push(about(
-            AttentionKind::UnsignedVersion,
-            &row,
-            ("id", "created_at"),
-            title,
-            detail,
-        )?);
-    }
-    attacks(db, &mut found).await?;
-    expiring_tokens(db, now, &mut found).await?;
-    Ok(found)
-}
-
-fn about(
-    kind: AttentionKind,
-    row: &SqliteRow,
-    (id, at): (&str, &str),
-    title: String,
-    detail: String,
-) -> Result<(i64, Attention), StoreError> {
-    let at: i64 = row.try_get(at)?;
-    let attention = Attention {
-        kind,
-        id: row.try_get(id)?,
-        title,
-        detail,
-        at: clock::rfc3339(at),
-    };
-    Ok((at, attention))
-}
-
-/// Attacks that nobody has acknowledged: the last one of each device.
-async fn attacks(db: &Db, found: &mut Vec<(i64, Attention)>) -> Result<(), StoreError> {
-    for row in sqlx::query(ATTACKS).bind(MOST_ATTENTION).fetch_all(db.read()).await? {
-        let attack: DetectedAttack = json("attack", row.try_get("attack")?)?;
-        let title = format!("refused an attack: {}", attack.attack);
-        found.push(about(
-            AttentionKind::Attack,
-            &row,
-            ("id", "attacked_at"),
-            title,
-            attack.detail,
-        )?);
-    }
-    Ok(())
-}
-
-async fn expiring_tokens(db: &Db, now: i64, found: &mut Vec<(i64, Attention)>) -> Result<(), StoreError> {
-    let rows = sqlx::query(EXPIRING)
-        .bind(now)
-        .bind(now.saturating_add(SOON_MS))
-        .bind(MOST_ATTENTION)
-        .fetch_all(db.read())
-        .await?;
-    for row in rows {
-        let expires: i64 = row.try_get("expires_at")?;
-        let (uses, used): (i64, i64) = (row.try_get("uses")?, row.try_get("used")?);
-        let attention = Attention {
-            kind: AttentionKind::ExpiringToken,
-            id: row.try_get("id")?,
-            title: format!("a claim token with {} uses left lapses", uses - used),
-            detail: format!("at {}", clock::rfc3339(expires)),
-            at: clock::rfc3339(now),
-        };
-        // What lapses sooner stands higher among its like, below what has happened.
-        found.push((now.saturating_sub(expires), attention));
-    }
-    Ok(())
 }
 
 fn record_of(row: &SqliteRow) -> Result<AuditRecord, StoreError> {
@@ -445,6 +338,7 @@ mod tests {
     use crate::{audit, testing};
 
     const NOW: i64 = 500_000 * HOUR_MS;
+    const DAY_MS: i64 = 24 * HOUR_MS;
 
     async fn db() -> (tempfile::TempDir, Db) {
         let dir = tempfile::tempdir().unwrap();
@@ -579,13 +473,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_empty_fleet_needs_nothing_and_has_nothing() {
+    async fn an_empty_fleet_has_nothing() {
         let (_dir, db) = db().await;
-        assert_eq!(attention(&db, NOW).await.unwrap(), []);
         assert_eq!(first_steps(&db).await.unwrap(), FirstSteps::default());
         assert_eq!(
             (spread(&db).await.unwrap(), live_rollouts(&db).await.unwrap()),
             (vec![], vec![])
+        );
+        assert_eq!(
+            (count_spread(&db).await.unwrap(), count_live(&db).await.unwrap()),
+            (0, 0)
         );
         assert_eq!(spend(&db, NOW).await.unwrap(), Spend::default());
     }

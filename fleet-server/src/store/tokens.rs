@@ -19,6 +19,7 @@ statements! {
         VALUES ($1, $2, $3, 0, $4, NULL, $5, $6)";
     LIST_CLAIM = "SELECT id, uses, used, expires_at, revoked_at, tags, created_at FROM claim_tokens WHERE id < $1
         ORDER BY id DESC LIMIT $2";
+    GET_CLAIM = "SELECT id, uses, used, expires_at, revoked_at, tags, created_at FROM claim_tokens WHERE id = $1";
     REVOKE_CLAIM = "UPDATE claim_tokens SET revoked_at = COALESCE(revoked_at, $1) WHERE id = $2";
     CLAIM = "UPDATE claim_tokens SET used = used + 1
         WHERE hash = $1 AND used < uses AND expires_at > $2 AND revoked_at IS NULL RETURNING id, tags";
@@ -130,6 +131,15 @@ pub async fn list_claim_tokens(
         .fetch_all(db.read())
         .await?;
     rows.iter().map(claim_token_of).collect()
+}
+
+pub async fn get_claim_token(db: &Db, id: ClaimTokenId) -> Result<ClaimToken, StoreError> {
+    let row = sqlx::query(GET_CLAIM)
+        .bind(id.to_string())
+        .fetch_optional(db.read())
+        .await?
+        .ok_or_else(|| StoreError::not_found("claim token", id))?;
+    claim_token_of(&row)
 }
 
 fn claim_token_of(row: &SqliteRow) -> Result<ClaimToken, StoreError> {

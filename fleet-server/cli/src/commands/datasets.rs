@@ -78,6 +78,9 @@ pub(crate) struct SamplesArgs {
     slice: Option<String>,
     #[arg(long)]
     split: Option<SplitArg>,
+    /// Only what this device sent
+    #[arg(long)]
+    device: Option<String>,
     /// Only samples with a label, or only without
     #[arg(long)]
     labelled: Option<bool>,
@@ -249,6 +252,7 @@ async fn samples(context: &Context, args: SamplesArgs) -> Result<(), CliError> {
     let call = args.page.ask(call).maybe("slice", args.slice);
     let call = call
         .maybe("split", args.split.map(SplitArg::as_str))
+        .maybe("device", args.device)
         .maybe("labelled", args.labelled);
     let call = if args.values { call.query("values", true) } else { call };
     let answer: Value = call.send().await?;

@@ -55,15 +55,18 @@ pub(crate) enum DevicesCommand {
     },
     /// Say that the attack a device reported has been looked at: its alert is over until it reports another one
     Acknowledge { id: String },
-    /// Replace a device's tags (none given: remove all); with --filter, set and remove tags of all that match
+    /// Replace a device's tags (none given: remove all); with --keep, --remove or --filter, change some and leave the others
     Tag {
         /// The device, then its tags; with --filter the tags alone
         #[arg(value_name = "DEVICE | NAME=VALUE")]
         words: Vec<String>,
         #[command(flatten)]
         bulk: BulkArgs,
-        /// Tags to take away, with --filter
-        #[arg(long, value_name = "NAME", requires = "filter")]
+        /// Leave the device's other tags as they are
+        #[arg(long)]
+        keep: bool,
+        /// Tags to take away; the others stay
+        #[arg(long, value_name = "NAME")]
         remove: Vec<String>,
     },
     /// Refuse the device, or all that match, for ever
@@ -151,12 +154,23 @@ pub(crate) async fn run(context: &Context, command: DevicesCommand) -> Result<()
             let answer: Value = client.get(&["devices", &id]).send().await?;
             context.out.show(&answer, |detail: DeviceDetail| describe(&detail))
         }
-        DevicesCommand::Tag { words, bulk, remove } => tag(context, words, bulk, remove).await,
+        DevicesCommand::Tag {
+            words,
+            bulk,
+            keep,
+            remove,
+        } => tag(context, words, bulk, keep, remove).await,
         DevicesCommand::Decommission { id, bulk } => decommission(context, id, bulk).await,
     }
 }
 
-async fn tag(context: &Context, words: Vec<String>, bulk: BulkArgs, remove: Vec<String>) -> Result<(), CliError> {
+async fn tag(
+    context: &Context,
+    words: Vec<String>,
+    bulk: BulkArgs,
+    keep: bool,
+    remove: Vec<String>,
+) -> Result<(), CliError> {
     let mut words = words.into_iter();
     let device = if bulk.filter.is_none() { words.next() } else { None };
     let tags = words
@@ -170,7 +184,18 @@ async fn tag(context: &Context, words: Vec<String>, bulk: BulkArgs, remove: Vec<
         return change_all(context, bulk, BulkAction::Tag(change)).await;
     }
     let id = device.ok_or_else(|| CliError::Usage("name a device, or give --filter".to_owned()))?;
-    let body = UpdateDevice { tags: to_map(tags) };
+    let set = to_map(tags);
+    let body = if keep || !remove.is_empty() {
+        UpdateDevice {
+            change: Some(TagChange { set, remove }),
+            ..UpdateDevice::default()
+        }
+    } else {
+        UpdateDevice {
+            tags: Some(set),
+            ..UpdateDevice::default()
+        }
+    };
     let answer: Value = context.client.patch(&["devices", &id]).json(&body)?.send().await?;
     context.out.show(&answer, |device: Device| {
         format!("{}: {}", device.id, pairs(device.tags))

@@ -87,6 +87,9 @@ pub(crate) struct QueueArgs {
     slice: Option<String>,
     #[arg(long)]
     split: Option<SplitArg>,
+    /// Only what this device sent
+    #[arg(long)]
+    device: Option<String>,
     #[arg(long, default_value_t = 20)]
     limit: u32,
     /// Where the last page ended: what was passed over does not come again
@@ -278,6 +281,7 @@ async fn queue(context: &Context, args: QueueArgs) -> Result<(), CliError> {
     let call = call.query("limit", args.limit).maybe("cursor", args.cursor);
     let call = call.maybe("slice", args.slice);
     let call = call.maybe("split", args.split.map(SplitArg::as_str));
+    let call = call.maybe("device", args.device);
     let call = if args.values { call.query("values", true) } else { call };
     let answer: Value = call.send().await?;
     context.out.show(&answer, |page: Page<Sample>| {

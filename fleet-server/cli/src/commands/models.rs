@@ -127,10 +127,11 @@ pub(crate) async fn run(context: &Context, command: ModelsCommand) -> Result<(),
                         model.versions.to_string(),
                         model.unsigned.to_string(),
                         or_dash(model.latest),
+                        model.devices.to_string(),
                         model.created_at,
                     ]
                 });
-                let table = table(&["line", "versions", "unsigned", "latest", "created"], rows);
+                let table = table(&["line", "versions", "unsigned", "latest", "devices", "created"], rows);
                 with_total(table, shown, page.next_cursor.as_deref(), page.total)
             })
         }
@@ -147,6 +148,7 @@ pub(crate) async fn run(context: &Context, command: ModelsCommand) -> Result<(),
                         version.id.to_string(),
                         version.manifest.short(),
                         bytes(version.package_bytes),
+                        or_dash(version.devices),
                         version.created_at,
                     ]
                 });
@@ -157,6 +159,7 @@ pub(crate) async fn run(context: &Context, command: ModelsCommand) -> Result<(),
                     "id",
                     "manifest",
                     "package",
+                    "devices",
                     "created",
                 ];
                 with_total(table(&header, rows), shown, page.next_cursor.as_deref(), page.total)

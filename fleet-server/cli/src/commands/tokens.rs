@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::commands::{Context, PageArgs, done, parse_pair, to_map, with_more};
 use crate::error::CliError;
 use crate::files;
-use crate::output::{pairs, table, yes_no};
+use crate::output::{fields, pairs, table, yes_no};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum TokensCommand {
@@ -34,6 +34,8 @@ pub(crate) enum TokensCommand {
         #[command(flatten)]
         page: PageArgs,
     },
+    /// One claim token; its secret was shown when it was made
+    Show { id: String },
     /// No device can enrol with it any more
     Revoke { id: String },
 }
@@ -86,6 +88,19 @@ pub(crate) async fn run(context: &Context, command: TokensCommand) -> Result<(),
                 });
                 let table = table(&["id", "used", "expires", "revoked", "tags"], rows);
                 with_more(table, page.next_cursor.as_deref())
+            })
+        }
+        TokensCommand::Show { id } => {
+            let answer: Value = client.get(&["claim-tokens", &id]).send().await?;
+            context.out.show(&answer, |token: ClaimToken| {
+                fields(&[
+                    ("token", token.id.to_string()),
+                    ("used", format!("{} of {}", token.used, token.uses)),
+                    ("expires", token.expires_at),
+                    ("revoked", yes_no(token.revoked)),
+                    ("tags", pairs(token.tags)),
+                    ("created", token.created_at),
+                ])
             })
         }
         TokensCommand::Revoke { id } => {

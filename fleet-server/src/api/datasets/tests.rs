@@ -632,4 +632,16 @@ async fn harvested_samples_join_the_datasets_that_gather_their_line() {
         (1, Split::Train, Some("high"))
     );
     assert!(found[0].key.starts_with("device=press-07/at=1970"), "{}", found[0].key);
+    for (device, count) in [("press-07", 1), ("press-08", 0)] {
+        assert_eq!(samples(&server, &format!("device={device}")).await.len(), count);
+        for order in ["uncertainty", "newest"] {
+            let path = format!("/datasets/rows/queue?order={order}&device={device}");
+            let queue: Page<Sample> = server.get(&path).await;
+            assert_eq!(queue.items.len(), count, "{path}");
+        }
+    }
+    let (status, _) = server
+        .send(Role::Viewer, Method::GET, "/datasets/rows/queue?device=a%20b", "", "")
+        .await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
 }

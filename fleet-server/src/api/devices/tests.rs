@@ -209,3 +209,67 @@ async fn no_device_is_hidden_by_a_route() {
         assert_eq!(detail.device.id.as_str(), name);
     }
 }
+
+async fn patch(server: &TestServer, body: &serde_json::Value) -> (StatusCode, serde_json::Value) {
+    let body = serde_json::to_vec(body).unwrap();
+    server
+        .send(Role::Operator, Method::PATCH, "/devices/a", "application/json", body)
+        .await
+}
+
+#[tokio::test]
+async fn two_who_tag_the_same_device_lose_nothing_of_each_other() {
+    let server = fleet().await;
+    let seen = json!({"site": "bergen"});
+    let (status, device) = patch(&server, &json!({"change": {"set": {"hall": "A"}}, "seen": seen})).await;
+    assert_eq!(
+        (status, &device["tags"]),
+        (StatusCode::OK, &json!({"site": "bergen", "hall": "A"}))
+    );
+    // About another tag: both stand.
+    let (status, device) = patch(&server, &json!({"change": {"set": {"site": "oslo"}}, "seen": seen})).await;
+    assert_eq!(
+        (status, &device["tags"]),
+        (StatusCode::OK, &json!({"site": "oslo", "hall": "A"}))
+    );
+    // About the same one: whoever saw the old value is told.
+    for change in [json!({"set": {"site": "rome"}}), json!({"remove": ["site"]})] {
+        let (status, problem) = patch(&server, &json!({"change": change, "seen": seen})).await;
+        assert_eq!(status, StatusCode::CONFLICT, "{problem}");
+        assert_eq!(problem["detail"], "tag 'site' is 'oslo' by now: look again");
+    }
+    let (status, problem) = patch(&server, &json!({"change": {"set": {"x": "2"}}, "seen": {"x": "1"}})).await;
+    assert_eq!(
+        (status, &problem["detail"]),
+        (StatusCode::CONFLICT, &json!("tag 'x' is gone by now: look again"))
+    );
+    // Both want the same.
+    let (status, _) = patch(&server, &json!({"change": {"set": {"site": "oslo"}}, "seen": seen})).await;
+    assert_eq!(status, StatusCode::OK);
+    let (status, device) = patch(&server, &json!({"change": {"remove": ["site"]}})).await;
+    assert_eq!((status, &device["tags"]), (StatusCode::OK, &json!({"hall": "A"})));
+    let (status, device) = patch(&server, &json!({"tags": {"all": "new"}})).await;
+    assert_eq!((status, &device["tags"]), (StatusCode::OK, &json!({"all": "new"})));
+    let tagged = server
+        .audit_events()
+        .await
+        .iter()
+        .filter(|event| *event == "device.tagged")
+        .count();
+    assert_eq!(tagged, 5, "what was refused changed nothing");
+    let many: BTreeMap<String, String> = (0..64).map(|n| (format!("t{n}"), String::new())).collect();
+    for nonsense in [
+        json!({}),
+        json!({"seen": {}}),
+        json!({"tags": {}, "change": {}}),
+        json!({"tags": {}, "seen": {}}),
+        json!({"change": {"set": {"": "x"}}}),
+        json!({"change": {"set": many}}),
+    ] {
+        assert_eq!(
+            patch(&server, &nonsense).await.0,
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "{nonsense}"
+        );
+    }
+}

@@ -12,10 +12,19 @@ const TROUBLED = {
   attention: Array.from({ length: 9 }, (_unused, index) => ({
     kind: ['drift', 'failed-deployment', 'attack', 'expiring-token'][index % 4],
     id: `press-${index}`,
-    title: `press-${index} 🦺 <img src=x onerror=alert(1)>`,
+    // The device's name is not in the words: it is the screen that says it.
+    title: '🦺 <img src=x onerror=alert(1)>',
     detail: 'motions: 87 % of the features drifted, nearest slice import',
     at: new Date(Date.now() - index * 600_000).toISOString(),
   })),
+  attention_totals: [
+    { kind: 'attack', total: 2 },
+    { kind: 'failed-deployment', total: 2 },
+    { kind: 'drift', total: 3 },
+    { kind: 'expiring-token', total: 2 },
+  ],
+  versions_total: 11,
+  rollouts_total: 1,
   rollouts: [
     {
       id: '01a2071e-da07-7099-807a-3be8ab9092b5',

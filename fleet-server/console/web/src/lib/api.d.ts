@@ -8,22 +8,14 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Events that match, newest first */
+        /** Events, newest first */
         get: {
             parameters: {
                 query?: {
                     limit?: number;
                     cursor?: string;
-                    /** @description Only events of this name, such as `rollout.halted`; with `*` at the end, of names that begin so: `rollout.*`. */
+                    /** @description Only events of this name, such as `rollout.halted`. */
                     event?: string;
-                    /** @description Only what this actor did: `token:admin`, `device:press-07`; with `*` at the end, actors that begin so. */
-                    actor?: string;
-                    /** @description Only what was done to this: `rollout:<id>`, `device:press-07`; with `*` at the end, subjects that begin so. */
-                    subject?: string;
-                    /** @description Only what happened then or later: RFC 3339. */
-                    from?: string;
-                    /** @description Only what happened before: RFC 3339. */
-                    to?: string;
                     /** @description A device's own chain instead of the server's log. */
                     device?: string;
                 };
@@ -39,14 +31,6 @@ export interface paths {
                     };
                     content: {
                         "application/json": components["schemas"]["Page_AuditEvent"];
-                    };
-                };
-                400: {
-                    headers: {
-                        [name: string]: unknown;
-                    };
-                    content: {
-                        "application/json": components["schemas"]["Problem"];
                     };
                 };
                 401: {
@@ -82,11 +66,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /**
-         * Recompute every chain from its entries
-         * @description Chains that hold are counted; the first that do not are named. How far a chain of a device goes stands at
-         *     `/audit/verify/{device}`.
-         */
+        /** Recompute every chain from its entries */
         get: {
             parameters: {
                 query?: never;
@@ -113,68 +93,6 @@ export interface paths {
                     };
                 };
                 403: {
-                    headers: {
-                        [name: string]: unknown;
-                    };
-                    content: {
-                        "application/json": components["schemas"]["Problem"];
-                    };
-                };
-            };
-        };
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/audit/verify/{device}": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /** Recompute one device's chain from its entries */
-        get: {
-            parameters: {
-                query?: never;
-                header?: never;
-                path: {
-                    device: string;
-                };
-                cookie?: never;
-            };
-            requestBody?: never;
-            responses: {
-                200: {
-                    headers: {
-                        [name: string]: unknown;
-                    };
-                    content: {
-                        "application/json": components["schemas"]["DeviceChainVerification"];
-                    };
-                };
-                401: {
-                    headers: {
-                        [name: string]: unknown;
-                    };
-                    content: {
-                        "application/json": components["schemas"]["Problem"];
-                    };
-                };
-                403: {
-                    headers: {
-                        [name: string]: unknown;
-                    };
-                    content: {
-                        "application/json": components["schemas"]["Problem"];
-                    };
-                };
-                /** @description The server has no entry of that device */
-                404: {
                     headers: {
                         [name: string]: unknown;
                     };
@@ -268,7 +186,36 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        get?: never;
+        /** One claim token; never its secret */
+        get: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["ClaimToken"];
+                    };
+                };
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
         put?: never;
         post?: never;
         /** Revoke a claim token; devices that enrolled with it stay */
@@ -531,69 +478,6 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/api/v1/datasets/{id}/annotations/{sample}": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        post?: never;
-        /**
-         * Take a sample's hand label back
-         * @description The sample is in the queue again. What label it had before its last one is not known.
-         */
-        delete: {
-            parameters: {
-                query?: {
-                    /** @description Only if the label is still this one: somebody else may have set another meanwhile. */
-                    label?: string;
-                };
-                header?: never;
-                path: {
-                    /** @description Id or name */
-                    id: string;
-                    /** @description Digest */
-                    sample: string;
-                };
-                cookie?: never;
-            };
-            requestBody?: never;
-            responses: {
-                /** @description taken back */
-                204: {
-                    headers: {
-                        [name: string]: unknown;
-                    };
-                    content?: never;
-                };
-                /** @description No such sample, or it has no hand label */
-                404: {
-                    headers: {
-                        [name: string]: unknown;
-                    };
-                    content: {
-                        "application/json": components["schemas"]["Problem"];
-                    };
-                };
-                /** @description It has another label by now */
-                409: {
-                    headers: {
-                        [name: string]: unknown;
-                    };
-                    content: {
-                        "application/json": components["schemas"]["Problem"];
-                    };
-                };
-            };
-        };
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
     "/api/v1/datasets/{id}/imports": {
         parameters: {
             query?: never;
@@ -804,53 +688,6 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/api/v1/datasets/{id}/labeling-function-conflicts": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /** How often labeling functions vote together and against each other, on the samples of the last label model */
-        get: {
-            parameters: {
-                query?: never;
-                header?: never;
-                path: {
-                    /** @description Id or name */
-                    id: string;
-                };
-                cookie?: never;
-            };
-            requestBody?: never;
-            responses: {
-                200: {
-                    headers: {
-                        [name: string]: unknown;
-                    };
-                    content: {
-                        "application/json": components["schemas"]["LabelingFunctionConflicts"];
-                    };
-                };
-                /** @description No label model was fitted yet */
-                404: {
-                    headers: {
-                        [name: string]: unknown;
-                    };
-                    content: {
-                        "application/json": components["schemas"]["Problem"];
-                    };
-                };
-            };
-        };
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
     "/api/v1/datasets/{id}/labeling-functions": {
         parameters: {
             query?: never;
@@ -1003,11 +840,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /**
-         * Samples without a hand label, the most useful first
-         * @description Labeling takes samples off the queue. Without `cursor` it begins anew, with those that were skipped; with it, it goes on
-         *     behind them.
-         */
+        /** Samples without a hand label, the most useful first */
         get: {
             parameters: {
                 query?: {
@@ -1015,11 +848,11 @@ export interface paths {
                     order?: string;
                     slice?: string;
                     split?: string;
+                    /** @description Only what this device sent. */
+                    device?: string;
                     /** @description Raw values too. */
                     values?: boolean;
                     limit?: number;
-                    /** @description Where the last page ended, in the same order: what was passed over does not come again. */
-                    cursor?: string;
                 };
                 header?: never;
                 path: {
@@ -1036,14 +869,6 @@ export interface paths {
                     };
                     content: {
                         "application/json": components["schemas"]["Page_Sample"];
-                    };
-                };
-                400: {
-                    headers: {
-                        [name: string]: unknown;
-                    };
-                    content: {
-                        "application/json": components["schemas"]["Problem"];
                     };
                 };
                 404: {
@@ -1077,6 +902,8 @@ export interface paths {
                 query?: {
                     slice?: string;
                     split?: string;
+                    /** @description Only what this device sent. */
+                    device?: string;
                     /** @description By hand. */
                     labelled?: boolean;
                     /** @description Raw values too. */
@@ -1099,56 +926,6 @@ export interface paths {
                     };
                     content: {
                         "application/json": components["schemas"]["Page_Sample"];
-                    };
-                };
-                404: {
-                    headers: {
-                        [name: string]: unknown;
-                    };
-                    content: {
-                        "application/json": components["schemas"]["Problem"];
-                    };
-                };
-            };
-        };
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/datasets/{id}/samples/{digest}": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /** One sample */
-        get: {
-            parameters: {
-                query?: {
-                    /** @description Raw values too. */
-                    values?: boolean;
-                };
-                header?: never;
-                path: {
-                    /** @description Id or name */
-                    id: string;
-                    digest: string;
-                };
-                cookie?: never;
-            };
-            requestBody?: never;
-            responses: {
-                200: {
-                    headers: {
-                        [name: string]: unknown;
-                    };
-                    content: {
-                        "application/json": components["schemas"]["Sample"];
                     };
                 };
                 404: {
@@ -1263,7 +1040,64 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/api/v1/device-actions": {
+    "/api/v1/devices": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Devices that match a filter, in any order */
+        get: {
+            parameters: {
+                query?: {
+                    limit?: number;
+                    cursor?: string;
+                    /** @description Matches to skip, for a scrollbar; without `cursor`. */
+                    offset?: number;
+                    /**
+                     * @description `status:alert site:oslo -model:2.0.0 drift:>0.2 free text`. Keys: `status` (online, offline, updating, alert,
+                     *     decommissioned), `id`, `model` (line, version or `line@version`), `class`, `arch`, `agent`, `drift`; any other is a tag's.
+                     *     `-` negates, `*` at the end means "begins with", double quotes keep blanks together.
+                     */
+                    filter?: string;
+                    /** @description `id`, `status`, `model`, `drift`, `inferences`, `class`, `agent`, `enrolled_at`, `last_seen`; `-` in front: largest first. */
+                    sort?: string;
+                };
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["DevicePage"];
+                    };
+                };
+                /** @description The filter says nothing */
+                422: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/devices/bulk": {
         parameters: {
             query?: never;
             header?: never;
@@ -1322,7 +1156,7 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/api/v1/device-counts": {
+    "/api/v1/devices/counts": {
         parameters: {
             query?: never;
             header?: never;
@@ -1350,63 +1184,6 @@ export interface paths {
                         "application/json": components["schemas"]["DeviceCounts"];
                     };
                 };
-                422: {
-                    headers: {
-                        [name: string]: unknown;
-                    };
-                    content: {
-                        "application/json": components["schemas"]["Problem"];
-                    };
-                };
-            };
-        };
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/devices": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /** Devices that match a filter, in any order */
-        get: {
-            parameters: {
-                query?: {
-                    limit?: number;
-                    cursor?: string;
-                    /** @description Matches to skip, for a scrollbar; without `cursor`. */
-                    offset?: number;
-                    /**
-                     * @description `status:alert site:oslo -model:2.0.0 drift:>0.2 free text`. Keys: `status` (online, offline, updating, alert,
-                     *     decommissioned), `id`, `model` (line, version or `line@version`), `class`, `arch`, `agent`, `drift`; any other is a tag's.
-                     *     `-` negates, `*` at the end means "begins with", double quotes keep blanks together.
-                     */
-                    filter?: string;
-                    /** @description `id`, `status`, `model`, `drift`, `inferences`, `class`, `agent`, `enrolled_at`, `last_seen`; `-` in front: largest first. */
-                    sort?: string;
-                };
-                header?: never;
-                path?: never;
-                cookie?: never;
-            };
-            requestBody?: never;
-            responses: {
-                200: {
-                    headers: {
-                        [name: string]: unknown;
-                    };
-                    content: {
-                        "application/json": components["schemas"]["DevicePage"];
-                    };
-                };
-                /** @description The filter says nothing */
                 422: {
                     headers: {
                         [name: string]: unknown;
@@ -1467,7 +1244,10 @@ export interface paths {
         delete?: never;
         options?: never;
         head?: never;
-        /** Replace a device's tags */
+        /**
+         * Replace a device's tags, or change some of them
+         * @description A change that says what its author saw is refused where somebody else was faster, and leaves alone what it is not about.
+         */
         patch: {
             parameters: {
                 query?: never;
@@ -1499,6 +1279,15 @@ export interface paths {
                         "application/json": components["schemas"]["Problem"];
                     };
                 };
+                /** @description A tag that is to change is another by now */
+                409: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
                 422: {
                     headers: {
                         [name: string]: unknown;
@@ -1509,68 +1298,6 @@ export interface paths {
                 };
             };
         };
-        trace?: never;
-    };
-    "/api/v1/devices/{id}/alerts/acknowledge": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /**
-         * Say that the attack a device reported has been looked at
-         * @description Its alert is over until the device reports another attack. Alerts of errors, drift and failed deployments end when what they
-         *     speak of ends. Where there is no alert of an attack, nothing happens.
-         */
-        post: {
-            parameters: {
-                query?: never;
-                header?: never;
-                path: {
-                    id: string;
-                };
-                cookie?: never;
-            };
-            requestBody: {
-                content: {
-                    "application/json": components["schemas"]["AcknowledgeAlerts"];
-                };
-            };
-            responses: {
-                200: {
-                    headers: {
-                        [name: string]: unknown;
-                    };
-                    content: {
-                        "application/json": components["schemas"]["DeviceDetail"];
-                    };
-                };
-                404: {
-                    headers: {
-                        [name: string]: unknown;
-                    };
-                    content: {
-                        "application/json": components["schemas"]["Problem"];
-                    };
-                };
-                /** @description Another attack was reported meanwhile */
-                409: {
-                    headers: {
-                        [name: string]: unknown;
-                    };
-                    content: {
-                        "application/json": components["schemas"]["Problem"];
-                    };
-                };
-            };
-        };
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
         trace?: never;
     };
     "/api/v1/devices/{id}/decommission": {
@@ -1723,18 +1450,14 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** The last judgements of devices and packages that match */
+        /** The last judgement of every device and package */
         get: {
             parameters: {
                 query?: {
                     line?: string;
                     device?: string;
-                    /** @description Only those that drifted, or only those that did not. */
-                    drifted?: boolean;
-                    /** @description `device`, or `severity`: the largest share of drifted features first. */
-                    order?: string;
                     limit?: number;
-                    /** @description Of the same order. */
+                    /** @description `device/manifest` of the last row of the page before. */
                     cursor?: string;
                     /** @description Wait so long at most for news of drift before answering. */
                     wait_ms?: number;
@@ -1750,15 +1473,7 @@ export interface paths {
                         [name: string]: unknown;
                     };
                     content: {
-                        "application/json": components["schemas"]["CountedPage_DeviceDrift"];
-                    };
-                };
-                400: {
-                    headers: {
-                        [name: string]: unknown;
-                    };
-                    content: {
-                        "application/json": components["schemas"]["Problem"];
+                        "application/json": components["schemas"]["Page_DeviceDrift"];
                     };
                 };
             };
@@ -2332,16 +2047,12 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Model lines that match, by name */
+        /** Model lines, by name */
         get: {
             parameters: {
                 query?: {
                     limit?: number;
                     cursor?: string;
-                    /** @description `unsigned`, `signed` or `revoked`; lines that have such a version. */
-                    signature?: string;
-                    /** @description Of lines: stands in the name. Of versions: in the number, the manifest's digest, the id or the run. Whatever its case. */
-                    text?: string;
                 };
                 header?: never;
                 path?: never;
@@ -2354,15 +2065,7 @@ export interface paths {
                         [name: string]: unknown;
                     };
                     content: {
-                        "application/json": components["schemas"]["CountedPage_Model"];
-                    };
-                };
-                400: {
-                    headers: {
-                        [name: string]: unknown;
-                    };
-                    content: {
-                        "application/json": components["schemas"]["Problem"];
+                        "application/json": components["schemas"]["Page_Model"];
                     };
                 };
             };
@@ -2447,15 +2150,6 @@ export interface paths {
                         "application/json": components["schemas"]["Problem"];
                     };
                 };
-                /** @description Enough of them run: Retry-After says when to ask again */
-                503: {
-                    headers: {
-                        [name: string]: unknown;
-                    };
-                    content: {
-                        "application/json": components["schemas"]["Problem"];
-                    };
-                };
             };
         };
         delete?: never;
@@ -2471,16 +2165,12 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Versions of a line that match, newest first */
+        /** Versions of a line, newest first */
         get: {
             parameters: {
                 query?: {
                     limit?: number;
                     cursor?: string;
-                    /** @description `unsigned`, `signed` or `revoked`; lines that have such a version. */
-                    signature?: string;
-                    /** @description Of lines: stands in the name. Of versions: in the number, the manifest's digest, the id or the run. Whatever its case. */
-                    text?: string;
                 };
                 header?: never;
                 path: {
@@ -2495,15 +2185,7 @@ export interface paths {
                         [name: string]: unknown;
                     };
                     content: {
-                        "application/json": components["schemas"]["CountedPage_ModelVersion"];
-                    };
-                };
-                400: {
-                    headers: {
-                        [name: string]: unknown;
-                    };
-                    content: {
-                        "application/json": components["schemas"]["Problem"];
+                        "application/json": components["schemas"]["Page_ModelVersion"];
                     };
                 };
                 404: {
@@ -2561,15 +2243,6 @@ export interface paths {
                     };
                 };
                 422: {
-                    headers: {
-                        [name: string]: unknown;
-                    };
-                    content: {
-                        "application/json": components["schemas"]["Problem"];
-                    };
-                };
-                /** @description Enough of them run: Retry-After says when to ask again */
-                503: {
                     headers: {
                         [name: string]: unknown;
                     };
@@ -2990,18 +2663,12 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Runs that match, newest first */
+        /** Runs, newest first */
         get: {
             parameters: {
                 query?: {
                     /** @description Runs of this experiment alone. */
                     experiment?: string;
-                    /** @description Runs in this state alone: `SCHEDULED`, `RUNNING`, `FINISHED`, `FAILED` or `KILLED`. */
-                    status?: string;
-                    /** @description Runs on this dataset version alone. */
-                    dataset_version?: string;
-                    /** @description Stands in the experiment's name, the cause, the id or the model's digest, whatever its case. */
-                    text?: string;
                     limit?: number;
                     cursor?: string;
                 };
@@ -3016,15 +2683,7 @@ export interface paths {
                         [name: string]: unknown;
                     };
                     content: {
-                        "application/json": components["schemas"]["CountedPage_Run"];
-                    };
-                };
-                400: {
-                    headers: {
-                        [name: string]: unknown;
-                    };
-                    content: {
-                        "application/json": components["schemas"]["Problem"];
+                        "application/json": components["schemas"]["Page_Run"];
                     };
                 };
             };
@@ -3185,47 +2844,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** What the run's model was measured on, newest first */
-        get: {
-            parameters: {
-                query?: {
-                    limit?: number;
-                    cursor?: string;
-                };
-                header?: never;
-                path: {
-                    id: string;
-                };
-                cookie?: never;
-            };
-            requestBody?: never;
-            responses: {
-                200: {
-                    headers: {
-                        [name: string]: unknown;
-                    };
-                    content: {
-                        "application/json": components["schemas"]["Page_StoredEvaluation"];
-                    };
-                };
-                400: {
-                    headers: {
-                        [name: string]: unknown;
-                    };
-                    content: {
-                        "application/json": components["schemas"]["Problem"];
-                    };
-                };
-                404: {
-                    headers: {
-                        [name: string]: unknown;
-                    };
-                    content: {
-                        "application/json": components["schemas"]["Problem"];
-                    };
-                };
-            };
-        };
+        get?: never;
         put?: never;
         /**
          * Evaluate the run's model on a split of a dataset version
@@ -3263,15 +2882,6 @@ export interface paths {
                     };
                 };
                 422: {
-                    headers: {
-                        [name: string]: unknown;
-                    };
-                    content: {
-                        "application/json": components["schemas"]["Problem"];
-                    };
-                };
-                /** @description Enough of them run: Retry-After says when to ask again */
-                503: {
                     headers: {
                         [name: string]: unknown;
                     };
@@ -3717,14 +3327,6 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
-        /** @description `POST /api/v1/devices/{id}/alerts/acknowledge`: the alert of an attack is over until another attack is reported. */
-        AcknowledgeAlerts: {
-            /**
-             * @description `last_attack.at` as the caller saw it; refused if the device has reported another attack since. Absent: whatever the last
-             *     one is.
-             */
-            attack_at?: string | null;
-        };
         /** @description `POST /api/v1/model-versions/{id}/signatures` */
         AddSignature: {
             /** @description Envelope over the same payload, base64. */
@@ -3750,8 +3352,19 @@ export interface components {
             kind: components["schemas"]["AttentionKind"];
             title: string;
         };
-        /** @enum {string} */
-        AttentionKind: "drift" | "attack" | "failed-deployment" | "unsigned-version" | "expiring-token" | "expiring-document" | "halted-rollout";
+        /**
+         * @description In order of severity, the worst first.
+         * @enum {string}
+         */
+        AttentionKind: "attack" | "halted-rollout" | "failed-deployment" | "device-error" | "drift" | "expiring-document" | "unsigned-version" | "expiring-token";
+        AttentionTotal: {
+            kind: components["schemas"]["AttentionKind"];
+            /**
+             * Format: int64
+             * @description Of devices: each counts once.
+             */
+            total: number;
+        };
         AuditEvent: {
             actor: string;
             at: string;
@@ -3768,24 +3381,9 @@ export interface components {
             index: number;
             subject: string;
         };
-        /**
-         * @description `GET /api/v1/audit/verify`: every chain recomputed from its entries. Its size does not grow with the fleet: devices whose
-         *     chains hold are counted.
-         */
+        /** @description `GET /api/v1/audit/verify`: every chain recomputed from its entries. */
         AuditVerification: {
-            broken: components["schemas"]["DeviceChainVerification"][];
-            /**
-             * Format: int64
-             * @description Chains of devices that do not hold, and the first of them in order of id, at most 100.
-             */
-            broken_devices: number;
-            /** Format: int64 */
-            device_entries: number;
-            /**
-             * Format: int64
-             * @description Chains of devices, and entries in all of them.
-             */
-            devices: number;
+            devices: components["schemas"]["DeviceChainVerification"][];
             ok: boolean;
             server: components["schemas"]["ChainVerification"];
         };
@@ -3793,7 +3391,7 @@ export interface components {
             /** @description Changes these tags and leaves the others. */
             tag: components["schemas"]["TagChange"];
         } | "decommission";
-        /** @description `POST /api/v1/device-actions`: one action on many devices, as a job. Exactly one of `filter` and `ids`. */
+        /** @description `POST /api/v1/devices/bulk`: one action on many devices, as a job. Exactly one of `filter` and `ids`. */
         BulkDevices: {
             action: components["schemas"]["BulkAction"];
             /**
@@ -3867,134 +3465,6 @@ export interface components {
          * @enum {string}
          */
         ClassWeights: "none" | "balanced";
-        /** @description One page of a list that is counted: the same, and how many match what was asked. */
-        CountedPage_DeviceDrift: {
-            items: {
-                /** Format: int64 */
-                alarms: number;
-                at: string;
-                /**
-                 * Format: int64
-                 * @description Observations judged.
-                 */
-                count: number;
-                device: string;
-                drifted: boolean;
-                /**
-                 * Format: int64
-                 * @description Judgements since the package runs there, and how many of them were alarms.
-                 */
-                judgements: number;
-                line: string;
-                manifest: string;
-                nearest_slice: string;
-                semver: string;
-                /**
-                 * Format: double
-                 * @description Share of features that drifted, in [0, 1].
-                 */
-                share: number;
-                worst: components["schemas"]["FeatureSeverity"][];
-            }[];
-            /** @description Give it back as `cursor` for the next page; absent on the last one. */
-            next_cursor?: string | null;
-            /**
-             * Format: int64
-             * @description What matches, on all pages.
-             */
-            total: number;
-        };
-        /** @description One page of a list that is counted: the same, and how many match what was asked. */
-        CountedPage_Model: {
-            items: {
-                created_at: string;
-                latest?: string | null;
-                line: string;
-                /**
-                 * Format: int64
-                 * @description Of them: those that the release role has not signed yet.
-                 */
-                unsigned?: number;
-                /** Format: int64 */
-                versions: number;
-            }[];
-            /** @description Give it back as `cursor` for the next page; absent on the last one. */
-            next_cursor?: string | null;
-            /**
-             * Format: int64
-             * @description What matches, on all pages.
-             */
-            total: number;
-        };
-        /** @description One page of a list that is counted: the same, and how many match what was asked. */
-        CountedPage_ModelVersion: {
-            items: {
-                created_at: string;
-                dataset_version?: string | null;
-                /** Format: int32 */
-                golden_cases: number;
-                /**
-                 * Format: double
-                 * @description Largest difference from the trainer's outputs in the server's golden gate.
-                 */
-                golden_max_diff: number;
-                /** Format: uuid */
-                id: string;
-                line: string;
-                /** @description Digest of the manifest's payload: the version's name on devices. */
-                manifest: string;
-                /**
-                 * Format: int64
-                 * @description Bytes of all components, decoded.
-                 */
-                package_bytes: number;
-                /** Format: int64 */
-                release_counter: number;
-                run?: string | null;
-                semver: string;
-                signature: components["schemas"]["SignatureState"];
-            }[];
-            /** @description Give it back as `cursor` for the next page; absent on the last one. */
-            next_cursor?: string | null;
-            /**
-             * Format: int64
-             * @description What matches, on all pages.
-             */
-            total: number;
-        };
-        /** @description One page of a list that is counted: the same, and how many match what was asked. */
-        CountedPage_Run: {
-            items: {
-                cause: string;
-                created_at: string;
-                /** Format: uuid */
-                dataset_version: string;
-                error?: string | null;
-                experiment: string;
-                finished_at?: string | null;
-                /** Format: uuid */
-                id: string;
-                /** Format: uuid */
-                job: string;
-                /** @description `train.loss`, `holdout.accuracy`, `duration_s`, … */
-                metrics: {
-                    [key: string]: number;
-                };
-                /** @description The ONNX model, once finished. Same data, parameters and seed give the same digest. */
-                model?: string | null;
-                /** Format: int64 */
-                seed: number;
-                status: components["schemas"]["RunStatus"];
-                trainer: components["schemas"]["Trainer"];
-            }[];
-            /** @description Give it back as `cursor` for the next page; absent on the last one. */
-            next_cursor?: string | null;
-            /**
-             * Format: int64
-             * @description What matches, on all pages.
-             */
-            total: number;
-        };
         /** @description `POST /api/v1/datasets/{id}/annotations`: all of them, or none. */
         CreateAnnotations: {
             annotations: components["schemas"]["Annotation"][];
@@ -4234,8 +3704,6 @@ export interface components {
          */
         DeviceAlert: "drift" | "attack" | "failed-deployment" | "error";
         DeviceAttack: {
-            /** @description Somebody has looked at it: it is no alert any more. */
-            acknowledged?: boolean;
             at: string;
             /** @description As named in `docs/trust.md`: `rollback`, `altered-content`, … */
             attack: string;
@@ -4263,7 +3731,6 @@ export interface components {
              */
             lost: number;
         };
-        /** @description `GET /api/v1/audit/verify/{device}`: one device's chain. */
         DeviceChainVerification: {
             chain: components["schemas"]["ChainVerification"];
             device: string;
@@ -4271,7 +3738,7 @@ export interface components {
             epochs: number;
         };
         /**
-         * @description `GET /api/v1/device-counts`: `online + offline + decommissioned = total`; a device that is updating or needs attention
+         * @description `GET /api/v1/devices/counts`: `online + offline + decommissioned = total`; a device that is updating or needs attention
          *     is counted there too.
          */
         DeviceCounts: {
@@ -4401,8 +3868,6 @@ export interface components {
             p50_us: number;
             /** Format: int64 */
             p95_us: number;
-            /** @description Empty where the server does not know the package. */
-            semver?: string;
         };
         /** @description When a device running the package speaks of drift. */
         DriftParameters: {
@@ -4666,24 +4131,6 @@ export interface components {
             statistics?: components["schemas"]["LabelingFunctionStatistics"] | null;
             when: string;
         };
-        /**
-         * @description `GET /api/v1/datasets/{id}/labeling-function-conflicts`: how often labeling functions vote together and against each other,
-         *     on the samples of the last label model.
-         */
-        LabelingFunctionConflicts: {
-            /** @description Samples on which they vote for different labels; symmetric. */
-            conflicts: number[][];
-            fitted_at: string;
-            /** @description As they were then, in order of creation: the order of rows and columns. */
-            functions: components["schemas"]["VotingFunction"][];
-            /** @description Samples on which both vote; symmetric. On the diagonal: on which the function votes. */
-            overlaps: number[][];
-            /**
-             * Format: int64
-             * @description Samples that they could vote on.
-             */
-            samples: number;
-        };
         LabelingFunctionStatistics: {
             /**
              * Format: double
@@ -4749,19 +4196,30 @@ export interface components {
         };
         Model: {
             created_at: string;
-            latest?: string | null;
-            line: string;
             /**
              * Format: int64
-             * @description Of them: those that the release role has not signed yet.
+             * @description Devices that run a version of it.
              */
-            unsigned?: number;
+            devices: number;
+            in_use: components["schemas"]["VersionInUse"][];
+            latest?: string | null;
+            line: string;
             /** Format: int64 */
             versions: number;
+            /**
+             * Format: int64
+             * @description Versions that run somewhere: how many, and the six on most devices.
+             */
+            versions_in_use: number;
         };
         ModelVersion: {
             created_at: string;
             dataset_version?: string | null;
+            /**
+             * Format: int64
+             * @description Devices that run it; only where the versions of a line are listed.
+             */
+            devices?: number | null;
             /** Format: int32 */
             golden_cases: number;
             /**
@@ -4791,16 +4249,28 @@ export interface components {
         };
         /** @description `GET /api/v1/overview` */
         Overview: {
-            /** @description What somebody should look at, newest first. */
+            /** @description What somebody should look at: the most severe kind first, and of each kind the worst ten. */
             attention: components["schemas"]["Attention"][];
+            /** @description How many there are of each kind that there is, in the same order. */
+            attention_totals: components["schemas"]["AttentionTotal"][];
             devices: components["schemas"]["DeviceCounts"];
             /** @description Nothing of a kind at all: what a newcomer does first. */
             first_steps: components["schemas"]["FirstSteps"];
             last_24h: components["schemas"]["Spend"];
-            /** @description Rollouts that are neither drafts nor ended. */
+            /** @description Rollouts that are neither drafts nor ended, the newest ten. */
             rollouts: components["schemas"]["Rollout"][];
-            /** @description What runs where, most devices first. */
+            /**
+             * Format: int64
+             * @description How many such rollouts there are.
+             */
+            rollouts_total: number;
+            /** @description What runs where, most devices first, at most 50. */
             versions: components["schemas"]["VersionSpread"][];
+            /**
+             * Format: int64
+             * @description How many versions run somewhere.
+             */
+            versions_total: number;
         };
         /** @description One page of a list, in the list's order. */
         Page_AuditEvent: {
@@ -4941,6 +4411,38 @@ export interface components {
             next_cursor?: string | null;
         };
         /** @description One page of a list, in the list's order. */
+        Page_DeviceDrift: {
+            items: {
+                /** Format: int64 */
+                alarms: number;
+                at: string;
+                /**
+                 * Format: int64
+                 * @description Observations judged.
+                 */
+                count: number;
+                device: string;
+                drifted: boolean;
+                /**
+                 * Format: int64
+                 * @description Judgements since the package runs there, and how many of them were alarms.
+                 */
+                judgements: number;
+                line: string;
+                manifest: string;
+                nearest_slice: string;
+                semver: string;
+                /**
+                 * Format: double
+                 * @description Share of features that drifted, in [0, 1].
+                 */
+                share: number;
+                worst: components["schemas"]["FeatureSeverity"][];
+            }[];
+            /** @description Give it back as `cursor` for the next page; absent on the last one. */
+            next_cursor?: string | null;
+        };
+        /** @description One page of a list, in the list's order. */
         Page_DriftPoint: {
             items: {
                 /** @description The hour's start. */
@@ -5045,6 +4547,65 @@ export interface components {
             next_cursor?: string | null;
         };
         /** @description One page of a list, in the list's order. */
+        Page_Model: {
+            items: {
+                created_at: string;
+                /**
+                 * Format: int64
+                 * @description Devices that run a version of it.
+                 */
+                devices: number;
+                in_use: components["schemas"]["VersionInUse"][];
+                latest?: string | null;
+                line: string;
+                /** Format: int64 */
+                versions: number;
+                /**
+                 * Format: int64
+                 * @description Versions that run somewhere: how many, and the six on most devices.
+                 */
+                versions_in_use: number;
+            }[];
+            /** @description Give it back as `cursor` for the next page; absent on the last one. */
+            next_cursor?: string | null;
+        };
+        /** @description One page of a list, in the list's order. */
+        Page_ModelVersion: {
+            items: {
+                created_at: string;
+                dataset_version?: string | null;
+                /**
+                 * Format: int64
+                 * @description Devices that run it; only where the versions of a line are listed.
+                 */
+                devices?: number | null;
+                /** Format: int32 */
+                golden_cases: number;
+                /**
+                 * Format: double
+                 * @description Largest difference from the trainer's outputs in the server's golden gate.
+                 */
+                golden_max_diff: number;
+                /** Format: uuid */
+                id: string;
+                line: string;
+                /** @description Digest of the manifest's payload: the version's name on devices. */
+                manifest: string;
+                /**
+                 * Format: int64
+                 * @description Bytes of all components, decoded.
+                 */
+                package_bytes: number;
+                /** Format: int64 */
+                release_counter: number;
+                run?: string | null;
+                semver: string;
+                signature: components["schemas"]["SignatureState"];
+            }[];
+            /** @description Give it back as `cursor` for the next page; absent on the last one. */
+            next_cursor?: string | null;
+        };
+        /** @description One page of a list, in the list's order. */
         Page_Rollout: {
             items: {
                 /** @description Deployments per state. */
@@ -5068,6 +4629,34 @@ export interface components {
                 /** Format: int64 */
                 targeted: number;
                 updated_at: string;
+            }[];
+            /** @description Give it back as `cursor` for the next page; absent on the last one. */
+            next_cursor?: string | null;
+        };
+        /** @description One page of a list, in the list's order. */
+        Page_Run: {
+            items: {
+                cause: string;
+                created_at: string;
+                /** Format: uuid */
+                dataset_version: string;
+                error?: string | null;
+                experiment: string;
+                finished_at?: string | null;
+                /** Format: uuid */
+                id: string;
+                /** Format: uuid */
+                job: string;
+                /** @description `train.loss`, `holdout.accuracy`, `duration_s`, … */
+                metrics: {
+                    [key: string]: number;
+                };
+                /** @description The ONNX model, once finished. Same data, parameters and seed give the same digest. */
+                model?: string | null;
+                /** Format: int64 */
+                seed: number;
+                status: components["schemas"]["RunStatus"];
+                trainer: components["schemas"]["Trainer"];
             }[];
             /** @description Give it back as `cursor` for the next page; absent on the last one. */
             next_cursor?: string | null;
@@ -5104,14 +4693,6 @@ export interface components {
                 /** @description What the browser called itself when it signed in. */
                 user_agent: string;
             }[];
-            /** @description Give it back as `cursor` for the next page; absent on the last one. */
-            next_cursor?: string | null;
-        };
-        /** @description One page of a list, in the list's order. */
-        Page_StoredEvaluation: {
-            items: (components["schemas"]["Evaluation"] & {
-                created_at: string;
-            })[];
             /** @description Give it back as `cursor` for the next page; absent on the last one. */
             next_cursor?: string | null;
         };
@@ -5171,7 +4752,7 @@ export interface components {
          * @description Kinds of things that change.
          * @enum {string}
          */
-        Resource: "device" | "rollout" | "deployment" | "run" | "job" | "dataset" | "import" | "labels" | "model" | "drift" | "token" | "audit" | "session";
+        Resource: "device" | "rollout" | "deployment" | "run" | "job" | "dataset" | "labels" | "model" | "drift" | "token" | "audit" | "session";
         Rollout: {
             /** @description Deployments per state. */
             counts: {
@@ -5360,10 +4941,6 @@ export interface components {
             /** Format: uuid */
             job: string;
         };
-        /** @description An item of `GET /api/v1/runs/{id}/evaluations`: a model measured once on a split of a dataset version. */
-        StoredEvaluation: components["schemas"]["Evaluation"] & {
-            created_at: string;
-        };
         TagChange: {
             remove?: string[];
             set?: {
@@ -5384,8 +4961,6 @@ export interface components {
             p50_us: number;
             /** Format: int64 */
             p95_us: number;
-            /** @description Empty where the server does not know the package. */
-            semver?: string;
         };
         /** @description A row of `GET /api/v1/devices/{id}/timeline`. */
         TimelineEvent: {
@@ -5426,11 +5001,23 @@ export interface components {
             /** Format: int64 */
             root_version: number;
         };
-        /** @description `PATCH /api/v1/devices/{id}`: replaces the tags. */
+        /** @description `PATCH /api/v1/devices/{id}`. Exactly one of `tags` and `change`. */
         UpdateDevice: {
-            tags: {
+            change?: components["schemas"]["TagChange"] | null;
+            /** @description With `change`: the tags as the caller saw them. If one that is to change is another by now, nothing is changed. */
+            seen?: {
                 [key: string]: string;
-            };
+            } | null;
+            /** @description Replaces all tags. */
+            tags?: {
+                [key: string]: string;
+            } | null;
+        };
+        /** @description On how many devices a version of a line is. */
+        VersionInUse: {
+            /** Format: int64 */
+            devices: number;
+            semver: string;
         };
         /** @description How many devices run a version. */
         VersionSpread: {
@@ -5438,12 +5025,6 @@ export interface components {
             devices: number;
             line: string;
             semver: string;
-        };
-        VotingFunction: {
-            /** Format: uuid */
-            id: string;
-            label: string;
-            name: string;
         };
     };
     responses: never;

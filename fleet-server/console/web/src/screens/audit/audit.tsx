@@ -1,6 +1,6 @@
 // Audit: what happened and by whom, newest first; whether the chains hold; every entry in full.
 import type { JSX } from 'preact';
-import { useEffect, useMemo } from 'preact/hooks';
+import { useEffect, useMemo, useState } from 'preact/hooks';
 import { settled } from '../../lib/filter';
 import { timestamp } from '../../lib/format';
 import { useDebounced } from '../../lib/hooks';
@@ -14,12 +14,12 @@ import { FilterInput } from '../../ui/combobox';
 import { Dialog } from '../../ui/dialog';
 import { useCommands } from '../../ui/palette';
 import { Facts, Page } from '../../ui/page';
-import { Empty } from '../../ui/states';
+import { Empty, ErrorNote } from '../../ui/states';
 import { Table } from '../../ui/table';
 import type { Column } from '../../ui/table';
 import { Ago, Name } from '../../ui/text';
 import type { AuditEvent } from './data';
-import { FIELDS, questionOf, shortened, useAudit, useVerification } from './data';
+import { FIELDS, questionOf, shortened, useAudit, useEntry, useVerification } from './data';
 import { Pager } from './pager';
 import { Verify } from './verify';
 import './audit.css';
@@ -112,7 +112,11 @@ export default function Audit(): JSX.Element {
   const { refetch } = verification;
   const static_ = useStaticRows(answer.data?.items, { error: answer.error, retry: () => void answer.refetch(), fetchedAt: answer.dataUpdatedAt });
   const rows = { ...static_, stale: answer.isPlaceholderData || settled(view.filter) !== filter };
-  const open = view.entry < 0 ? undefined : answer.data?.items.find((entry) => entry.index === view.entry);
+  // What was opened stays open while newer entries push it off the page; what an address names is asked for by itself.
+  const [held, setHeld] = useState<AuditEvent | undefined>(undefined);
+  const here = view.entry < 0 ? undefined : (answer.data?.items.find((entry) => entry.index === view.entry) ?? (held?.index === view.entry ? held : undefined));
+  const one = useEntry(view.entry, view.entry >= 0 && here === undefined && question.device === undefined && answer.data !== undefined);
+  const open = here ?? one.data ?? undefined;
 
   useShortcuts(() => [{ keys: 'v', label: 'Verify every chain', group: 'Audit', run: () => void refetch() }], [refetch]);
   useCommands(() => [{ label: 'Verify every audit chain', group: 'Audit', icon: 'check', keys: 'v', run: () => void refetch() }], [refetch]);
@@ -152,7 +156,10 @@ export default function Audit(): JSX.Element {
         columns={COLUMNS}
         rowId={(entry) => String(entry.index)}
         rowName={(entry) => `entry ${entry.index}`}
-        onOpen={(entry) => setView({ entry: entry.index }, 'push')}
+        onOpen={(entry) => {
+          setHeld(entry);
+          setView({ entry: entry.index }, 'push');
+        }}
         question={`${filter} ${view.cursor}`}
         empty={
           filter === '' ? (
@@ -165,6 +172,15 @@ export default function Audit(): JSX.Element {
         }
       />
       <Pager label="Audit log" cursor={view.cursor} next={answer.data?.next_cursor} onGo={(cursor) => setView({ cursor }, 'push')} />
+      {view.entry >= 0 && open === undefined && answer.data !== undefined && !one.isFetching ? (
+        one.isError ? (
+          <ErrorNote error={one.error} title={`Entry ${view.entry} could not be shown`} onRetry={() => void one.refetch()} />
+        ) : (
+          <p class="muted" role="status">
+            Entry {view.entry} is not {question.device === undefined ? 'in the log' : 'on this page of the chain'}.
+          </p>
+        )
+      ) : null}
       {open === undefined ? null : <EntryDialog entry={open} onClose={() => setView({ entry: -1 })} />}
     </Page>
   );

@@ -54,6 +54,23 @@ export function useAudit(question: AuditQuestion, cursor: string, enabled: boole
   });
 }
 
+/**
+ * One entry of the server's log, whatever page it stands on: the first below the next number. Entries of devices' own chains
+ * begin anew with every epoch, so that a number alone does not name one.
+ */
+export function useEntry(index: number, enabled: boolean) {
+  return useQuery({
+    enabled,
+    queryKey: [RESOURCE, 'entry', index],
+    queryFn: async ({ signal }): Promise<AuditEvent | null> => {
+      const { items } = await unwrap(api.GET('/api/v1/audit', { params: { query: { limit: 1, cursor: String(index + 1) } }, signal }));
+      return items.find((entry) => entry.index === index) ?? null;
+    },
+    // An entry never changes.
+    staleTime: Infinity,
+  });
+}
+
 /** Recomputing every chain is work: it happens when somebody asks, never because something changed. */
 export function useVerification() {
   return useQuery({

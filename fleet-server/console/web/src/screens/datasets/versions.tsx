@@ -1,6 +1,5 @@
 // Frozen versions: what each took, what changed since the one before, and what was learnt from it.
 import type { JSX } from 'preact';
-import { useState } from 'preact/hooks';
 import { Bars } from '../../charts/shapes';
 import { api, unwrap } from '../../lib/client';
 import { count, percent, plural } from '../../lib/format';
@@ -11,7 +10,7 @@ import { cli } from '../../lib/shell';
 import { Button } from '../../ui/button';
 import { CliLine, Code } from '../../ui/cli';
 import { Dialog } from '../../ui/dialog';
-import { Field, Form } from '../../ui/form';
+import { Field, Form, useDraft } from '../../ui/form';
 import { Card, Facts } from '../../ui/page';
 import { Empty, ErrorNote, Skeleton } from '../../ui/states';
 import { Status } from '../../ui/status';
@@ -105,6 +104,7 @@ export function Versions({ dataset, view, setView }: { dataset: Dataset; view: V
         </p>
       ) : null}
       <Freeze
+        key={dataset.id}
         dataset={dataset}
         open={dialog.freeze === 'yes'}
         onClose={() => setDialog({ freeze: '' })}
@@ -210,18 +210,26 @@ function Version({ dataset, version, before }: { dataset: Dataset; version: Data
   );
 }
 
+interface FreezeDraft {
+  confidence: string;
+  note: string;
+  /** Slices that are left out. */
+  left: readonly string[];
+}
+
 function Freeze({ dataset, open, onClose, onDone }: { dataset: Dataset; open: boolean; onClose(): void; onDone(version: DatasetVersion): void }): JSX.Element {
-  const [confidence, setConfidence] = useState('0.8');
-  const [note, setNote] = useState('');
-  const [left, setLeft] = useState<readonly string[]>([]);
+  const [{ confidence, note, left }, setDraft, discard] = useDraft<FreezeDraft>(`freeze.${dataset.id}`, { confidence: '0.8', note: '', left: [] });
   const all = Object.keys(dataset.slices);
-  const slices = left.length === 0 ? undefined : all.filter((slice) => !left.includes(slice));
+  const slices = all.some((slice) => left.includes(slice)) ? all.filter((slice) => !left.includes(slice)) : undefined;
   return (
     <Dialog open={open} title={`Freeze a version of ${dataset.name}`} onClose={onClose}>
       <p class="muted">It takes hand labels, and guesses of the label model that are sure enough. In the holdout split hand labels alone count. It never changes afterwards.</p>
       <Form<'min_confidence' | 'slices' | 'note'>
         send="Freeze"
-        onCancel={onClose}
+        onCancel={() => {
+          discard();
+          onClose();
+        }}
         cli={cli('versions', 'create', dataset.name, ...(confidence === '0.8' ? [] : ['--min-confidence', confidence]), ...(slices ?? []).flatMap((slice) => ['--slice', slice]), ...(note === '' ? [] : ['--note', note]))}
         validate={() => ({
           ...(confidence.trim() !== '' && Number(confidence) >= 0 && Number(confidence) <= 1 ? {} : { min_confidence: 'A number from 0 to 1.' }),
@@ -236,15 +244,14 @@ function Freeze({ dataset, open, onClose, onDone }: { dataset: Dataset; open: bo
           );
           await changed();
           toast(`Version ${version.number} of ${dataset.name} is frozen`);
-          setNote('');
-          setLeft([]);
+          discard();
           onDone(version);
         }}
       >
         {(errors) => (
           <>
             <Field label="Least confidence of a guess" help="From 0 to 1. Guesses below it are left out." error={errors.min_confidence}>
-              {(control) => <input {...control} class="input" inputMode="decimal" value={confidence} onInput={(event) => setConfidence(event.currentTarget.value)} />}
+              {(control) => <input {...control} class="input" inputMode="decimal" value={confidence} onInput={(event) => setDraft({ confidence: event.currentTarget.value })} />}
             </Field>
             {all.length < 2 ? null : (
               <fieldset class="datasets-choice">
@@ -252,7 +259,7 @@ function Freeze({ dataset, open, onClose, onDone }: { dataset: Dataset; open: bo
                 <div class="datasets-checks">
                   {all.map((slice) => (
                     <label key={slice}>
-                      <input type="checkbox" checked={!left.includes(slice)} onChange={() => setLeft(left.includes(slice) ? left.filter((other) => other !== slice) : [...left, slice])} />
+                      <input type="checkbox" checked={!left.includes(slice)} onChange={() => setDraft({ left: left.includes(slice) ? left.filter((other) => other !== slice) : [...left, slice] })} />
                       <Name value={slice} /> <span class="muted num">{count(dataset.slices[slice])}</span>
                     </label>
                   ))}
@@ -261,7 +268,7 @@ function Freeze({ dataset, open, onClose, onDone }: { dataset: Dataset; open: bo
               </fieldset>
             )}
             <Field label="Note" optional error={errors.note}>
-              {(control) => <input {...control} class="input" value={note} onInput={(event) => setNote(event.currentTarget.value)} />}
+              {(control) => <input {...control} class="input" value={note} onInput={(event) => setDraft({ note: event.currentTarget.value })} />}
             </Field>
           </>
         )}

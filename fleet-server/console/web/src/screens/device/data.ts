@@ -5,6 +5,8 @@ import type { Schema } from '../../lib/client';
 import { api, unwrap } from '../../lib/client';
 import { shortDigest } from '../../lib/format';
 import { useFollow } from '../overview/follow';
+import type { TagChange } from './tag-change';
+import { applied } from './tag-change';
 
 export type Device = Schema<'DeviceDetail'>;
 export type Hour = Schema<'TelemetryHour'>;
@@ -69,28 +71,28 @@ export function useVersionNames(lines: readonly string[]): ReadonlyMap<string, s
 }
 
 /** Tags show at once and go back when the server refuses them. */
-export function useSetTags(id: string) {
+export function useTagChange(id: string) {
   const client = useQueryClient();
   const key = [RESOURCE, 'detail', id];
   return useMutation({
-    mutationFn: (tags: Record<string, string>) => unwrap(api.PATCH('/api/v1/devices/{id}', { params: { path: { id } }, body: { tags } })),
-    onMutate: async (tags) => {
+    mutationFn: (body: { change: TagChange; seen: Record<string, string> }) => unwrap(api.PATCH('/api/v1/devices/{id}', { params: { path: { id } }, body })),
+    onMutate: async ({ change }) => {
       await client.cancelQueries({ queryKey: key });
       const before = client.getQueryData<Device>(key);
-      if (before !== undefined) client.setQueryData<Device>(key, { ...before, tags });
+      if (before !== undefined) client.setQueryData<Device>(key, { ...before, tags: applied(before.tags, change) });
       return before;
     },
-    onError: (_error, _tags, before) => {
+    onError: (_error, _change, before) => {
       if (before !== undefined) client.setQueryData<Device>(key, before);
     },
     onSettled: () => client.invalidateQueries({ queryKey: [RESOURCE] }),
   });
 }
 
-export function useDecommission(id: string) {
+export function useDecommission() {
   const client = useQueryClient();
   return useMutation({
-    mutationFn: () => unwrap(api.POST('/api/v1/devices/{id}/decommission', { params: { path: { id } } })),
+    mutationFn: (id: string) => unwrap(api.POST('/api/v1/devices/{id}/decommission', { params: { path: { id } } })),
     onSuccess: () => client.invalidateQueries({ queryKey: [RESOURCE] }),
   });
 }

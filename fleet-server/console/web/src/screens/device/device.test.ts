@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { chartsOf, diffOf, withGaps } from './data';
 import type { Device, Hour, TimelineEvent } from './data';
 import { detailWords, eventWords } from './events';
+import { applied, changeOf, clashes, isNothing } from './tag-change';
 
 function target(slot: string, manifest: string): Device['desired'][number] {
   return { slot, line: 'motions', semver: '1.1.0', manifest, deployment: 'd' };
@@ -80,5 +81,26 @@ describe('events in words', () => {
     expect(eventWords('model.committed')).toEqual({ tone: 'ok', title: 'Model committed' });
     expect(eventWords('deployment.rolled_back').tone).toBe('bad');
     expect(eventWords('<b>new</b>')).toEqual({ tone: 'info', title: '<b>new</b>' });
+  });
+});
+
+describe('a change of tags', () => {
+  const base = { site: 'oslo', hall: 'A', old: '1' };
+  const change = changeOf(base, { site: 'bergen', hall: 'A', wave: '2' });
+  it('is what differs from the tags that it was begun with', () => {
+    expect(change).toEqual({ set: { site: 'bergen', wave: '2' }, remove: ['old'] });
+    expect(isNothing(changeOf(base, { ...base }))).toBe(true);
+  });
+  it('leaves alone what somebody else did to other tags', () => {
+    expect(applied({ site: 'oslo', hall: 'B', old: '1', theirs: 'x' }, change)).toEqual({ site: 'bergen', hall: 'B', theirs: 'x', wave: '2' });
+    expect(clashes(base, { ...base, hall: 'B', theirs: 'x' }, change)).toEqual([]);
+  });
+  it('says what is not any more as its author saw it', () => {
+    expect(clashes(base, { site: 'rome', hall: 'A', wave: '1', old: '2' }, change)).toEqual([
+      { name: 'site', now: 'rome' },
+      { name: 'wave', now: '1' },
+      { name: 'old', now: '2' },
+    ]);
+    expect(clashes(base, applied(base, change), change), 'what was sent is no clash with itself').toEqual([]);
   });
 });

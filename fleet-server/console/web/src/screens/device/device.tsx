@@ -10,15 +10,14 @@ import { cli } from '../../lib/shell';
 import { usePatched } from '../../lib/live';
 import { Button } from '../../ui/button';
 import { CliLine } from '../../ui/cli';
-import { ConfirmDialog } from '../../ui/dialog';
 import { useCommands } from '../../ui/palette';
 import { Page } from '../../ui/page';
 import { ErrorNote, Skeleton } from '../../ui/states';
 import { Stat, Status } from '../../ui/status';
 import { Ago, Name } from '../../ui/text';
-import { toast } from '../../ui/toast';
 import type { Device as DeviceData } from './data';
-import { useDecommission, useDevice, useVersionNames } from './data';
+import { useDevice, useVersionNames } from './data';
+import { DecommissionDialog } from './decommission';
 import { DiffCard, DriftCard, FactsCard, ModelsCard, TelemetryCard, TimelineCard } from './parts';
 import { TagsDialog } from './tags';
 import '../audit/audit.css';
@@ -125,7 +124,6 @@ export default function Device({ params }: { params: Params }): JSX.Element {
   const [view, setView] = useSearch(SEARCH);
   const answer = useDevice(id);
   const device = usePatched('device', id, answer.data, answer.dataUpdatedAt);
-  const decommission = useDecommission(id);
   const [dialog, setDialog] = useState<'tags' | 'decommission' | undefined>(undefined);
   const lines = useMemo(() => [...new Set([...(device?.telemetry ?? []), ...(device?.models ?? [])].map((row) => row.line))].sort().slice(0, 8), [device?.telemetry, device?.models]);
   const names = useVersionNames(lines);
@@ -186,20 +184,7 @@ export default function Device({ params }: { params: Params }): JSX.Element {
           </div>
           <CliLine line={cli('devices', 'show', id)} />
           <TagsDialog id={id} tags={device.tags} open={dialog === 'tags'} onClose={() => setDialog(undefined)} />
-          <ConfirmDialog
-            open={dialog === 'decommission'}
-            title="Decommission this device?"
-            typed={id}
-            confirm="Decommission"
-            cli={cli('devices', 'decommission', id, '--yes')}
-            onClose={() => setDialog(undefined)}
-            onConfirm={async () => {
-              await decommission.mutateAsync();
-              toast('The device is decommissioned');
-            }}
-          >
-            <p>Its connection is cut and its certificate refused for good. It keeps running what it has, but nothing of it is taken any more. This cannot be taken back.</p>
-          </ConfirmDialog>
+          <DecommissionDialog id={dialog === 'decommission' ? id : undefined} onClose={() => setDialog(undefined)} />
         </div>
       )}
     </Page>

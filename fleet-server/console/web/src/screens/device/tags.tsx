@@ -1,4 +1,4 @@
-// The tags of a device: shown, and edited as lines of name=value.
+// The tags of a device: shown, and edited as lines of name=value. Two who edit the same device lose nothing of each other.
 import type { JSX } from 'preact';
 import { useEffect } from 'preact/hooks';
 import { cli } from '../../lib/shell';
@@ -6,9 +6,11 @@ import { Dialog } from '../../ui/dialog';
 import { Field, Form, useDraft } from '../../ui/form';
 import { toast } from '../../ui/toast';
 import { parseTagLines, printTagLines, tagWords } from '../provisioning/tags';
-import { useSetTags } from './data';
+import { useTagChange } from './data';
+import type { Tags } from './tag-change';
+import { applied, changeOf, clashes, isNothing } from './tag-change';
 
-export function TagList({ tags }: { tags: Readonly<Record<string, string>> }): JSX.Element {
+export function TagList({ tags }: { tags: Tags }): JSX.Element {
   const entries = Object.entries(tags);
   if (entries.length === 0) return <span class="muted">none</span>;
   return (
@@ -29,14 +31,25 @@ export function TagList({ tags }: { tags: Readonly<Record<string, string>> }): J
   );
 }
 
-export function TagsDialog({ id, tags, open, onClose }: { id: string; tags: Readonly<Record<string, string>>; open: boolean; onClose(): void }): JSX.Element {
-  const [draft, setDraft, discard] = useDraft(`tags.${id}`, { lines: undefined as string | undefined });
-  const set = useSetTags(id);
+interface TagsDraft {
+  lines: string | undefined;
+  /** The tags as they were when the draft was begun: what is sent is what it changes of them. */
+  base: Tags | undefined;
+}
+
+const NO_DRAFT: TagsDraft = { lines: undefined, base: undefined };
+
+export function TagsDialog({ id, tags, open, onClose }: { id: string; tags: Tags; open: boolean; onClose(): void }): JSX.Element {
+  const [draft, setDraft, discard] = useDraft<TagsDraft>(`tags.${id}`, NO_DRAFT);
+  const send = useTagChange(id);
+  const base = draft.base ?? tags;
   const lines = draft.lines ?? printTagLines(tags);
   const parsed = parseTagLines(lines);
+  const change = changeOf(base, parsed.tags);
+  const others = parsed.wrong === undefined ? clashes(base, tags, change) : [];
   useEffect(() => {
-    // A draft that says what is there already is none.
-    if (open && draft.lines === printTagLines(tags)) discard();
+    // A draft that changes nothing is none.
+    if (open && draft.lines !== undefined && parsed.wrong === undefined && isNothing(change)) discard();
   }, [open]);
   return (
     <Dialog open={open} title="Tags" onClose={onClose}>
@@ -46,19 +59,46 @@ export function TagsDialog({ id, tags, open, onClose }: { id: string; tags: Read
           discard();
           onClose();
         }}
-        cli={cli('devices', 'tag', id, ...tagWords(parsed.tags))}
+        cli={cli('devices', 'tag', id, ...tagWords(change.set), ...change.remove.flatMap((name) => ['--remove', name]), '--keep')}
         validate={() => (parsed.wrong === undefined ? {} : { tags: parsed.wrong })}
         onSend={async () => {
-          await set.mutateAsync(parsed.tags);
+          if (!isNothing(change)) {
+            await send.mutateAsync({ change, seen: { ...base } });
+            toast('The tags are saved');
+          }
           discard();
-          toast('The tags are saved');
           onClose();
         }}
       >
         {(errors) => (
-          <Field label="Tags" help="One name=value per line. These replace the tags that the device has." error={errors.tags}>
-            {(control) => <textarea {...control} class="input mono" rows={6} value={lines} onInput={(event) => setDraft({ lines: event.currentTarget.value })} />}
-          </Field>
+          <>
+            <Field label="Tags" help="One name=value per line. Tags that you leave as they are stay as they are." error={errors.tags}>
+              {(control) => (
+                <textarea {...control} class="input mono" rows={6} value={lines} onInput={(event) => setDraft({ lines: event.currentTarget.value, base })} />
+              )}
+            </Field>
+            {others.length === 0 ? null : (
+              <div class="note bad stack-small" role="alert">
+                <p>
+                  ▲ Changed by somebody else since you began:{' '}
+                  {others.map((clash) => (
+                    <bdi key={clash.name} class="tag">
+                      <b>{clash.name}</b>
+                      {clash.now ?? 'removed'}
+                    </bdi>
+                  ))}
+                </p>
+                <div class="row">
+                  <button type="button" class="link" onClick={discard}>
+                    Take theirs and start again
+                  </button>
+                  <button type="button" class="link" onClick={() => setDraft({ base: tags, lines: printTagLines(applied(tags, change)) })}>
+                    Put mine over theirs
+                  </button>
+                </div>
+              </div>
+            )}
+          </>
         )}
       </Form>
     </Dialog>

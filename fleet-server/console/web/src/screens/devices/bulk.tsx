@@ -1,14 +1,12 @@
 // What the selection bar does: tags on many devices, decommissioning many. Both run on the server as a job.
 import type { JSX } from 'preact';
-import { useEffect, useState } from 'preact/hooks';
 import { plural } from '../../lib/format';
 import type { Selection } from '../../lib/selection';
 import { selectedCount } from '../../lib/selection';
 import { quoteValue } from '../../lib/filter';
 import { cli, shellQuote } from '../../lib/shell';
 import { ConfirmDialog, Dialog } from '../../ui/dialog';
-import { Field, Form } from '../../ui/form';
-import { toast } from '../../ui/toast';
+import { Field, Form, useDraft } from '../../ui/form';
 import { target, useBulk } from './data';
 import type { BulkAction } from './data';
 
@@ -50,21 +48,19 @@ export function BulkDialogs({
   filter,
   total,
   onClose,
-  onDone,
+  onStarted,
 }: {
   kind: BulkKind | undefined;
   selection: Selection;
   filter: string;
   total: number;
   onClose(): void;
-  onDone(): void;
+  /** The server has taken the order: its job. */
+  onStarted(job: string): void;
 }): JSX.Element {
   const bulk = useBulk(filter, total);
   const selected = selectedCount(selection, total);
-  const [tags, setTags] = useState('');
-  useEffect(() => {
-    if (kind === 'tag') setTags('');
-  }, [kind]);
+  const [{ tags }, setDraft, discard] = useDraft('bulk-tags', { tags: '' });
   const parsed = parseTags(tags);
   const tag: BulkAction = { tag: { set: parsed.set, remove: parsed.remove } };
   return (
@@ -72,18 +68,21 @@ export function BulkDialogs({
       <Dialog open={kind === 'tag'} title={`Tag ${plural(selected, 'device')}`} onClose={onClose}>
         <Form<'tags'>
           send={`Tag ${plural(selected, 'device')}`}
-          onCancel={onClose}
+          onCancel={() => {
+            discard();
+            onClose();
+          }}
           cli={line(tag, selection, filter, total)}
           validate={() => (parsed.wrong === undefined ? {} : { tags: parsed.wrong })}
           onSend={async () => {
-            await bulk.mutateAsync({ selection, action: tag });
-            toast(`Tagging ${plural(selected, 'device')}`);
-            onDone();
+            const job = await bulk.mutateAsync({ selection, action: tag });
+            discard();
+            onStarted(job.id);
           }}
         >
           {(errors) => (
             <Field label="Tags" help="name=value sets a tag, -name removes one; others stay." error={errors.tags}>
-              {(control) => <input {...control} class="input" placeholder="site=oslo -old" value={tags} onInput={(event) => setTags(event.currentTarget.value)} />}
+              {(control) => <input {...control} class="input" placeholder="site=oslo -old" value={tags} onInput={(event) => setDraft({ tags: event.currentTarget.value })} />}
             </Field>
           )}
         </Form>
@@ -96,9 +95,8 @@ export function BulkDialogs({
         cli={line('decommission', selection, filter, total)}
         onClose={onClose}
         onConfirm={async () => {
-          await bulk.mutateAsync({ selection, action: 'decommission' });
-          toast(`Decommissioning ${plural(selected, 'device')}`);
-          onDone();
+          const job = await bulk.mutateAsync({ selection, action: 'decommission' });
+          onStarted(job.id);
         }}
       >
         <p>Their connections are cut and their certificates refused for good. This cannot be taken back.</p>

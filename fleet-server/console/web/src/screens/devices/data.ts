@@ -4,9 +4,11 @@ import type { Schema } from '../../lib/client';
 import { api, unwrap } from '../../lib/client';
 import type { Field } from '../../lib/filter';
 import { quoteValue } from '../../lib/filter';
+import { href } from '../../lib/router';
 import { usePagedRows } from '../../lib/rows';
 import type { Selection } from '../../lib/selection';
 import { selectedCount } from '../../lib/selection';
+import { namesToCel } from '../rollouts/cel';
 
 export type Device = Schema<'Device'>;
 export type BulkAction = Schema<'BulkDevices'>['action'];
@@ -57,8 +59,24 @@ export function useBulk(filter: string, total: number) {
   });
 }
 
+/**
+ * Where a rollout to what is selected is planned, or to what the filter shows while nothing is. `undefined`: so many were chosen
+ * one by one that no target names them all.
+ */
+export function rolloutHref(selection: Selection, filter: string): string | undefined {
+  if (selection.mode === 'all' || selection.ids.size === 0) {
+    return href('/rollouts/new', {}, { filter: selection.mode === 'all' ? allBut(selection.except, filter) : filter });
+  }
+  const named = namesToCel(selection.ids);
+  return named === undefined ? undefined : href('/rollouts/new', {}, { target: named });
+}
+
 /** "All but these" is a filter too: the exceptions become terms. */
+function allBut(except: ReadonlySet<string>, filter: string): string {
+  return [filter, ...[...except].map((id) => `-id:${quoteValue(id)}`)].filter((part) => part !== '').join(' ');
+}
+
 export function target(selection: Selection, filter: string): { filter: string } | { ids: string[] } {
   if (selection.mode === 'some') return { ids: [...selection.ids] };
-  return { filter: [filter, ...[...selection.except].map((id) => `-id:${quoteValue(id)}`)].filter((part) => part !== '').join(' ') };
+  return { filter: allBut(selection.except, filter) };
 }

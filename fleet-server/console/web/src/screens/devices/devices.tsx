@@ -1,6 +1,7 @@
 // Devices: how many in which state, the filtered list, and what can be done with many at once. Everything stands in the URL.
 import type { JSX } from 'preact';
-import { useMemo, useState } from 'preact/hooks';
+import { useQueryClient } from '@tanstack/preact-query';
+import { useCallback, useMemo, useState } from 'preact/hooks';
 import { count, NOTHING, percent } from '../../lib/format';
 import { hasTerm, settled, toggleTerm } from '../../lib/filter';
 import { useDebounced } from '../../lib/hooks';
@@ -14,19 +15,29 @@ import { Button } from '../../ui/button';
 import { CliLine } from '../../ui/cli';
 import { FilterInput } from '../../ui/combobox';
 import { useCommands } from '../../ui/palette';
+import { JobProgress } from '../../ui/job';
 import { Page } from '../../ui/page';
 import { Empty, ErrorNote } from '../../ui/states';
 import { Stat, Status } from '../../ui/status';
 import { BulkBar, Table } from '../../ui/table';
 import type { Column } from '../../ui/table';
 import { Ago, Name } from '../../ui/text';
+import { toast } from '../../ui/toast';
 import { BulkDialogs } from './bulk';
 import type { BulkKind } from './bulk';
-import { FIELDS, RESOURCE, useDeviceCounts, useDeviceRows } from './data';
+import { FIELDS, RESOURCE, rolloutHref, useDeviceCounts, useDeviceRows } from './data';
 import type { Device } from './data';
 import { SavedViews } from './views';
 
-const SEARCH = { filter: text(), sort: text('id') };
+/** `job`: an order to many devices that is carried out, or was. */
+const SEARCH = { filter: text(), sort: text('id'), job: text() };
+
+const JOB_WORDS = {
+  running: 'Changing devices',
+  done: 'The devices are changed',
+  failed: 'Not all of the devices could be changed',
+  cancelled: 'The change was cancelled',
+};
 
 /** What a person looks for first: trouble, then movement, then whether it is there. */
 function stateOf(device: Device): string {
@@ -159,6 +170,7 @@ function Cards({ filter, sort }: { filter: string; sort: string }): JSX.Element 
 }
 
 export default function Devices(): JSX.Element {
+  const client = useQueryClient();
   const [view, setView] = useSearch(SEARCH);
   const filter = useDebounced(settled(view.filter), 60);
   const answer = useDeviceRows(filter, view.sort);
@@ -175,12 +187,18 @@ export default function Devices(): JSX.Element {
     setSelection(NONE);
   }
 
+  const to = rolloutHref(selection, settled(view.filter));
+  const plan = useCallback(() => {
+    if (to === undefined) toast('These are too many for one target: tag them, and roll out to the tag');
+    else navigate(to);
+  }, [to]);
+
   useCommands(
     () => [
       { label: 'Devices that need attention', group: 'Devices list', icon: 'filter', run: () => setView({ filter: 'status:alert' }) },
-      { label: 'New rollout', group: 'Devices list', icon: 'rollouts', run: () => navigate(href('/rollouts/new', {}, { filter: view.filter })) },
+      { label: 'New rollout', group: 'Devices list', icon: 'rollouts', run: plan },
     ],
-    [setView, view.filter],
+    [setView, plan],
   );
 
   const line = useMemo(
@@ -197,7 +215,15 @@ export default function Devices(): JSX.Element {
         <>
           <SavedViews filter={view.filter} sort={view.sort} onChoose={(chosen) => setView(chosen, 'push')} />
           {can('operate') ? (
-            <Link class="button primary" href={href('/rollouts/new', {}, { filter: view.filter })}>
+            <Link
+              class="button primary"
+              href={to ?? '/devices'}
+              onClick={(event) => {
+                if (to !== undefined) return;
+                event.preventDefault();
+                plan();
+              }}
+            >
               New rollout
             </Link>
           ) : null}
@@ -205,6 +231,9 @@ export default function Devices(): JSX.Element {
       }
     >
       <Cards filter={view.filter} sort={view.sort} />
+      {view.job === '' ? null : (
+        <JobProgress key={view.job} id={view.job} words={JOB_WORDS} onEnded={() => void client.invalidateQueries({ queryKey: [RESOURCE] })} onClose={() => setView({ job: '' })} />
+      )}
       <div class="list-bar">
         <FilterInput
           value={view.filter}
@@ -264,9 +293,10 @@ export default function Devices(): JSX.Element {
         filter={filter}
         total={rows.total}
         onClose={() => setDialog(undefined)}
-        onDone={() => {
+        onStarted={(job) => {
           setDialog(undefined);
           setSelection(NONE);
+          setView({ job });
         }}
       />
     </Page>

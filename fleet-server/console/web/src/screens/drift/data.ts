@@ -1,14 +1,13 @@
 // What the drift screens ask of the server.
-import { keepPreviousData, useQuery } from '@tanstack/preact-query';
+import { keepPreviousData, useQueries, useQuery } from '@tanstack/preact-query';
 import type { Schema } from '../../lib/client';
 import { api, unwrap } from '../../lib/client';
-import { usePagedRows } from '../../lib/rows';
+import { useCursorRows } from '../runs/cursor';
 
 export type DeviceDrift = Schema<'CountedPage_DeviceDrift'>['items'][number];
 export type Feature = Schema<'Page_FeatureHistogram'>['items'][number];
 export type Point = Schema<'Page_DriftPoint'>['items'][number];
 export type ClassShare = Schema<'Page_ClassShare'>['items'][number];
-export type Device = Schema<'Device'>;
 
 /** As live events name it, and the first part of every key. */
 export const RESOURCE = 'drift';
@@ -31,16 +30,66 @@ function since(range: Range): { from?: string } {
   return from === undefined ? {} : { from };
 }
 
+export type Show = 'all' | 'drifted' | 'calm';
+
+interface JudgementsPage {
+  items: DeviceDrift[];
+  next_cursor?: string | null;
+  /** What matches, on all pages. */
+  total: number;
+}
+
+/** A page of judgements, the furthest first; the server narrows, orders and counts. */
+async function judgements(line: string, show: Show, limit: number, cursor: string | undefined, signal: AbortSignal): Promise<JudgementsPage> {
+  const query = {
+    order: 'severity',
+    limit,
+    ...(line === '' ? {} : { line }),
+    ...(show === 'all' ? {} : { drifted: show === 'drifted' }),
+    ...(cursor === undefined ? {} : { cursor }),
+  };
+  return (await unwrap(api.GET('/api/v1/drift', { params: { query }, signal }))) as JudgementsPage;
+}
+
+/** Rows of the list, page by page as it is scrolled. */
+export function useJudgementRows(line: string, show: Show) {
+  return useCursorRows<DeviceDrift>([RESOURCE, 'judgements', line, show], (cursor, limit, signal) => judgements(line, show, limit, cursor, signal));
+}
+
+function countOf(line: string, show: Show) {
+  return { queryKey: [RESOURCE, 'count', line, show], queryFn: ({ signal }: { signal: AbortSignal }) => judgements(line, show, 1, undefined, signal) };
+}
+
+export interface DriftCounts {
+  /** Judgements there are, and those of drift. */
+  all: number;
+  drifted: number;
+  /** The furthest of those of drift. */
+  worst: DeviceDrift | undefined;
+}
+
+/** Of every line that is asked for (`''`: of all), in one order; `undefined` where the answer is not here yet. */
+export function useDriftCounts(lines: readonly string[]): readonly (DriftCounts | undefined)[] {
+  return useQueries({
+    queries: lines.flatMap((line) => [countOf(line, 'all'), countOf(line, 'drifted')]),
+    combine: (answers) =>
+      lines.map((_line, index) => {
+        const all = answers[2 * index]?.data;
+        const drifted = answers[2 * index + 1]?.data;
+        return all === undefined || drifted === undefined ? undefined : { all: all.total, drifted: drifted.total, worst: drifted.items[0] };
+      }),
+  });
+}
+
 /** The most judgements that one answer holds. */
 const JUDGEMENTS = 1000;
 
-/** The last judgements, and whether there are more than one answer holds. */
-export function useJudgements(line: string, enabled = true) {
+/** Judgements, among which the line and version of a package are looked for. */
+export function useJudgements(enabled: boolean) {
   return useQuery({
     enabled,
-    queryKey: [RESOURCE, 'judgements', line],
-    queryFn: ({ signal }) =>
-      unwrap(api.GET('/api/v1/drift', { params: { query: { limit: JUDGEMENTS, ...(line === '' ? {} : { line }) } }, signal })),
+    queryKey: [RESOURCE, 'judgements'],
+    queryFn: ({ signal }) => unwrap(api.GET('/api/v1/drift', { params: { query: { limit: JUDGEMENTS } }, signal })),
     placeholderData: keepPreviousData,
   });
 }
@@ -52,14 +101,6 @@ export function useDeviceJudgements(device: string) {
     queryFn: ({ signal }) => unwrap(api.GET('/api/v1/drift', { params: { query: { device, limit: 100 } }, signal })),
     enabled: device !== EVERY_DEVICE,
   });
-}
-
-/** Devices by the largest share of drifted features, sorted by the server: for fleets with more judgements than fit one answer. */
-export function useWorstDevices(line: string, enabled: boolean) {
-  const filter = `drift:>=0${line === '' ? '' : ` model:${line}`}`;
-  return usePagedRows<Device>(['device', 'by-drift', filter, enabled], (offset, limit, signal) =>
-    enabled ? unwrap(api.GET('/api/v1/devices', { params: { query: { filter, sort: '-drift', offset, limit } }, signal })) : Promise.resolve({ items: [], total: 0 }),
-  );
 }
 
 export function useFeatures(device: string, manifest: string, range: Range) {
@@ -111,5 +152,30 @@ export function useHarvest(line: string) {
       return items.find((dataset) => dataset.harvest_line === line) ?? null;
     },
     enabled: line !== '',
+  });
+}
+
+/** Samples of one device that are looked at to say how many wait for a label. */
+const KEPT = 100;
+
+export interface Kept {
+  /** Of this device, in this slice. */
+  samples: number;
+  unlabelled: number;
+  /** There are more than were looked at. */
+  more: boolean;
+}
+
+/** What one device kept for labeling. */
+export function useKept(dataset: string | undefined, slice: string, device: string) {
+  return useQuery({
+    queryKey: ['dataset', 'kept', dataset, slice, device],
+    queryFn: async ({ signal }): Promise<Kept> => {
+      const { items, next_cursor } = await unwrap(
+        api.GET('/api/v1/datasets/{id}/samples', { params: { path: { id: dataset ?? '' }, query: { slice, device, limit: KEPT } }, signal }),
+      );
+      return { samples: items.length, unlabelled: items.filter((sample) => sample.label?.source !== 'hand').length, more: next_cursor != null };
+    },
+    enabled: dataset !== undefined && device !== EVERY_DEVICE,
   });
 }

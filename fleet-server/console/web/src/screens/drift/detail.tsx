@@ -14,8 +14,11 @@ import { Card, Page } from '../../ui/page';
 import { Empty, ErrorNote, Skeleton } from '../../ui/states';
 import { Stat, Status } from '../../ui/status';
 import { Ago, Name } from '../../ui/text';
+import { datasetHref, labelingHref } from '../datasets/data';
+import type { Dataset } from '../datasets/data';
+import { namesToCel } from '../rollouts/cel';
 import { NextStep } from '../rollouts/next';
-import { beginOf, EVERY_DEVICE, RANGE_WORDS, RANGES, useClasses, useDeviceJudgements, useFeatures, useHarvest, useJudgements, useSeries, useVersions } from './data';
+import { beginOf, EVERY_DEVICE, RANGE_WORDS, RANGES, useClasses, useDeviceJudgements, useFeatures, useHarvest, useJudgements, useKept, useSeries, useVersions } from './data';
 import type { ClassShare, Feature, Range } from './data';
 import { Density } from './density';
 import type { Axis } from './density';
@@ -44,7 +47,7 @@ export default function DriftDetail({ params }: { params: Params }): JSX.Element
   // A model line may stand in place of a digest, and the whole fleet in place of a device.
   const everywhere = device === EVERY_DEVICE;
   const digest = manifest.includes(':');
-  const others = useJudgements('', everywhere && digest);
+  const others = useJudgements(everywhere && digest);
   const known = judged ?? others.data?.items.find((each) => each.manifest === manifest);
   const line = known?.line ?? (digest ? '' : manifest);
   const from = beginOf(view.range, Date.now());
@@ -328,23 +331,64 @@ function Labels({ device, manifest, line, semver: judgedVersion, drifted }: { de
       </NextStep>
     );
   const slice = `harvest/${semver}`;
-  const kept = dataset.slices[slice] ?? 0;
-  if (kept === 0)
+  return <ToLabels device={device} line={line} version={versions.data?.items.find((version) => version.semver === semver)?.id} semver={semver} dataset={dataset} slice={slice} drifted={drifted} />;
+}
+
+function ToLabels({
+  device,
+  line,
+  version,
+  semver,
+  dataset,
+  slice,
+  drifted,
+}: {
+  device: string;
+  line: string;
+  /** Of the registry; `undefined`: it is not there, or not known yet. */
+  version: string | undefined;
+  semver: string;
+  dataset: Dataset;
+  slice: string;
+  drifted: boolean;
+}): JSX.Element | null {
+  const everywhere = device === EVERY_DEVICE;
+  const kept = useKept(everywhere ? undefined : dataset.id, slice, device);
+  if (!everywhere && kept.data === undefined)
+    return kept.isError ? <ErrorNote error={kept.error} title="The harvested samples could not be looked up" onRetry={() => void kept.refetch()} /> : null;
+  const samples = kept.data?.samples ?? dataset.slices[slice] ?? 0;
+  const all = `${count(samples)}${kept.data?.more === true ? ' and more inputs' : samples === 1 ? ' input' : ' inputs'}`;
+  if (samples === 0)
     return (
-      <NextStep at="drift" title="Nothing has been harvested yet" action="Open the labeling queue" href={href('/datasets/:id/labeling', { id: dataset.id })} icon="labeling" cli={cli('labels', 'queue', dataset.name)}>
-        {device === EVERY_DEVICE ? 'Devices that run' : 'This device runs'} <bdi>{`${line} ${semver}`}</bdi>; inputs are kept for labeling when a rollout’s harvest policy says so.
+      <NextStep
+        at="drift"
+        to="rollout"
+        title="Nothing has been kept for labeling yet"
+        action="Plan a rollout that keeps inputs"
+        href={href('/rollouts/new', {}, { line, version, harvest: '1', target: everywhere ? 'true' : (namesToCel([device]) ?? '') })}
+        icon="rollouts"
+        cli={cli('rollouts', 'create', '--model-version', version ?? 'ID', ...(everywhere ? [] : ['--target', namesToCel([device])]), '--harvest-on-drift')}
+      >
+        {everywhere ? 'Devices that run' : 'This device runs'} <bdi>{`${line} ${semver}`}</bdi> and {everywhere ? 'keep' : 'keeps'} inputs only while a rollout tells {everywhere ? 'them' : 'it'} to. Rolling the same version out once more, with
+        harvest switched on, sends no package again.
+      </NextStep>
+    );
+  if (kept.data !== undefined && kept.data.unlabelled === 0 && !kept.data.more)
+    return (
+      <NextStep at="drift" to="run" title="What it kept is labelled" action="Freeze a version" href={datasetHref(dataset, { tab: 'versions', freeze: 'yes' })} icon="datasets" cli={cli('versions', 'create', dataset.name)}>
+        All {all} that this device kept while it ran <bdi>{`${line} ${semver}`}</bdi> {samples === 1 ? 'has' : 'have'} a label by hand: a new version of the dataset takes them in.
       </NextStep>
     );
   return (
     <NextStep
       at="drift"
       title={drifted ? 'Send it to labeling' : 'Label what was kept'}
-      action={`Label ${plural(kept, 'sample')}`}
-      href={href('/datasets/:id/labeling', { id: dataset.id }, { slice })}
+      action={kept.data === undefined ? `Label ${plural(samples, 'sample')}` : `Label what ${device} kept`}
+      href={labelingHref(dataset, { slice, device: everywhere ? undefined : device })}
       icon="labeling"
-      cli={cli('labels', 'queue', dataset.name, '--slice', slice)}
+      cli={cli('labels', 'queue', dataset.name, '--slice', slice, ...(everywhere ? [] : ['--device', device]))}
     >
-      {plural(kept, 'input')} that devices kept while they ran <bdi>{`${line} ${semver}`}</bdi> {kept === 1 ? 'is' : 'are'} in the dataset <bdi>{dataset.name}</bdi>, slice <code>{slice}</code>.
+      {all} that {everywhere ? 'devices kept while they' : 'this device kept while it'} ran <bdi>{`${line} ${semver}`}</bdi> {samples === 1 ? 'is' : 'are'} in the dataset <bdi>{dataset.name}</bdi>, slice <code>{slice}</code>.
     </NextStep>
   );
 }

@@ -1,7 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import type { DeviceDrift } from './data';
 import { beginOf } from './data';
-import { binsOf, bySeverity, furthest, linesOf } from './shapes';
+import { binsOf, furthest, linesOf } from './shapes';
 
 describe('histograms', () => {
   it('give shares of open and empty bins to a neighbour, and survive nonsense', () => {
@@ -29,13 +28,4 @@ describe('series', () => {
     expect(beginOf('24h', 0)).toBeUndefined();
     expect(beginOf('7d', Date.parse('2026-11-23T06:59:00Z'))).toBe('2026-11-16T06:00:00.000Z');
   });
-});
-
-it('sorts judgements by severity', () => {
-  const judged = (device: string, drifted: boolean, share: number, corrected: number): DeviceDrift => ({
-    device, drifted, share, line: 'l', semver: '1.0.0', manifest: 'm', count: 1, judgements: 1, alarms: 0, nearest_slice: '', at: '',
-    worst: [{ name: 'f', psi: corrected, corrected, drifted }],
-  });
-  const sorted = [judged('calm', false, 0.4, 9), judged('b', true, 0.2, 1), judged('a', true, 0.2, 1), judged('far', true, 0.2, 3), judged('most', true, 0.9, 1)].sort(bySeverity);
-  expect(sorted.map((each) => each.device)).toEqual(['most', 'far', 'a', 'b', 'calm']);
 });

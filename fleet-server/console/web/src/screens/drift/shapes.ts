@@ -1,6 +1,6 @@
 // From bins and points to what is drawn.
 import type { Line } from '../../charts/series';
-import type { DeviceDrift, Point } from './data';
+import type { Point } from './data';
 
 export interface Bin {
   from: number;
@@ -64,14 +64,4 @@ export function linesOf(points: readonly Point[], feature: string): { x: number[
 
 function finite(value: number | null | undefined): number | null {
   return value === null || value === undefined || !Number.isFinite(value) ? null : value;
-}
-
-/** Drifted first, then by how much. */
-export function bySeverity(left: DeviceDrift, right: DeviceDrift): number {
-  return (
-    Number(right.drifted) - Number(left.drifted) ||
-    right.share - left.share ||
-    (right.worst[0]?.corrected ?? 0) - (left.worst[0]?.corrected ?? 0) ||
-    left.device.localeCompare(right.device)
-  );
 }

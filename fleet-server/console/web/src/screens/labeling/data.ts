@@ -10,7 +10,6 @@ import type { Mark } from './outbox';
 export type LabelingFunction = Schema<'LabelingFunction'>;
 export type LabelModel = Schema<'LabelModel'>;
 export type LabelModelKind = Schema<'LabelModelKind'>;
-export type Job = Schema<'Job'>;
 
 /** As live events name it, and the first part of every key. */
 export const RESOURCE = 'labels';
@@ -22,6 +21,8 @@ export interface QueueAsk {
   order: Order;
   slice: string;
   split: '' | Split;
+  /** Only what this device sent. */
+  device: string;
 }
 
 export async function fetchQueue(dataset: string, ask: QueueAsk, limit: number): Promise<Sample[]> {
@@ -29,7 +30,7 @@ export async function fetchQueue(dataset: string, ask: QueueAsk, limit: number):
     api.GET('/api/v1/datasets/{id}/queue', {
       params: {
         path: { id: dataset },
-        query: { order: ask.order, values: true, limit, ...(ask.slice === '' ? {} : { slice: ask.slice }), ...(ask.split === '' ? {} : { split: ask.split }) },
+        query: { order: ask.order, values: true, limit, ...(ask.slice === '' ? {} : { slice: ask.slice }), ...(ask.split === '' ? {} : { split: ask.split }), ...(ask.device === '' ? {} : { device: ask.device }) },
       },
     }),
   );
@@ -60,15 +61,6 @@ export function useLabelModel(dataset: string) {
         throw error;
       }
     },
-  });
-}
-
-/** Live events of jobs make it fetch again as the job goes on. */
-export function useJob(id: string) {
-  return useQuery({
-    queryKey: ['job', id],
-    enabled: id !== '',
-    queryFn: ({ signal }) => unwrap(api.GET('/api/v1/jobs/{id}', { params: { path: { id } }, signal })),
   });
 }
 

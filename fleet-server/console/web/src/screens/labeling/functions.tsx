@@ -1,7 +1,7 @@
 // Labeling functions: conditions over the features that vote for a label. How each does, adding and removing them, and the
 // label model that settles their votes.
 import type { JSX } from 'preact';
-import { useEffect, useRef, useState } from 'preact/hooks';
+import { useRef, useState } from 'preact/hooks';
 import { Bars, Meter } from '../../charts/shapes';
 import { api, unwrap } from '../../lib/client';
 import { count, NOTHING, percent, plural } from '../../lib/format';
@@ -13,17 +13,18 @@ import { Button } from '../../ui/button';
 import { CliLine } from '../../ui/cli';
 import { ComboBox } from '../../ui/combobox';
 import { ConfirmDialog, Dialog } from '../../ui/dialog';
-import { Field, Form } from '../../ui/form';
+import { Field, Form, useDraft } from '../../ui/form';
 import { Icon } from '../../ui/icon';
+import { JobProgress } from '../../ui/job';
 import { Card } from '../../ui/page';
-import { Empty, ErrorNote, Progress, Skeleton } from '../../ui/states';
+import { Empty, ErrorNote, Skeleton } from '../../ui/states';
 import { Stat } from '../../ui/status';
 import { Table } from '../../ui/table';
 import type { Column } from '../../ui/table';
 import { Ago, Name } from '../../ui/text';
 import { toast } from '../../ui/toast';
 import type { Dataset } from '../datasets/data';
-import { relabelled, useFunctions, useJob, useLabelModel, useRemoveFunction } from './data';
+import { relabelled, useFunctions, useLabelModel, useRemoveFunction } from './data';
 import type { LabelingFunction, LabelModelKind } from './data';
 import type { SetView, View } from './labeling';
 
@@ -126,7 +127,7 @@ export function Functions({ dataset, view, setView }: { dataset: Dataset; view: 
         ) : null}
         <CliLine line={cli('labels', 'lf', 'list', dataset.name)} />
       </div>
-      {view.job === '' ? null : <FitProgress job={view.job} onClose={() => setView({ job: '' })} />}
+      {view.job === '' ? null : <JobProgress key={view.job} id={view.job} words={FIT_WORDS} onEnded={() => void relabelled()} onClose={() => setView({ job: '' })} />}
       <Model dataset={dataset} />
       <div class="datasets-rows">
         <Table<LabelingFunction>
@@ -152,8 +153,9 @@ export function Functions({ dataset, view, setView }: { dataset: Dataset; view: 
           }
         />
       </div>
-      <AddFunction dataset={dataset} open={adding} onClose={() => setAdding(false)} />
+      <AddFunction key={`add ${dataset.id}`} dataset={dataset} open={adding} onClose={() => setAdding(false)} />
       <Fit
+        key={`fit ${dataset.id}`}
         dataset={dataset}
         open={fitting}
         onClose={() => setFitting(false)}
@@ -229,51 +231,23 @@ function Model({ dataset }: { dataset: Dataset }): JSX.Element | null {
   );
 }
 
-function FitProgress({ job: id, onClose }: { job: string; onClose(): void }): JSX.Element | null {
-  const asked = useJob(id);
-  const job = asked.data;
-  const ended = job !== undefined && job.state !== 'queued' && job.state !== 'running';
-  useEffect(() => {
-    if (ended) void relabelled();
-  }, [ended]);
-  if (asked.isError && job === undefined) return <ErrorNote error={asked.error} title="How far the fit is cannot be told" onRetry={() => void asked.refetch()} />;
-  if (job === undefined) return <Skeleton rows={1} label="Loading the job" />;
-  if (job.state === 'failed' || job.state === 'cancelled')
-    return (
-      <div class="stack-small">
-        <ErrorNote error={new Error(job.error ?? job.message)} title={job.state === 'failed' ? 'The label model could not be fitted' : 'The fit was cancelled'} />
-        <button type="button" class="link" onClick={onClose}>
-          Dismiss
-        </button>
-      </div>
-    );
-  return (
-    <Card
-      title={ended ? 'The label model is fitted' : 'Fitting the label model'}
-      note={<bdi>{job.message}</bdi>}
-      actions={
-        ended ? (
-          <Button size="small" onClick={onClose}>
-            Dismiss
-          </Button>
-        ) : undefined
-      }
-    >
-      <Progress label={job.state === 'queued' ? 'Waiting for a worker' : job.state} value={job.progress} of={1} />
-      <CliLine line={cli('jobs', 'wait', job.id)} />
-    </Card>
-  );
-}
+const FIT_WORDS = {
+  running: 'Fitting the label model',
+  done: 'The label model is fitted',
+  failed: 'The label model could not be fitted',
+  cancelled: 'The fit was cancelled',
+};
 
 function AddFunction({ dataset, open, onClose }: { dataset: Dataset; open: boolean; onClose(): void }): JSX.Element {
-  const [name, setName] = useState('');
-  const [when, setWhen] = useState('');
-  const [label, setLabel] = useState(dataset.labels[0] ?? '');
+  const [draft, setDraft, discard] = useDraft(`function.${dataset.id}`, { name: '', when: '', label: dataset.labels[0] ?? '' });
+  const { name, when } = draft;
+  // A label that the draft names and the dataset has no more cannot be voted for.
+  const label = dataset.labels.includes(draft.label) ? draft.label : (dataset.labels[0] ?? '');
   const expression = useRef<HTMLTextAreaElement | null>(null);
   const insert = (feature: string): void => {
     const written = `f[${JSON.stringify(feature)}]`;
     const at = expression.current?.selectionStart ?? when.length;
-    setWhen(when.slice(0, at) + written + when.slice(expression.current?.selectionEnd ?? at));
+    setDraft({ when: when.slice(0, at) + written + when.slice(expression.current?.selectionEnd ?? at) });
     requestAnimationFrame(() => {
       expression.current?.focus();
       expression.current?.setSelectionRange(at + written.length, at + written.length);
@@ -283,15 +257,17 @@ function AddFunction({ dataset, open, onClose }: { dataset: Dataset; open: boole
     <Dialog open={open} title="Add a labeling function" width="wide" onClose={onClose}>
       <Form<'name' | 'when' | 'label'>
         send="Add"
-        onCancel={onClose}
+        onCancel={() => {
+          discard();
+          onClose();
+        }}
         cli={cli('labels', 'lf', 'add', dataset.name, name === '' ? 'NAME' : name, '--when', when, '--label', label)}
         validate={() => ({ ...(name.trim() === '' ? { name: 'Give it a name.' } : {}), ...(when.trim() === '' ? { when: 'Write when it votes.' } : {}) })}
         onSend={async () => {
           await unwrap(api.POST('/api/v1/datasets/{id}/labeling-functions', { params: { path: { id: dataset.id } }, body: { name: name.trim(), when, label } }));
           await relabelled();
           toast(`${name.trim()} is added; fit the label model for it to vote`);
-          setName('');
-          setWhen('');
+          discard();
           onClose();
         }}
       >
@@ -299,11 +275,11 @@ function AddFunction({ dataset, open, onClose }: { dataset: Dataset; open: boole
           <>
             <div class="datasets-fields">
               <Field label="Name" error={errors.name}>
-                {(control) => <input {...control} class="input" autocomplete="off" value={name} placeholder="still_arm" onInput={(event) => setName(event.currentTarget.value)} />}
+                {(control) => <input {...control} class="input" autocomplete="off" value={name} placeholder="still_arm" onInput={(event) => setDraft({ name: event.currentTarget.value })} />}
               </Field>
               <Field label="Votes for" error={errors.label}>
                 {(control) => (
-                  <select {...control} class="input" value={label} onChange={(event) => setLabel(event.currentTarget.value)}>
+                  <select {...control} class="input" value={label} onChange={(event) => setDraft({ label: event.currentTarget.value })}>
                     {dataset.labels.map((one) => (
                       <option key={one} value={one}>
                         {one}
@@ -323,7 +299,7 @@ function AddFunction({ dataset, open, onClose }: { dataset: Dataset; open: boole
                   spellcheck={false}
                   placeholder={`f["${dataset.feature_names[0] ?? 'column'}"] < 1.5`}
                   value={when}
-                  onInput={(event) => setWhen(event.currentTarget.value)}
+                  onInput={(event) => setDraft({ when: event.currentTarget.value })}
                 />
               )}
             </Field>
@@ -341,21 +317,30 @@ function AddFunction({ dataset, open, onClose }: { dataset: Dataset; open: boole
   );
 }
 
+interface FitDraft {
+  model: LabelModelKind;
+  /** Slices that are left out. */
+  omitted: readonly string[];
+}
+
 function Fit({ dataset, open, onClose, onStarted }: { dataset: Dataset; open: boolean; onClose(): void; onStarted(job: string): void }): JSX.Element {
-  const [model, setModel] = useState<LabelModelKind>('dawid-skene');
-  const [omitted, setOmitted] = useState<readonly string[]>([]);
+  const [{ model, omitted }, setDraft, discard] = useDraft<FitDraft>(`fit.${dataset.id}`, { model: 'dawid-skene', omitted: [] });
   const all = Object.keys(dataset.slices);
-  const slices = omitted.length === 0 ? undefined : all.filter((slice) => !omitted.includes(slice));
+  const slices = all.some((slice) => omitted.includes(slice)) ? all.filter((slice) => !omitted.includes(slice)) : undefined;
   return (
     <Dialog open={open} title="Fit the label model" onClose={onClose}>
       <p class="muted">All functions vote on the training split, and the model settles their votes into one guess per sample, with how sure it is. Hand labels always go before guesses.</p>
       <Form<'model' | 'slices'>
         send="Fit"
-        onCancel={onClose}
+        onCancel={() => {
+          discard();
+          onClose();
+        }}
         cli={cli('labels', 'fit', dataset.name, ...(model === 'dawid-skene' ? [] : ['--model', model]), ...(slices ?? []).flatMap((slice) => ['--slice', slice]), '--wait')}
         validate={() => (slices !== undefined && slices.length === 0 ? { slices: 'Take at least one slice.' } : {})}
         onSend={async () => {
           const started = await unwrap(api.POST('/api/v1/datasets/{id}/label-model', { params: { path: { id: dataset.id } }, body: { model, ...(slices === undefined ? {} : { slices }) } }));
+          discard();
           onStarted(started.job);
         }}
       >
@@ -363,7 +348,7 @@ function Fit({ dataset, open, onClose, onStarted }: { dataset: Dataset; open: bo
           <>
             <Field label="Model" error={errors.model} help={model === 'majority' ? 'Every function counts the same.' : 'Learns from agreement how far each function can be trusted.'}>
               {(control) => (
-                <select {...control} class="input" value={model} onChange={(event) => setModel(event.currentTarget.value as LabelModelKind)}>
+                <select {...control} class="input" value={model} onChange={(event) => setDraft({ model: event.currentTarget.value as LabelModelKind })}>
                   <option value="dawid-skene">Dawid and Skene</option>
                   <option value="majority">Majority vote</option>
                 </select>
@@ -378,7 +363,7 @@ function Fit({ dataset, open, onClose, onStarted }: { dataset: Dataset; open: bo
                       <input
                         type="checkbox"
                         checked={!omitted.includes(slice)}
-                        onChange={() => setOmitted(omitted.includes(slice) ? omitted.filter((other) => other !== slice) : [...omitted, slice])}
+                        onChange={() => setDraft({ omitted: omitted.includes(slice) ? omitted.filter((other) => other !== slice) : [...omitted, slice] })}
                       />
                       <Name value={slice} /> <span class="muted num">{count(dataset.slices[slice])}</span>
                     </label>

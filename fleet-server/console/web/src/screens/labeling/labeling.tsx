@@ -21,6 +21,7 @@ const SEARCH = {
   order: oneOf(ORDERS, 'uncertainty'),
   slice: text(),
   split: oneOf(['', 'train', 'holdout'] as const, ''),
+  device: text(),
   job: text(),
 };
 

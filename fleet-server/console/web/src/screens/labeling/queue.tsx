@@ -33,15 +33,15 @@ const RECENT = 8;
 
 /** A labeler for this queue; what it holds is sent when the queue is left, hidden or closed. */
 function useLabeler(dataset: Dataset, view: View): Labeler {
-  const { order, slice, split } = view;
+  const { order, slice, split, device } = view;
   const labeler = useMemo(
     () =>
       new Labeler({
-        fetch: (limit) => fetchQueue(dataset.id, { order, slice, split }, limit),
+        fetch: (limit) => fetchQueue(dataset.id, { order, slice, split, device }, limit),
         outbox: outboxOf(dataset),
         batch: batchSize(dataset),
       }),
-    [dataset.id, order, slice, split],
+    [dataset.id, order, slice, split, device],
   );
   useEffect(() => {
     labeler.open();
@@ -86,7 +86,7 @@ export function Queue({ dataset, view, setView }: { dataset: Dataset; view: View
     ].filter((shortcut) => shortcut.keys !== '');
   }, [may, keymap, labeler]);
 
-  const line = cli('labels', 'queue', dataset.name, ...(view.order === 'uncertainty' ? [] : ['--order', view.order]), ...(view.slice === '' ? [] : ['--slice', view.slice]), ...(view.split === '' ? [] : ['--split', view.split]));
+  const line = cli('labels', 'queue', dataset.name, ...(view.order === 'uncertainty' ? [] : ['--order', view.order]), ...(view.slice === '' ? [] : ['--slice', view.slice]), ...(view.split === '' ? [] : ['--split', view.split]), ...(view.device === '' ? [] : ['--device', view.device]));
   const slices = [...new Set([...Object.keys(dataset.slices), ...(view.slice === '' ? [] : [view.slice])])];
   return (
     <>
@@ -117,12 +117,21 @@ export function Queue({ dataset, view, setView }: { dataset: Dataset; view: View
             <option value="holdout">holdout</option>
           </select>
         </label>
+        {view.device === '' ? null : (
+          <span class="tag">
+            <b>device</b>
+            <bdi>{view.device}</bdi>{' '}
+            <button type="button" class="link" onClick={() => setView({ device: '' })}>
+              Show all devices
+            </button>
+          </span>
+        )}
         <CliLine line={line} />
       </div>
       {may ? null : <p class="muted">You may look at the queue, but not label.</p>}
       <div class="labeling-queue">
         <div class="labeling-main">
-          {sample === undefined ? <Nothing dataset={dataset} view={view} state={state} labeler={labeler} onAll={() => setView({ slice: '', split: '' })} /> : <Item dataset={dataset} sample={sample} />}
+          {sample === undefined ? <Nothing dataset={dataset} view={view} state={state} labeler={labeler} onAll={() => setView({ slice: '', split: '', device: '' })} /> : <Item dataset={dataset} sample={sample} />}
           {may ? <Choices dataset={dataset} sample={sample} keymap={keymap} onLabel={(label) => labeler.label(label)} /> : null}
           {state.error !== undefined && sample !== undefined ? <ErrorNote error={state.error} title="More items could not be loaded" onRetry={() => labeler.more()} /> : null}
           {state.refused === undefined ? null : (
@@ -318,13 +327,13 @@ function Nothing({ dataset, view, state, labeler, onAll }: { dataset: Dataset; v
         </Empty>
       </div>
     );
-  const narrowed = view.slice !== '' || view.split !== '';
+  const narrowed = view.slice !== '' || view.split !== '' || view.device !== '';
   return (
     <div class="card">
       <Empty
         action={
           narrowed ? (
-            <Button onClick={onAll}>Show all slices and splits</Button>
+            <Button onClick={onAll}>Show the whole queue</Button>
           ) : dataset.samples === 0 ? (
             <Link class="button primary" href={datasetHref(dataset, { tab: 'import' })}>
               Import a file

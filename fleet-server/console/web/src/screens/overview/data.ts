@@ -9,6 +9,7 @@ import { useFollow } from './follow';
 
 export type Overview = Schema<'Overview'>;
 export type Attention = Schema<'Attention'>;
+export type AttentionKind = Attention['kind'];
 export type Rollout = Schema<'Rollout'>;
 export type FirstSteps = Schema<'FirstSteps'>;
 
@@ -82,6 +83,7 @@ export function placeOf(item: Attention): string {
     case 'drift':
     case 'attack':
     case 'failed-deployment':
+    case 'device-error':
       return href('/devices/:id', { id: item.id });
     case 'unsigned-version':
       return href('/model-versions/:id', { id: item.id });
@@ -92,6 +94,47 @@ export function placeOf(item: Attention): string {
     case 'expiring-document':
       return '/audit';
   }
+}
+
+/** Whose name stands before what is wrong: a device's, where it is one. */
+export function nameOf(item: Pick<Attention, 'kind' | 'id'>): string | undefined {
+  return DEVICE_KINDS.has(item.kind) ? item.id : undefined;
+}
+
+const DEVICE_KINDS: ReadonlySet<AttentionKind> = new Set(['attack', 'failed-deployment', 'device-error', 'drift']);
+
+/** Where all of a kind are listed. */
+export function listOf(kind: AttentionKind): string {
+  switch (kind) {
+    case 'drift':
+      return href('/drift', {}, { show: 'drifted' });
+    case 'attack':
+    case 'failed-deployment':
+    case 'device-error':
+      return href('/devices', {}, { filter: 'status:alert' });
+    case 'unsigned-version':
+      return '/models';
+    case 'expiring-token':
+      return '/provisioning';
+    case 'halted-rollout':
+      return '/rollouts';
+    case 'expiring-document':
+      return '/audit';
+  }
+}
+
+/** The first `most` to show: of every kind its worst, as many of each as there is room for, in their order. */
+export function fewOf(items: readonly Attention[], most: number): Attention[] {
+  const chosen = new Set<Attention>();
+  for (let round = 0; chosen.size < Math.min(most, items.length); round += 1) {
+    const taken = new Map<AttentionKind, number>();
+    for (const item of items) {
+      const place = taken.get(item.kind) ?? 0;
+      taken.set(item.kind, place + 1);
+      if (place === round && chosen.size < most) chosen.add(item);
+    }
+  }
+  return items.filter((item) => chosen.has(item));
 }
 
 export function isNewcomer(steps: FirstSteps): boolean {

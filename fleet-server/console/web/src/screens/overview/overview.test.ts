@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { isNewcomer, phasesOf, placeOf } from './data';
-import type { Rollout } from './data';
+import { fewOf, isNewcomer, listOf, nameOf, phasesOf, placeOf } from './data';
+import type { Attention, AttentionKind, Rollout } from './data';
 
 function rollout(counts: Record<string, number>, phase: number, targeted = 10): Pick<Rollout, 'spec' | 'counts' | 'targeted' | 'phase'> {
   return {
@@ -35,6 +35,21 @@ describe('what needs attention', () => {
     const item = { title: '', detail: '', at: '', id: 'a/b' };
     expect(placeOf({ ...item, kind: 'drift' })).toBe('/devices/a%2Fb');
     expect(placeOf({ ...item, kind: 'halted-rollout' })).toBe('/rollouts/a%2Fb');
+  });
+  it('names the device, where it is one', () => {
+    for (const kind of ['drift', 'attack', 'failed-deployment', 'device-error'] as const) expect(nameOf({ kind, id: 'press-07' })).toBe('press-07');
+    expect(nameOf({ kind: 'halted-rollout', id: 'r' })).toBeUndefined();
+    expect(listOf('drift')).toBe('/drift?show=drifted');
+  });
+  it('shows something of every kind before more of one', () => {
+    const item = (kind: AttentionKind, id: string): Attention => ({ kind, id, title: '', detail: '', at: '' });
+    const attacks = Array.from({ length: 10 }, (_unused, index) => item('attack', `a${index}`));
+    const drifted = Array.from({ length: 10 }, (_unused, index) => item('drift', `d${index}`));
+    const items = [...attacks, item('halted-rollout', 'r'), ...drifted];
+    expect(fewOf(items, 6).map((each) => each.id)).toEqual(['a0', 'a1', 'a2', 'r', 'd0', 'd1']);
+    expect(fewOf(items, 2).map((each) => each.id)).toEqual(['a0', 'r']);
+    expect(fewOf(attacks, 6)).toEqual(attacks.slice(0, 6));
+    expect(fewOf([], 6)).toEqual([]);
   });
   it('a fleet is new until everything has been there once', () => {
     const all = { has_devices: true, has_datasets: true, has_labels: true, has_runs: true, has_models: true, has_rollouts: true };

@@ -13,18 +13,19 @@ import { ErrorNote, Skeleton } from '../../ui/states';
 import { Stat, Status } from '../../ui/status';
 import { Ago } from '../../ui/text';
 import type { Attention, Overview as OverviewData, Rollout } from './data';
-import { isNewcomer, phasesOf, placeOf, useOverview } from './data';
+import { fewOf, isNewcomer, listOf, nameOf, phasesOf, placeOf, useOverview } from './data';
 import { Steps } from './steps';
 import './overview.css';
 
 const SEARCH = { attention: oneOf(['few', 'all'], 'few') };
-/** Shown before somebody asks for all; the server sends at most 50. */
+/** Shown before somebody asks for more; the server sends the worst ten of each kind, and how many there are. */
 const FEW = 6;
 const MOST_VERSIONS = 8;
 
 const KINDS: Record<Attention['kind'], string> = {
   drift: 'Drift',
   attack: 'Attack',
+  'device-error': 'Device error',
   'failed-deployment': 'Update failed',
   'unsigned-version': 'Not signed',
   'expiring-token': 'Token expires',
@@ -61,12 +62,19 @@ function Counts({ data }: { data: OverviewData }): JSX.Element {
 }
 
 function AttentionRow({ item }: { item: Attention }): JSX.Element {
+  const name = nameOf(item);
   return (
     <li class="overview-attention">
       <Link href={placeOf(item)}>
         <Status tone={SOON.has(item.kind) ? 'busy' : 'bad'}>{KINDS[item.kind] ?? item.kind}</Status>
         <span class="overview-attention-what">
-          <bdi class="strong">{item.title}</bdi>
+          {name === undefined ? (
+            <bdi class="strong">{item.title}</bdi>
+          ) : (
+            <span>
+              <bdi class="strong">{name}</bdi> <bdi>{item.title}</bdi>
+            </span>
+          )}
           {item.detail === '' ? null : <bdi class="muted">{item.detail}</bdi>}
         </span>
         <span class="muted num">
@@ -77,11 +85,23 @@ function AttentionRow({ item }: { item: Attention }): JSX.Element {
   );
 }
 
-function AttentionCard({ items }: { items: readonly Attention[] }): JSX.Element {
+function AttentionCard({ items, totals }: { items: readonly Attention[]; totals: OverviewData['attention_totals'] }): JSX.Element {
   const [view, setView] = useSearch(SEARCH);
-  const shown = view.attention === 'all' ? items : items.slice(0, FEW);
+  const shown = view.attention === 'all' ? items : fewOf(items, FEW);
+  const all = totals.reduce((sum, of) => sum + of.total, 0);
   return (
-    <Card title="Needs attention" note={items.length === 0 ? undefined : count(items.length)} flush>
+    <Card title="Needs attention" note={all === 0 ? undefined : count(all)} flush>
+      {all > shown.length ? (
+        <ul class="overview-kinds" aria-label="By kind">
+          {totals.map((of) => (
+            <li key={of.kind}>
+              <Link href={listOf(of.kind)}>
+                {KINDS[of.kind]} <b class="num">{count(of.total)}</b>
+              </Link>
+            </li>
+          ))}
+        </ul>
+      ) : null}
       {items.length === 0 ? (
         <p class="overview-calm">
           <Status tone="ok">Nothing needs you</Status>
@@ -96,7 +116,7 @@ function AttentionCard({ items }: { items: readonly Attention[] }): JSX.Element 
       {items.length > FEW ? (
         <p class="overview-more">
           <button type="button" class="link" aria-expanded={view.attention === 'all'} onClick={() => setView({ attention: view.attention === 'all' ? 'few' : 'all' })}>
-            {view.attention === 'all' ? 'Show fewer' : `Show all ${items.length}`}
+            {view.attention === 'all' ? 'Show fewer' : all > items.length ? `Show the worst ${items.length} of ${count(all)}` : `Show all ${items.length}`}
           </button>
         </p>
       ) : null}
@@ -126,11 +146,11 @@ function RolloutRow({ rollout }: { rollout: Rollout }): JSX.Element {
   );
 }
 
-function RolloutsCard({ rollouts, canPlan }: { rollouts: readonly Rollout[]; canPlan: boolean }): JSX.Element {
+function RolloutsCard({ rollouts, total, canPlan }: { rollouts: readonly Rollout[]; total: number; canPlan: boolean }): JSX.Element {
   return (
     <Card
       title="Live rollouts"
-      note={rollouts.length === 0 ? undefined : count(rollouts.length)}
+      note={total === 0 ? undefined : count(total)}
       actions={
         <Link href="/rollouts">All rollouts</Link>
       }
@@ -148,12 +168,17 @@ function RolloutsCard({ rollouts, canPlan }: { rollouts: readonly Rollout[]; can
           ))}
         </ul>
       )}
+      {total > rollouts.length ? (
+        <p class="overview-more">
+          <Link href="/rollouts">The newest {count(rollouts.length)} of {count(total)} live rollouts: see all</Link>
+        </p>
+      ) : null}
     </Card>
   );
 }
 
-function VersionsCard({ versions }: { versions: OverviewData['versions'] }): JSX.Element {
-  const more = versions.length - MOST_VERSIONS;
+function VersionsCard({ versions, total }: { versions: OverviewData['versions']; total: number }): JSX.Element {
+  const more = total - Math.min(versions.length, MOST_VERSIONS);
   return (
     <Card title="What runs where" actions={<Link href="/models">Registry</Link>}>
       {versions.length === 0 ? (
@@ -205,12 +230,12 @@ function Body({ data }: { data: OverviewData }): JSX.Element {
       {nothing && newcomer && data.attention.length === 0 ? null : (
         <div class="overview-columns">
           <div class="stack">
-            <AttentionCard items={data.attention} />
-            <RolloutsCard rollouts={data.rollouts} canPlan={can('operate')} />
+            <AttentionCard items={data.attention} totals={data.attention_totals} />
+            <RolloutsCard rollouts={data.rollouts} total={data.rollouts_total} canPlan={can('operate')} />
           </div>
           <div class="stack">
             <SpendCard spend={data.last_24h} />
-            <VersionsCard versions={data.versions} />
+            <VersionsCard versions={data.versions} total={data.versions_total} />
           </div>
         </div>
       )}

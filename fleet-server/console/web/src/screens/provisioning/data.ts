@@ -6,6 +6,7 @@ import { api, unwrap } from '../../lib/client';
 export type ClaimToken = Schema<'ClaimToken'>;
 export type CreatedClaimToken = Schema<'CreatedClaimToken'>;
 export type CreateClaimToken = Schema<'CreateClaimToken'>;
+export type Device = Schema<'Device'>;
 
 const RESOURCE = 'token';
 const PAGE = 100;
@@ -16,6 +17,15 @@ export function useTokens(cursor: string) {
   return useQuery({
     queryKey: [RESOURCE, 'list', cursor],
     queryFn: ({ signal }) => unwrap(api.GET('/api/v1/claim-tokens', { params: { query: { limit: PAGE, ...(cursor === '' ? {} : { cursor }) } }, signal })),
+  });
+}
+
+/** One token, on whatever page of the list it stands. */
+export function useToken(id: string, enabled: boolean) {
+  return useQuery({
+    enabled: enabled && id !== '',
+    queryKey: [RESOURCE, 'one', id],
+    queryFn: ({ signal }) => unwrap(api.GET('/api/v1/claim-tokens/{id}', { params: { path: { id } }, signal })),
   });
 }
 

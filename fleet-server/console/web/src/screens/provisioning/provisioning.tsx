@@ -14,17 +14,17 @@ import { CliLine, Code } from '../../ui/cli';
 import { ConfirmDialog, Dialog } from '../../ui/dialog';
 import { useCommands } from '../../ui/palette';
 import { Facts, Page } from '../../ui/page';
-import { Empty } from '../../ui/states';
+import { Empty, ErrorNote } from '../../ui/states';
 import { Status } from '../../ui/status';
 import { Table } from '../../ui/table';
 import type { Column } from '../../ui/table';
 import { Ago, KeyHint, Name } from '../../ui/text';
 import { toast } from '../../ui/toast';
-import type { Schema } from '../../lib/client';
 import { Pager } from '../audit/pager';
 import '../audit/audit.css';
-import type { ClaimToken } from './data';
-import { stateOf, useRecent, useRevoke, useTokens } from './data';
+import { DecommissionDialog } from '../device/decommission';
+import type { ClaimToken, Device } from './data';
+import { stateOf, useRecent, useRevoke, useToken, useTokens } from './data';
 import { NewToken } from './new-token';
 import './provisioning.css';
 
@@ -82,7 +82,7 @@ function tokenColumns(onRevoke: ((token: ClaimToken) => void) | undefined): read
   ];
 }
 
-const RECENT: readonly Column<Schema<'Device'>>[] = [
+const RECENT: readonly Column<Device>[] = [
   {
     id: 'device',
     header: 'Device',
@@ -118,6 +118,26 @@ const RECENT: readonly Column<Schema<'Device'>>[] = [
     ),
   },
 ];
+
+function recentColumns(onDecommission: ((id: string) => void) | undefined): readonly Column<Device>[] {
+  if (onDecommission === undefined) return RECENT;
+  return [
+    ...RECENT,
+    {
+      id: 'decommission',
+      header: 'Action',
+      width: '140px',
+      align: 'end',
+      priority: 2,
+      cell: (device) =>
+        device.status === 'decommissioned' ? null : (
+          <Button size="small" kind="ghost" tabIndex={-1} aria-label={`Decommission ${device.id}`} onClick={() => onDecommission(device.id)}>
+            Decommission…
+          </Button>
+        ),
+    },
+  ];
+}
 
 function TokenDialog({ token, onClose, onRevoke }: { token: ClaimToken; onClose(): void; onRevoke(token: ClaimToken): void }): JSX.Element {
   const state = stateOf(token, Date.now());
@@ -159,11 +179,16 @@ export default function Provisioning(): JSX.Element {
   const recent = useRecent();
   const revoke = useRevoke();
   const [revoking, setRevoking] = useState<ClaimToken | undefined>(undefined);
+  const [leaving, setLeaving] = useState<string | undefined>(undefined);
   const operates = can('operate');
   const columns = useMemo(() => tokenColumns(operates ? setRevoking : undefined), [operates]);
+  const deviceColumns = useMemo(() => recentColumns(operates ? setLeaving : undefined), [operates]);
   const tokenRows = useStaticRows(tokens.data?.items, { error: tokens.error, retry: () => void tokens.refetch(), fetchedAt: tokens.dataUpdatedAt });
   const recentRows = useStaticRows(recent.data?.items, { error: recent.error, retry: () => void recent.refetch(), fetchedAt: recent.dataUpdatedAt });
-  const shown = tokens.data?.items.find((token) => token.id === view.token);
+  // On another page than this one, it is asked for by itself.
+  const here = tokens.data?.items.find((token) => token.id === view.token);
+  const one = useToken(view.token, tokens.data !== undefined && here === undefined);
+  const shown = here ?? one.data;
   const start = (): void => setView({ new: '1' }, 'push');
 
   useShortcuts(() => (operates ? [{ keys: 'n', label: 'New claim token', group: 'Provisioning', run: () => setView({ new: '1' }, 'push') }] : []), [operates, setView]);
@@ -209,7 +234,7 @@ export default function Provisioning(): JSX.Element {
         <Table
           label="Devices that enrolled last"
           rows={recentRows}
-          columns={RECENT}
+          columns={deviceColumns}
           rowId={(device) => device.id}
           resource="device"
           onOpen={(device) => navigate(href('/devices/:id', { id: device.id }))}
@@ -217,7 +242,9 @@ export default function Provisioning(): JSX.Element {
         />
       </section>
       <NewToken open={view.new === '1' && operates} onClose={() => setView({ new: '' })} />
+      {view.token !== '' && shown === undefined && one.isError ? <ErrorNote error={one.error} title="The claim token in the address could not be shown" onRetry={() => void one.refetch()} /> : null}
       {shown === undefined || revoking !== undefined ? null : <TokenDialog token={shown} onClose={() => setView({ token: '' })} onRevoke={setRevoking} />}
+      <DecommissionDialog id={leaving} onClose={() => setLeaving(undefined)} />
       <ConfirmDialog
         open={revoking !== undefined}
         title="Revoke this claim token?"

@@ -2,6 +2,7 @@
 import { useMutation, useQuery, useQueryClient } from '@tanstack/preact-query';
 import type { Schema } from '../../lib/client';
 import { api, unwrap } from '../../lib/client';
+import { useFollow } from '../overview/follow';
 import { useCursorRows } from '../runs/cursor';
 import { modelTerm } from './words';
 
@@ -14,13 +15,18 @@ export type Run = Schema<'Run'>;
 export const RESOURCE = 'model';
 
 export function useLineRows() {
-  return useCursorRows<Model>([RESOURCE, 'lines'], (cursor, limit, signal) =>
+  const key = [RESOURCE, 'lines'];
+  // Which devices run what stands in the answer.
+  useFollow(key, ['device']);
+  return useCursorRows<Model>(key, (cursor, limit, signal) =>
     unwrap(api.GET('/api/v1/models', { params: { query: { limit, ...(cursor === undefined ? {} : { cursor }) } }, signal })),
   );
 }
 
 export function useVersionRows(line: string) {
-  return useCursorRows<ModelVersion>([RESOURCE, line, 'versions'], (cursor, limit, signal) =>
+  const key = [RESOURCE, line, 'versions'];
+  useFollow(key, ['device']);
+  return useCursorRows<ModelVersion>(key, (cursor, limit, signal) =>
     unwrap(
       api.GET('/api/v1/models/{line}/versions', {
         params: { path: { line }, query: { limit, ...(cursor === undefined ? {} : { cursor }) } },
@@ -41,14 +47,6 @@ export function useManifest(id: string) {
   return useQuery({
     queryKey: [RESOURCE, 'manifest', id],
     queryFn: ({ signal }) => unwrap(api.GET('/api/v1/model-versions/{id}/manifest', { params: { path: { id } }, signal })),
-  });
-}
-
-/** How many devices run which version, in one answer for all lines. */
-export function useSpread() {
-  return useQuery({
-    queryKey: ['device', 'spread'],
-    queryFn: ({ signal }) => unwrap(api.GET('/api/v1/overview', { signal })),
   });
 }
 

@@ -12,35 +12,26 @@ import { Empty } from '../../ui/states';
 import { Table } from '../../ui/table';
 import type { Column } from '../../ui/table';
 import { Ago, Name } from '../../ui/text';
-import { useLineRows, useSpread } from './data';
+import { useLineRows } from './data';
 import type { Model } from './data';
-import { modelTerm } from './words';
+import { runningTerm } from './words';
 import './registry.css';
 
-interface Spread {
-  line: string;
-  semver: string;
-  devices: number;
-}
-
 /** Versions in use, the most used first, as parts of one bar with words beside it. */
-function InUse({ line, spread }: { line: string; spread: readonly Spread[] | undefined }): JSX.Element {
-  if (spread === undefined) return <span class="muted">{NOTHING}</span>;
-  const parts = spread.filter((part) => part.line === line && part.devices > 0).sort((left, right) => right.devices - left.devices);
-  if (parts.length === 0) return <span class="muted">on no device</span>;
+function InUse({ model }: { model: Model }): JSX.Element {
+  if (model.in_use.length === 0) return <span class="muted">on no device</span>;
+  const told = model.in_use.slice(0, 3);
+  const more = model.versions_in_use - told.length;
   return (
     <span class="registry-use">
       <span class="registry-spread" aria-hidden="true">
-        {parts.slice(0, 6).map((part, index) => (
+        {model.in_use.map((part, index) => (
           <i key={part.semver} class={`s${index + 1}`} style={{ flexGrow: String(part.devices) }} />
         ))}
       </span>
       <span class="num">
-        {parts
-          .slice(0, 3)
-          .map((part) => `${part.semver} on ${count(part.devices)}`)
-          .join(', ')}
-        {parts.length > 3 ? <span class="muted"> and {parts.length - 3} more</span> : null}
+        {told.map((part) => `${part.semver} on ${count(part.devices)}`).join(', ')}
+        {more > 0 ? <span class="muted"> and {count(more)} more</span> : null}
       </span>
     </span>
   );
@@ -48,8 +39,6 @@ function InUse({ line, spread }: { line: string; spread: readonly Spread[] | und
 
 export default function Lines(): JSX.Element {
   const rows = useLineRows();
-  const spread = useSpread();
-  const versions = spread.data?.versions;
   const columns: readonly Column<Model>[] = [
     {
       id: 'line',
@@ -63,20 +52,17 @@ export default function Lines(): JSX.Element {
     },
     { id: 'latest', header: 'Latest version', width: 'minmax(100px, .8fr)', mono: true, cell: (model) => model.latest ?? <span class="muted">{NOTHING}</span> },
     { id: 'versions', header: 'Versions', width: 'minmax(80px, .5fr)', align: 'end', cell: (model) => count(model.versions) },
-    { id: 'use', header: 'On devices', width: 'minmax(180px, 2.4fr)', priority: 2, cell: (model) => <InUse line={model.line} spread={versions} /> },
+    { id: 'use', header: 'On devices', width: 'minmax(180px, 2.4fr)', priority: 2, cell: (model) => <InUse model={model} /> },
     {
       id: 'devices',
       header: 'Devices',
       width: 'minmax(80px, .5fr)',
       align: 'end',
-      cell: (model) =>
-        versions === undefined ? (
-          <span class="muted">{NOTHING}</span>
-        ) : (
-          <Link tabIndex={-1} href={href('/devices', {}, { filter: modelTerm(model.line) })}>
-            {count(versions.filter((part) => part.line === model.line).reduce((sum, part) => sum + part.devices, 0))}
-          </Link>
-        ),
+      cell: (model) => (
+        <Link tabIndex={-1} href={href('/devices', {}, { filter: runningTerm(model.line) })}>
+          {count(model.devices)}
+        </Link>
+      ),
     },
     {
       id: 'created',

@@ -18,7 +18,7 @@ import { VersionLink } from '../runs/parts';
 import { ROLLOUTS_SEEN, useDevicesOn, useManifest, useModelVersion, useRolloutsOf, useRunById } from './data';
 import type { ModelVersion } from './data';
 import { Signing } from './signing';
-import { modelTerm, readManifest, tensorText } from './words';
+import { readManifest, runningTerm, tensorText } from './words';
 import type { Manifest } from './words';
 import './registry.css';
 
@@ -84,7 +84,7 @@ function Shown({ version, error }: { version: ModelVersion; error: unknown }): J
             label="Devices"
             value={devices.data === undefined ? devices.isError ? NOTHING : <span class="bone" /> : count(total(devices.data))}
             note="run this version"
-            href={href('/devices', {}, { filter: modelTerm(version.line, version.semver) })}
+            href={href('/devices', {}, { filter: runningTerm(version.line, version.semver) })}
           />
           <Stat
             label="Golden difference"
@@ -179,7 +179,7 @@ function Lineage({ version, devices }: { version: ModelVersion; devices: number 
           )}
         </Step>
         <Step name="Devices" note="run it now">
-          <Link href={href('/devices', {}, { filter: modelTerm(version.line, version.semver) })}>{devices === undefined ? NOTHING : plural(devices, 'device')}</Link>
+          <Link href={href('/devices', {}, { filter: runningTerm(version.line, version.semver) })}>{devices === undefined ? NOTHING : plural(devices, 'device')}</Link>
         </Step>
       </ol>
     </Card>

@@ -14,9 +14,9 @@ import { Table } from '../../ui/table';
 import type { Column } from '../../ui/table';
 import { Ago } from '../../ui/text';
 import { VersionLink } from '../runs/parts';
-import { RESOURCE, useRunById, useSpread, useVersionRows } from './data';
+import { RESOURCE, useRunById, useVersionRows } from './data';
 import type { ModelVersion } from './data';
-import { modelTerm } from './words';
+import { runningTerm } from './words';
 import './registry.css';
 
 function RunLink({ id }: { id: string }): JSX.Element {
@@ -37,7 +37,6 @@ function RunLink({ id }: { id: string }): JSX.Element {
 export default function Versions({ params }: { params: Params }): JSX.Element {
   const line = params.line ?? '';
   const rows = useVersionRows(line);
-  const spread = useSpread();
   const build = can('build');
   const making = href('/model-versions/new', {}, { line });
   useShortcuts(() => (build ? [{ keys: 'n', label: 'Make a package of a run', group: 'Registry', run: () => navigate(making) }] : []), [build, making]);
@@ -58,15 +57,11 @@ export default function Versions({ params }: { params: Params }): JSX.Element {
       header: 'Devices',
       width: 'minmax(80px, .6fr)',
       align: 'end',
-      cell: (version) => {
-        const on = spread.data?.versions.find((part) => part.line === line && part.semver === version.semver)?.devices;
-        if (spread.data === undefined) return <span class="muted">{NOTHING}</span>;
-        return (
-          <Link tabIndex={-1} href={href('/devices', {}, { filter: modelTerm(line, version.semver) })}>
-            {count(on ?? 0)}
-          </Link>
-        );
-      },
+      cell: (version) => (
+        <Link tabIndex={-1} href={href('/devices', {}, { filter: runningTerm(line, version.semver) })}>
+          {count(version.devices ?? 0)}
+        </Link>
+      ),
     },
     {
       id: 'run',

@@ -8,6 +8,11 @@ export function modelTerm(line: string, semver?: string): string {
   return `model:${quoteValue(semver === undefined ? line : `${line}@${semver}`)}`;
 }
 
+/** The filter of the devices that run it now: those that have left the fleet do not count. */
+export function runningTerm(line: string, semver?: string): string {
+  return `${modelTerm(line, semver)} -status:decommissioned`;
+}
+
 export interface Component {
   kind: string;
   mediaType: string;

@@ -1,7 +1,7 @@
 // A rollout's target is a CEL expression over what a device is; the device list has a filter language. What both can say is
 // carried from one into the other: a filtered list becomes a target, and a target is counted before anything is started.
 // Anything else is left to the server, which alone decides what an expression means.
-import { quoteValue, terms } from '../../lib/filter';
+import { parseFilter, quoteValue } from '../../lib/filter';
 
 /** Names in a filter, and the field of `device` that they are about. */
 const FIELDS: Readonly<Record<string, string>> = { id: 'id', arch: 'arch', class: 'hardware_class', agent: 'agent_version' };
@@ -13,12 +13,19 @@ function literal(value: string): string {
   return JSON.stringify(value);
 }
 
-/** The expression that selects what the filter shows, and the terms that no expression can say. */
+/**
+ * The expression that selects what the filter's terms select, and the terms that no expression can say. While there are such
+ * terms the expression selects more than the filter shows: it is no target by itself.
+ */
 export function filterToCel(filter: string): { cel: string; left: string[] } {
   const left: string[] = [];
   const parts: string[] = [];
-  for (const term of terms(filter)) {
+  for (const term of parseFilter(filter)) {
     const written = filter.slice(term.start, term.end);
+    if (term.kind === 'problem') {
+      left.push(written);
+      continue;
+    }
     const { field } = term;
     if (field === undefined || MOMENTARY.has(field)) {
       left.push(written);
@@ -40,6 +47,23 @@ export function filterToCel(filter: string): { cel: string; left: string[] } {
   }
   const said = parts.filter((part) => part !== 'true');
   return { cel: said.length === 0 ? 'true' : said.join(' && '), left };
+}
+
+/** The target to begin with: what the filter shows, or nothing. A list that was narrowed never becomes a wider target. */
+export function targetOf(filter: string): string {
+  const { cel, left } = filterToCel(filter);
+  return left.length === 0 ? cel : '';
+}
+
+/** The server takes no longer expression, and none of more parts; a list has two of them for each name. */
+const MOST_CHARACTERS = 2000;
+const MOST_NAMES = 180;
+
+/** The expression that selects these devices and no others; `undefined`: they are too many for one. */
+export function namesToCel(ids: Iterable<string>): string | undefined {
+  const names = [...ids].sort();
+  const cel = names.length === 1 ? `device.id == ${literal(names[0] ?? '')}` : `device.id in [${names.map(literal).join(', ')}]`;
+  return names.length === 0 || names.length > MOST_NAMES || cel.length > MOST_CHARACTERS ? undefined : cel;
 }
 
 type Node =

@@ -1,10 +1,10 @@
 // Planning a rollout: which signed version, to which devices, in which steps, and when it has to stop by itself. Beside the
 // form stands what it would reach. Nothing is sent to a device from here: a draft is started on its own page.
 import type { JSX } from 'preact';
-import { useEffect, useMemo } from 'preact/hooks';
+import { useEffect, useMemo, useState } from 'preact/hooks';
 import { bytes, count, plural } from '../../lib/format';
 import { useDebounced } from '../../lib/hooks';
-import { href, Link, navigate, text, useSearch } from '../../lib/router';
+import { href, Link, navigate, oneOf, text, useSearch } from '../../lib/router';
 import { can } from '../../lib/session';
 import { cli } from '../../lib/shell';
 import { Button } from '../../ui/button';
@@ -20,12 +20,15 @@ import { filterToCel } from './cel';
 import { useCreate, useLines, useMatching, useVersion, useVersions } from './data';
 import type { ModelVersion, PhaseSize } from './data';
 import { NextStep } from './next';
-import { createLine, goal, NEW_PLAN, planProblems, secondsText, sizeOf, sizeText, specOf } from './plan';
+import { beginning, createLine, goal, isBegun, NEW_PLAN, planProblems, secondsText, sizeOf, sizeText, specOf } from './plan';
 import type { PhaseDraft, Plan, PlanField } from './plan';
 import './rollouts.css';
 
-/** `version`: a model version's id. `filter`: of the device list, as the target to begin with. */
-const SEARCH = { version: text(), filter: text(), line: text() };
+/**
+ * `version`: a model version's id. `filter`: of the device list, as the target to begin with; `target`: that target itself.
+ * `harvest`: devices shall keep inputs, whatever an earlier plan said.
+ */
+const SEARCH = { version: text(), filter: text(), target: text(), line: text(), harvest: oneOf(['', '1'], '') };
 type Errors = Partial<Record<PlanField, string>>;
 type Set = (patch: Partial<Plan>) => void;
 
@@ -187,7 +190,10 @@ function Preview({ plan, version }: { plan: Plan; version: ModelVersion | undefi
 
 export default function NewRollout(): JSX.Element {
   const [view, setView] = useSearch(SEARCH);
-  const [plan, set, discard] = useDraft<Plan>('rollout-plan', NEW_PLAN);
+  const [plan, change, discard] = useDraft<Plan>('rollout-plan', NEW_PLAN);
+  const begin = useMemo(() => beginning({ filter: view.filter, target: view.target, harvest: view.harvest === '1' }), [view.filter, view.target, view.harvest]);
+  // Judged once: what is typed from now on is no earlier plan.
+  const [earlier, setEarlier] = useState(() => isBegun(plan, begin));
   const lines = useLines();
   const given = useVersion(view.version);
   const line = view.line !== '' ? view.line : (given.data?.line ?? (view.version === '' ? (lines.data?.items[0]?.line ?? '') : ''));
@@ -198,10 +204,13 @@ export default function NewRollout(): JSX.Element {
   const create = useCreate();
   const carried = useMemo(() => filterToCel(view.filter), [view.filter]);
 
-  // A filter in the address is where the target begins, once: what is typed afterwards stays over a reload.
+  const about = chosen === undefined ? '' : `${chosen.line} ${chosen.semver}`;
+  const set: Set = (patch) => change({ about: plan.about === '' ? about : plan.about, ...patch });
+  // What the address says is where the plan begins, once: what is typed afterwards stays over a reload.
   useEffect(() => {
-    if (view.filter !== '' && view.filter !== plan.filter) set({ target: carried.cel, filter: view.filter });
-  }, [view.filter]);
+    if (begin.filter !== undefined && begin.filter !== plan.filter) change(begin);
+    else if (begin.harvest === true && !plan.harvest) change({ harvest: true, onDrift: true });
+  }, [begin]);
 
   const spec = specOf(plan, chosen?.id ?? '');
   const back = { href: '/rollouts', label: 'Rollouts' };
@@ -231,6 +240,22 @@ export default function NewRollout(): JSX.Element {
     <Page title="New rollout" note="a draft; nothing reaches a device before it is started" back={back}>
       <div class="ro-plan" data-state="full">
         <div class="ro-form">
+          {earlier ? (
+            <p class="ro-note" role="status">
+              <Status tone="busy">{plan.about === '' || plan.about === about ? 'This goes on from a plan that you began earlier' : `This goes on from a plan that you began for ${plan.about}`}</Status>{' '}
+              <button
+                type="button"
+                class="link"
+                onClick={() => {
+                  discard();
+                  change(begin);
+                  setEarlier(false);
+                }}
+              >
+                Start afresh
+              </button>
+            </p>
+          ) : null}
           <Form<PlanField>
             send="Make the draft"
             onCancel={() => {
@@ -291,9 +316,17 @@ export default function NewRollout(): JSX.Element {
                   {view.filter !== '' && carried.left.length > 0 ? (
                     <p class="ro-note">
                       <Status tone="busy">
-                        Left out of the target: <code>{carried.left.join(' ')}</code>
+                        No target says <code>{carried.left.join(' ')}</code>, so none is filled in
                       </Status>{' '}
-                      <span class="muted">A target says what a device is, not how it is at this moment.</span>
+                      <span class="muted">
+                        A target says what a device is, not how it is at this moment. Choose devices in the list to name them, or write the target here
+                        {carried.cel === 'true' ? '.' : ':'}
+                      </span>
+                      {carried.cel === 'true' ? null : (
+                        <button type="button" class="link mono" onClick={() => set({ target: carried.cel })}>
+                          {carried.cel}
+                        </button>
+                      )}
                     </p>
                   ) : null}
                   <Field label="Target" error={errors.target} help="A CEL expression over device: id, tags, arch, hardware_class, agent_version.">

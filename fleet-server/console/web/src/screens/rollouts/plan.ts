@@ -2,6 +2,7 @@
 import { duration, percent } from '../../lib/format';
 import { cli } from '../../lib/shell';
 import type { Tone } from '../../ui/status';
+import { targetOf } from './cel';
 import type { Deployment, PhaseSize, Rollout, Spec } from './data';
 
 export interface PhaseDraft {
@@ -24,8 +25,10 @@ export interface Plan {
   onDrift: boolean;
   below: string;
   maxSamples: string;
-  /** The filter of the address that the target was made from. */
+  /** What of the address the target was made from. */
   filter: string;
+  /** The version that it was begun for, in words. */
+  about: string;
 }
 
 export const NEW_PLAN: Plan = {
@@ -46,9 +49,25 @@ export const NEW_PLAN: Plan = {
   below: '0',
   maxSamples: '100',
   filter: '',
+  about: '',
 };
 
-export type PlanField = Exclude<keyof Plan, 'filter'> | 'version';
+/** What the address says of a plan: a target, and whether devices shall keep inputs. */
+export function beginning(address: { filter: string; target: string; harvest: boolean }): Partial<Plan> {
+  const origin = address.target !== '' ? address.target : address.filter;
+  return {
+    ...(origin === '' ? {} : { target: address.target !== '' ? address.target : targetOf(address.filter), filter: origin }),
+    ...(address.harvest ? { harvest: true, onDrift: true } : {}),
+  };
+}
+
+/** Holds the draft something that neither the address says nor a new plan has? */
+export function isBegun(plan: Plan, begin: Partial<Plan>): boolean {
+  const fresh: Plan = { ...NEW_PLAN, ...begin };
+  return (Object.keys(fresh) as (keyof Plan)[]).some((field) => field !== 'about' && field !== 'filter' && JSON.stringify(plan[field]) !== JSON.stringify(fresh[field]));
+}
+
+export type PlanField = Exclude<keyof Plan, 'filter' | 'about'> | 'version';
 const MAX_PHASES = 20;
 const DAY_S = 86_400;
 

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
-import { celToFilter, filterToCel } from './cel';
+import { celToFilter, filterToCel, namesToCel, targetOf } from './cel';
 import type { Deployment, Rollout } from './data';
-import { causesOf, createLine, goal, NEW_PLAN, phasesOf, planProblems, specOf, tally } from './plan';
+import { beginning, causesOf, createLine, goal, isBegun, NEW_PLAN, phasesOf, planProblems, specOf, tally } from './plan';
 
 const VERSION = '01a2071b-0e63-71f4-9070-6160c286f9ef';
 
@@ -15,6 +15,19 @@ describe('targets', () => {
     expect(filterToCel('id:press-* -class:bench site:*').cel).toBe('device.id.startsWith("press-") && device.hardware_class != "bench" && "site" in device.tags');
     expect(filterToCel('-site:oslo').cel).toBe('(!("site" in device.tags) || device.tags["site"] != "oslo")');
     expect(filterToCel('site:"Oslo \\"1\\""').cel).toBe('device.tags["site"] == "Oslo \\"1\\""');
+  });
+  it('never reach further than the list that they were made from', () => {
+    expect(targetOf('')).toBe('true');
+    expect(targetOf('site:oslo')).toBe('device.tags["site"] == "oslo"');
+    for (const filter of ['status:alert', 'edge', '-model:1.0.0', 'drift:>0.2', 'site:oslo status:alert', 'site:"Os', 'arch:']) expect(targetOf(filter), filter).toBe('');
+    expect(planProblems({ ...NEW_PLAN, target: targetOf('status:alert') }, VERSION).target).toContain('expression');
+  });
+  it('names devices that were chosen one by one, as long as one expression holds them', () => {
+    expect(namesToCel(['press-2', 'press-1'])).toBe('device.id in ["press-1", "press-2"]');
+    expect(namesToCel(['press-1'])).toBe('device.id == "press-1"');
+    expect(namesToCel([])).toBeUndefined();
+    expect(namesToCel(Array.from({ length: 181 }, (_unused, index) => `p${index}`))).toBeUndefined();
+    expect(namesToCel(Array.from({ length: 40 }, (_unused, index) => `${'p'.repeat(60)}${index}`))).toBeUndefined();
   });
   it('counts what a filter can say too', () => {
     expect(celToFilter('true')).toBe('');
@@ -55,6 +68,19 @@ describe('plans', () => {
     expect(createLine(specOf(plan, VERSION))).toBe(
       `fleetctl rollouts create --model-version ${VERSION} --target 'device.id == "a b"' --phase 3 --phase 100% --min-success 0.9 --harvest-on-drift --harvest-below 0.5`,
     );
+  });
+  it('begin as the address says, and tell what was left over from an earlier one', () => {
+    const none = { filter: '', target: '', harvest: false };
+    expect(beginning(none)).toEqual({});
+    expect(beginning({ ...none, filter: 'site:oslo' })).toEqual({ target: 'device.tags["site"] == "oslo"', filter: 'site:oslo' });
+    expect(beginning({ ...none, filter: 'status:alert' })).toEqual({ target: '', filter: 'status:alert' });
+    const named = beginning({ filter: 'status:alert', target: 'device.id == "a"', harvest: true });
+    expect(named).toEqual({ target: 'device.id == "a"', filter: 'device.id == "a"', harvest: true, onDrift: true });
+    expect(isBegun(NEW_PLAN, {})).toBe(false);
+    expect(isBegun({ ...NEW_PLAN, ...named, about: 'motions 1.0.0' }, named)).toBe(false);
+    expect(isBegun({ ...NEW_PLAN, ...named }, {})).toBe(true);
+    expect(isBegun({ ...NEW_PLAN, soak: '5' }, {})).toBe(true);
+    expect(isBegun({ ...NEW_PLAN, phases: [{ kind: 'percent', value: '100' }] }, {})).toBe(true);
   });
   it('reach what the planner says', () => {
     expect(goal({ kind: 'count', devices: 5 }, 3)).toBe(3);
