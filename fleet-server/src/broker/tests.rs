@@ -461,8 +461,10 @@ async fn content_that_was_altered_on_the_servers_own_disk_is_told_from_an_attack
     });
     let report = sign(&report, &KeyPair::from_seed(&[1; 32])).unwrap();
     a.say("a", Up::Report, report).await;
-    a.wait("the report's acknowledgement", |packet| matches!(packet, Packet::PubAck(_)).then_some(()))
-        .await;
+    a.wait("the report's acknowledgement", |packet| {
+        matches!(packet, Packet::PubAck(_)).then_some(())
+    })
+    .await;
     let found = bench.audited("blob.damaged").await;
     assert_eq!(
         (

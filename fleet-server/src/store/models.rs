@@ -468,7 +468,7 @@ mod tests {
         devices::decommission(&mut tx, &id("press-59"), NOW).await.unwrap();
         tx.commit().await.unwrap();
         let line = ModelLine::new("motions").unwrap();
-        let mut versions = list(&db, &line, None, 100).await.unwrap();
+        let mut versions = list(&db, &line, ModelFilter::default(), None, 100).await.unwrap();
         count_devices_of_versions(&db, &line, &mut versions).await.unwrap();
         let counts: Vec<(&str, Option<u64>)> = versions
             .iter()
@@ -479,7 +479,7 @@ mod tests {
             [("1.60.0", Some(2)), ("1.59.0", Some(0)), ("1.58.0", Some(1))]
         );
         assert_eq!(counts.last(), Some(&("1.1.0", Some(1))));
-        let mut lines = lines(&db, "p", "", 100).await.unwrap();
+        let mut lines = lines(&db, "p", ModelFilter::default(), "", 100).await.unwrap();
         count_devices_of_lines(&db, &mut lines).await.unwrap();
         let counts: Vec<(u64, u64, usize)> = lines
             .iter()

@@ -9,7 +9,6 @@ use flotilla_protocol::audit::{AuditRecord, MAX_ENTRY_BYTES};
 use flotilla_protocol::bundle::ModelTelemetry;
 use flotilla_protocol::codec::{self, MAX_DOCUMENT_BYTES};
 use flotilla_protocol::ids::{DeviceId, RolloutId};
-use flotilla_protocol::report::DetectedAttack;
 use flotilla_protocol::sketch::LatencyHistogram;
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;

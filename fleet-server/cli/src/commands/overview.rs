@@ -1,6 +1,6 @@
 //! `overview`: the fleet at a glance.
 
-use flotilla_api_types::overview::{Attention, AttentionKind, FirstSteps, Overview};
+use flotilla_api_types::overview::{Attention, AttentionKind, AttentionTotal, FirstSteps, Overview};
 use serde_json::Value;
 
 use crate::commands::Context;
@@ -45,8 +45,8 @@ fn describe(overview: &Overview) -> String {
     let mut parts = vec![
         format!("devices\n{}", describe_counts(&overview.devices)),
         format!("versions\n{versions}"),
-        format!("needs attention\n{attention}"),
-        format!("live rollouts\n{rollouts}"),
+        format!("needs attention{}\n{attention}", totals(&overview.attention_totals)),
+        format!("live rollouts: {}\n{rollouts}", overview.rollouts_total),
         format!("last 24 hours\n{day}"),
     ];
     let missing = missing(overview.first_steps);
@@ -56,8 +56,8 @@ fn describe(overview: &Overview) -> String {
     parts.join("\n\n")
 }
 
-fn attention_row(about: &Attention) -> Vec<String> {
-    let kind = match about.kind {
+const fn kind_text(kind: AttentionKind) -> &'static str {
+    match kind {
         AttentionKind::Drift => "drift",
         AttentionKind::Attack => "attack",
         AttentionKind::FailedDeployment => "failed deployment",
@@ -65,14 +65,31 @@ fn attention_row(about: &Attention) -> Vec<String> {
         AttentionKind::ExpiringToken => "expiring token",
         AttentionKind::ExpiringDocument => "expiring document",
         AttentionKind::HaltedRollout => "halted rollout",
-    };
+        AttentionKind::DeviceError => "device error",
+    }
+}
+
+fn attention_row(about: &Attention) -> Vec<String> {
     vec![
         about.at.clone(),
-        kind.to_owned(),
+        kind_text(about.kind).to_owned(),
         about.id.clone(),
         about.title.clone(),
         about.detail.clone(),
     ]
+}
+
+/// How much there is of each kind, of which the table shows the worst.
+fn totals(totals: &[AttentionTotal]) -> String {
+    let words: Vec<String> = totals
+        .iter()
+        .map(|of| format!("{} {}", of.total, kind_text(of.kind)))
+        .collect();
+    if words.is_empty() {
+        String::new()
+    } else {
+        format!(": {}", words.join(", "))
+    }
 }
 
 /// What a newcomer still has to make.
@@ -121,7 +138,13 @@ mod tests {
                 detail: "counter 3 after 4".into(),
                 at: "2026-11-23T02:00:00.000Z".into(),
             }],
+            versions_total: 1,
+            attention_totals: vec![AttentionTotal {
+                kind: AttentionKind::Attack,
+                total: 4,
+            }],
             rollouts: vec![],
+            rollouts_total: 0,
             last_24h: Spend {
                 bytes: 1 << 20,
                 inferences: 10,
@@ -138,6 +161,7 @@ mod tests {
             "devices",
             "total 3",
             "alert 1",
+            "needs attention: 4 attack",
             "motions 1.0.0 2",
             "2026-11-23T02:00:00.000Z attack press-07 refused an attack: rollback counter 3 after 4",
             "live rollouts",
