@@ -25,7 +25,7 @@ use crate::domain::authz::PrincipalRef;
 use crate::files::{self, FileError};
 use crate::imports::Imports;
 use crate::listener::{self, Bounded, Limits};
-use crate::store::{Db, StoreError, device_summaries, documents, tokens};
+use crate::store::{Db, StoreError, deployments, device_summaries, documents, tokens};
 use crate::tasks::{Shutdown, Tasks};
 use crate::{api, events, jobs, reconcile};
 
@@ -150,6 +150,7 @@ async fn start(config: &Config, tasks: &mut Tasks) -> Result<(App, Broker), Serv
         imports: Imports::default(),
     };
     device_summaries::fill_missing(&app.db).await?;
+    deployments::fill_causes(&app.db).await?;
     let director = Arc::new(Director::new(
         director_key,
         fleet_id,

@@ -6,6 +6,7 @@
 
 pub mod audit;
 pub mod datasets;
+pub mod deployments;
 pub mod device_summaries;
 pub mod devices;
 pub mod documents;
@@ -16,6 +17,7 @@ pub mod labels;
 pub mod models;
 pub mod overview;
 pub mod retention;
+pub mod rollout_targets;
 pub mod rollouts;
 pub mod runs;
 pub mod sessions;
@@ -193,9 +195,10 @@ type Statements = &'static [(&'static str, &'static str)];
 
 /// Every statement of the store, by file and name.
 pub fn all_statements() -> Vec<(String, &'static str)> {
-    let files: [(&str, Statements); 18] = [
+    let files: [(&str, Statements); 20] = [
         ("audit", audit::STATEMENTS),
         ("datasets", datasets::STATEMENTS),
+        ("deployments", deployments::STATEMENTS),
         ("device_summaries", device_summaries::STATEMENTS),
         ("devices", devices::STATEMENTS),
         ("documents", documents::STATEMENTS),
@@ -206,6 +209,7 @@ pub fn all_statements() -> Vec<(String, &'static str)> {
         ("models", models::STATEMENTS),
         ("overview", overview::STATEMENTS),
         ("retention", retention::STATEMENTS),
+        ("rollout_targets", rollout_targets::STATEMENTS),
         ("rollouts", rollouts::STATEMENTS),
         ("runs", runs::STATEMENTS),
         ("sessions", sessions::STATEMENTS),

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use flotilla_api_types::overview::{
     Attention, AttentionKind, FirstSteps, Spend, TelemetryHour, TimelineEvent, TimelineKind, VersionSpread,
 };
-use flotilla_api_types::rollouts::Rollout;
+use flotilla_api_types::rollouts::{Rollout, RolloutState};
 use flotilla_protocol::audit::{AuditRecord, MAX_ENTRY_BYTES};
 use flotilla_protocol::bundle::ModelTelemetry;
 use flotilla_protocol::codec::{self, MAX_DOCUMENT_BYTES};
@@ -47,7 +47,6 @@ statements! {
         ORDER BY created_at DESC LIMIT $1";
     EXPIRING = "SELECT id, uses, used, expires_at FROM claim_tokens WHERE revoked_at IS NULL AND used < uses
         AND expires_at > $1 AND expires_at < $2 ORDER BY expires_at LIMIT $3";
-    LIVE = "SELECT id FROM rollouts WHERE state IN ('running', 'paused', 'halted') ORDER BY id DESC LIMIT $1";
     FIRST_STEPS = "SELECT CASE WHEN EXISTS (SELECT 1 FROM devices) THEN 1 ELSE 0 END AS devices,
         CASE WHEN EXISTS (SELECT 1 FROM datasets) THEN 1 ELSE 0 END AS datasets,
         CASE WHEN EXISTS (SELECT 1 FROM annotations) OR EXISTS (SELECT 1 FROM guesses) THEN 1 ELSE 0 END AS labels,
@@ -69,7 +68,7 @@ const DAY_MS: i64 = 24 * HOUR_MS;
 /// Things of one kind that the overview shows.
 const MOST_ATTENTION: i64 = 20;
 const MOST_VERSIONS: i64 = 50;
-const MOST_ROLLOUTS: i64 = 10;
+const MOST_ROLLOUTS: u32 = 10;
 /// A token that lapses within so long is worth a word.
 const SOON_MS: i64 = 3 * DAY_MS;
 /// Attacks older than this are history.
@@ -214,16 +213,8 @@ pub async fn spread(db: &Db) -> Result<Vec<VersionSpread>, StoreError> {
 }
 
 pub async fn live_rollouts(db: &Db) -> Result<Vec<Rollout>, StoreError> {
-    let ids: Vec<String> = sqlx::query_scalar(LIVE)
-        .bind(MOST_ROLLOUTS)
-        .fetch_all(db.read())
-        .await?;
-    let mut live = Vec::with_capacity(ids.len());
-    for id in ids {
-        let id: RolloutId = parsed("rollout id", &id)?;
-        live.push(rollouts::get(db, id).await?);
-    }
-    Ok(live)
+    let live = [RolloutState::Running, RolloutState::Paused, RolloutState::Halted];
+    rollouts::list(db, &live, None, MOST_ROLLOUTS).await
 }
 
 pub async fn first_steps(db: &Db) -> Result<FirstSteps, StoreError> {
@@ -501,7 +492,7 @@ mod tests {
         for (at, event) in [(3, "device.connected"), (5, "device.disconnected"), (5, "drift.alarm")] {
             add_event(&mut tx, "press-07", at, event, []).await.unwrap();
         }
-        sqlx::query("INSERT INTO deployments VALUES ($1, $2, 'press-07', 0, 'failure', 'no', 0, 0, 1, 4)")
+        sqlx::query("INSERT INTO deployments VALUES ($1, $2, 'press-07', 0, 'failure', 'no', 0, 0, 1, 4, NULL)")
             .bind("0192f0c1-2345-7abc-8def-0123456789ab")
             .bind("0192f0c1-2345-7abc-8def-0123456789ac")
             .execute(&mut *tx)

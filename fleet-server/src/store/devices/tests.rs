@@ -97,7 +97,7 @@ async fn an_attack_is_new_once_and_stays_on_record() {
 async fn deployment(db: &Db, device: &str, state: &str) -> (DeploymentId, RolloutId) {
     let (deployment, rollout) = (DeploymentId::new(Uuid::now_v7()), RolloutId::new(Uuid::now_v7()));
     let mut tx = db.begin().await.unwrap();
-    sqlx::query("INSERT INTO deployments VALUES ($1, $2, $3, 0, $4, NULL, 0, 0, 0, 0)")
+    sqlx::query("INSERT INTO deployments VALUES ($1, $2, $3, 0, $4, NULL, 0, 0, 0, 0, NULL)")
         .bind(deployment.to_string())
         .bind(rollout.to_string())
         .bind(device)
@@ -156,7 +156,7 @@ async fn decommissioning_ends_everything_once() {
     let detail = get(&db, &id("a")).await.unwrap();
     assert_eq!(detail.device.status, DeviceStatus::Decommissioned);
     assert_eq!(detail.deployments[0].state, DeploymentState::Decommissioned);
-    assert!(facts_page(&db, "", 10).await.unwrap().is_empty());
+    assert!(facts_page(db.read(), "", 10).await.unwrap().is_empty());
     assert!(identity(db.read(), &id("a")).await.unwrap().unwrap().decommissioned);
 }
 
