@@ -58,7 +58,7 @@ WEB := fleet-server/console/web
 openapi: build ## fleet-server/openapi.json, and the console's types from it
 	"$(TARGET_DIR)/debug/fleet-server" openapi >fleet-server/openapi.json
 	@if [ -x "$(WEB)/node_modules/.bin/openapi-typescript" ]; then \
-		"$(WEB)/node_modules/.bin/openapi-typescript" fleet-server/openapi.json -o "$(WEB)/src/lib/api.d.ts"; \
+		npm --prefix "$(WEB)" run --silent gen; \
 	elif [ -d "$(WEB)" ]; then \
 		echo "api.d.ts NOT made: run 'npm ci' in $(WEB) first"; \
 	fi

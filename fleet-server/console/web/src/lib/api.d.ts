@@ -2261,6 +2261,11 @@ export interface paths {
                 query?: {
                     limit?: number;
                     cursor?: string;
+                    /**
+                     * @description Only in this state: `draft`, `running`, `paused`, `halted`, `completed` or `aborted`. Several: with commas between,
+                     *     or repeated.
+                     */
+                    state?: string;
                 };
                 header?: never;
                 path?: never;
@@ -2273,7 +2278,16 @@ export interface paths {
                         [name: string]: unknown;
                     };
                     content: {
-                        "application/json": components["schemas"]["Page_Rollout"];
+                        "application/json": components["schemas"]["RolloutPage"];
+                    };
+                };
+                /** @description No such state */
+                422: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
                     };
                 };
             };
@@ -2299,6 +2313,74 @@ export interface paths {
                     };
                     content: {
                         "application/json": components["schemas"]["Rollout"];
+                    };
+                };
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                409: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                422: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/rollouts/preview": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * What a rollout would do if it were started now
+         * @description How many devices the target selects, which of them have an obstacle, how far each phase reaches, who would be first, and
+         *     how many bytes it would take. Changes nothing and tells nothing that cannot be read elsewhere, so that reading is all that
+         *     is needed. What is answered here can be created as it is; with the answer's `seed` the rollout begins with the same devices.
+         */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody: {
+                content: {
+                    "application/json": components["schemas"]["CreateRollout"];
+                };
+            };
+            responses: {
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["RolloutPreview"];
                     };
                 };
                 404: {
@@ -2441,6 +2523,14 @@ export interface paths {
                 query?: {
                     limit?: number;
                     cursor?: string;
+                    /**
+                     * @description Only in this state: `pending`, `downloading`, `installing`, `verifying`, `soaking`, `success`, `failure`,
+                     *     `rolled-back`, `already-installed`, `no-longer-applicable` or `decommissioned`. Several: with commas between, or
+                     *     repeated.
+                     */
+                    state?: string;
+                    /** @description Only what failed for this cause, as `/failures` names it. */
+                    cause?: string;
                 };
                 header?: never;
                 path: {
@@ -2455,7 +2545,68 @@ export interface paths {
                         [name: string]: unknown;
                     };
                     content: {
-                        "application/json": components["schemas"]["Page_Deployment"];
+                        "application/json": components["schemas"]["DeploymentPage"];
+                    };
+                };
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description No such state */
+                422: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/rollouts/{id}/failures": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Its failures by cause, the commonest first
+         * @description Devices that failed or rolled back, grouped by what their reasons have in common. The devices of one cause are the
+         *     deployments with that `cause`.
+         */
+        get: {
+            parameters: {
+                query?: {
+                    /** @description Causes in the answer, at most 100. */
+                    limit?: number;
+                };
+                header?: never;
+                path: {
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["RolloutFailures"];
                     };
                 };
                 404: {
@@ -3510,6 +3661,12 @@ export interface components {
             model_version: string;
             /** @description Absent: a canary of one device, then all. */
             phases?: components["schemas"]["PhaseSize"][];
+            /**
+             * Format: int32
+             * @description In which order devices are chosen: by a hash of this and their ids. Absent: of the rollout's id. With the seed of a
+             *     preview the rollout begins with the devices that the preview named.
+             */
+            seed?: number | null;
             slot?: string;
             /**
              * Format: double
@@ -3600,6 +3757,8 @@ export interface components {
             bytes_received: number;
             /** Format: int64 */
             bytes_total: number;
+            /** @description Where it failed: the reason without what differs from device to device. Deployments are found by it. */
+            cause?: string | null;
             device: string;
             /** Format: uuid */
             id: string;
@@ -3608,6 +3767,17 @@ export interface components {
             reason?: string | null;
             state: string;
             updated_at: string;
+        };
+        /** @description `GET /api/v1/rollouts/{id}/deployments` */
+        DeploymentPage: {
+            items: components["schemas"]["Deployment"][];
+            /** @description Give it back as `cursor` for the next page; absent on the last one. */
+            next_cursor?: string | null;
+            /**
+             * Format: int64
+             * @description Deployments that match, on all pages.
+             */
+            total: number;
         };
         /** @description A row of `GET /api/v1/devices`. */
         Device: {
@@ -3867,6 +4037,22 @@ export interface components {
             /** Format: int64 */
             samples: number;
             split: components["schemas"]["Split"];
+        };
+        /** @description Failures of a rollout that have one cause. */
+        FailureCause: {
+            /** @description What they have in common: the reason with paths, ids, digests and figures folded. `cause` of the deployments' list. */
+            cause: string;
+            /**
+             * Format: int64
+             * @description Devices that failed or rolled back for it.
+             */
+            count: number;
+            /** @description The first of them, in order of id; at most five. */
+            devices: string[];
+            /** @description When the latest of them was last heard of. */
+            last_seen: string;
+            /** @description The first one's own words. */
+            reason?: string | null;
         };
         /**
          * @description An item of `GET /api/v1/drift/{device}/{manifest}/features`: a feature, furthest first, over bins that reference and
@@ -4171,6 +4357,23 @@ export interface components {
             semver: string;
             signature: components["schemas"]["SignatureState"];
         };
+        /**
+         * @description Why a device that the target selects would not simply install the package.
+         * @enum {string}
+         */
+        Obstacle: "hardware-class" | "arch" | "agent" | "memory" | "disk" | "already-installed" | "busy";
+        /** @description Devices that have one obstacle. A device with several counts for the first, in the order of [`Obstacle`]. */
+        ObstacleGroup: {
+            /** Format: int64 */
+            count: number;
+            /** @description The first of them, in order of id; at most five. */
+            devices: string[];
+            /** @description They would refuse the package, and count as failed. */
+            misfit: boolean;
+            /** @description What the package needs, for people; empty where the obstacle is none of the package's needs. */
+            needs: string;
+            obstacle: components["schemas"]["Obstacle"];
+        };
         /** @description `POST /api/v1/session` */
         OpenSession: {
             code: string;
@@ -4303,25 +4506,6 @@ export interface components {
                 };
                 /** Format: int64 */
                 train: number;
-            }[];
-            /** @description Give it back as `cursor` for the next page; absent on the last one. */
-            next_cursor?: string | null;
-        };
-        /** @description One page of a list, in the list's order. */
-        Page_Deployment: {
-            items: {
-                /** Format: int64 */
-                bytes_received: number;
-                /** Format: int64 */
-                bytes_total: number;
-                device: string;
-                /** Format: uuid */
-                id: string;
-                /** Format: int32 */
-                phase: number;
-                reason?: string | null;
-                state: string;
-                updated_at: string;
             }[];
             /** @description Give it back as `cursor` for the next page; absent on the last one. */
             next_cursor?: string | null;
@@ -4506,34 +4690,6 @@ export interface components {
             next_cursor?: string | null;
         };
         /** @description One page of a list, in the list's order. */
-        Page_Rollout: {
-            items: {
-                /** @description Deployments per state. */
-                counts: {
-                    [key: string]: number;
-                };
-                created_at: string;
-                /** @description The planner's last decision, word for word. */
-                decision: string;
-                /** Format: uuid */
-                id: string;
-                line: string;
-                /**
-                 * Format: int32
-                 * @description From 0.
-                 */
-                phase: number;
-                semver: string;
-                spec: components["schemas"]["CreateRollout"];
-                state: components["schemas"]["RolloutState"];
-                /** Format: int64 */
-                targeted: number;
-                updated_at: string;
-            }[];
-            /** @description Give it back as `cursor` for the next page; absent on the last one. */
-            next_cursor?: string | null;
-        };
-        /** @description One page of a list, in the list's order. */
         Page_Run: {
             items: {
                 cause: string;
@@ -4616,6 +4772,25 @@ export interface components {
             /** @description Give it back as `cursor` for the next page; absent on the last one. */
             next_cursor?: string | null;
         };
+        /** @description What one phase would do. */
+        PhasePlan: {
+            /**
+             * Format: int64
+             * @description Devices of this phase alone.
+             */
+            devices: number;
+            /**
+             * Format: int32
+             * @description From 0.
+             */
+            phase: number;
+            /**
+             * Format: int64
+             * @description Devices that it reaches in all, earlier phases counted in.
+             */
+            reach: number;
+            size: components["schemas"]["PhaseSize"];
+        };
         /** @description How many devices a phase reaches in all (earlier phases counted in). */
         PhaseSize: {
             /** Format: int32 */
@@ -4669,12 +4844,107 @@ export interface components {
              * @description From 0.
              */
             phase: number;
+            /** @description In the order of `spec.phases`. */
+            phases: components["schemas"]["RolloutPhase"][];
             semver: string;
             spec: components["schemas"]["CreateRollout"];
             state: components["schemas"]["RolloutState"];
-            /** Format: int64 */
+            /**
+             * Format: int64
+             * @description Devices that were given it.
+             */
             targeted: number;
             updated_at: string;
+            /**
+             * Format: int64
+             * @description Devices that the target selects besides, and that are still to be given it. Absent before the start, after the end,
+             *     and while they are being chosen.
+             */
+            waiting?: number | null;
+        };
+        /** @description `GET /api/v1/rollouts/{id}/failures` */
+        RolloutFailures: {
+            /**
+             * Format: int64
+             * @description Causes in all, those that are not among `items` counted in.
+             */
+            causes: number;
+            /**
+             * Format: int64
+             * @description Devices that failed or rolled back.
+             */
+            devices: number;
+            /** @description Most devices first. */
+            items: components["schemas"]["FailureCause"][];
+        };
+        /** @description `GET /api/v1/rollouts` */
+        RolloutPage: {
+            items: components["schemas"]["Rollout"][];
+            /** @description Give it back as `cursor` for the next page; absent on the last one. */
+            next_cursor?: string | null;
+            /**
+             * Format: int64
+             * @description Rollouts in the states asked for, on all pages.
+             */
+            total: number;
+        };
+        /** @description How one phase of a rollout stands. */
+        RolloutPhase: {
+            /** @description Deployments of this phase alone, per state. */
+            counts: {
+                [key: string]: number;
+            };
+            /**
+             * Format: int32
+             * @description From 0.
+             */
+            phase: number;
+            /**
+             * Format: int64
+             * @description Devices that it reaches in all (earlier phases counted in): as they were given it where the phase is over, as planned
+             *     where it is not. Absent where that is not known: before the start, and of phases that an end left out.
+             */
+            reach?: number | null;
+        };
+        /** @description `POST /api/v1/rollouts/preview`: what a rollout would do if it were started now. */
+        RolloutPreview: {
+            /** @description Whom it would begin with, in this order; at most ten. */
+            first: string[];
+            /**
+             * Format: int64
+             * @description Devices of the fleet that are not decommissioned.
+             */
+            fleet: number;
+            line: string;
+            /** @description Why the others are not ready, in the order of [`Obstacle`]. */
+            obstacles: components["schemas"]["ObstacleGroup"][];
+            /**
+             * Format: int64
+             * @description Bytes of the package.
+             */
+            package_bytes: number;
+            phases: components["schemas"]["PhasePlan"][];
+            /**
+             * Format: int64
+             * @description Those among them that have no obstacle.
+             */
+            ready: number;
+            /**
+             * Format: int32
+             * @description Gives this order when the rollout is created with it.
+             */
+            seed: number;
+            /**
+             * Format: int64
+             * @description Those that the target selects.
+             */
+            selected: number;
+            semver: string;
+            /**
+             * Format: int64
+             * @description Bytes that all devices together would fetch: those that fit and have not got the package.
+             */
+            total_bytes: number;
         };
         /** @enum {string} */
         RolloutState: "draft" | "running" | "paused" | "halted" | "completed" | "aborted";
