@@ -27,7 +27,7 @@ use crate::heavy::Heavy;
 use crate::imports::Imports;
 use crate::listener::{self, Bounded, Limits};
 use crate::refusals::Refusals;
-use crate::store::{Db, StoreError, audit, device_summaries, documents, tokens};
+use crate::store::{Db, StoreError, audit, deployments, device_summaries, documents, tokens};
 use crate::tasks::{Shutdown, Tasks};
 use crate::{api, events, jobs, reconcile, work};
 
@@ -120,6 +120,13 @@ async fn stop(config: &Config, app: &App, broker: Broker, tasks: Tasks) {
     }
 }
 
+/// What is kept beside older rows for finding them, where an earlier server had not done it.
+async fn fill_in(db: &Db) -> Result<(), StoreError> {
+    device_summaries::fill_missing(db).await?;
+    audit::file_old_entries(db).await?;
+    deployments::fill_causes(db).await
+}
+
 async fn start(config: &Config, sign_in: bool, tasks: &mut Tasks) -> Result<(App, Broker), ServeError> {
     let db = Db::open(&config.database()).await?;
     let blobs = Blobs::open_folder(&config.blobs())?;
@@ -153,8 +160,7 @@ async fn start(config: &Config, sign_in: bool, tasks: &mut Tasks) -> Result<(App
         imports: Imports::default(),
         heavy: Heavy::new(config.training.max_dataset_bytes),
     };
-    device_summaries::fill_missing(&app.db).await?;
-    audit::file_old_entries(&app.db).await?;
+    fill_in(&app.db).await?;
     let director = Arc::new(Director::new(
         director_key,
         fleet_id,

@@ -7,6 +7,7 @@
 pub mod attention;
 pub mod audit;
 pub mod datasets;
+pub mod deployments;
 pub mod device_summaries;
 pub mod devices;
 pub mod documents;
@@ -18,6 +19,7 @@ pub mod labels;
 pub mod models;
 pub mod overview;
 pub mod retention;
+pub mod rollout_targets;
 pub mod rollouts;
 pub mod runs;
 pub mod sessions;
@@ -196,10 +198,11 @@ type Statements = &'static [(&'static str, &'static str)];
 
 /// Every statement of the store, by file and name.
 pub fn all_statements() -> Vec<(String, &'static str)> {
-    let files: [(&str, Statements); 19] = [
+    let files: [(&str, Statements); 21] = [
         ("attention", attention::STATEMENTS),
         ("audit", audit::STATEMENTS),
         ("datasets", datasets::STATEMENTS),
+        ("deployments", deployments::STATEMENTS),
         ("device_summaries", device_summaries::STATEMENTS),
         ("devices", devices::STATEMENTS),
         ("documents", documents::STATEMENTS),
@@ -210,6 +213,7 @@ pub fn all_statements() -> Vec<(String, &'static str)> {
         ("models", models::STATEMENTS),
         ("overview", overview::STATEMENTS),
         ("retention", retention::STATEMENTS),
+        ("rollout_targets", rollout_targets::STATEMENTS),
         ("rollouts", rollouts::STATEMENTS),
         ("runs", runs::STATEMENTS),
         ("sessions", sessions::STATEMENTS),

@@ -5,9 +5,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use flotilla_api_types::devices::CreateClaimToken;
+use flotilla_api_types::models::SignatureState;
+use flotilla_api_types::rollouts::RolloutState;
 use flotilla_protocol::audit::AuditHead;
 use flotilla_protocol::bundle::{Bundle, Dropped, ModelTelemetry, Resources};
-use flotilla_protocol::ids::{DeviceId, Digest, FleetId, ModelLine, SlotName};
+use flotilla_protocol::codec;
+use flotilla_protocol::ids::{DeviceId, Digest, FleetId, ModelLine, ModelVersionId, RolloutId, SlotName};
+use flotilla_protocol::manifest::{Manifest, Provenance, SelfTest};
 use flotilla_protocol::messages::{RecordKey, SCHEMA};
 use flotilla_protocol::report::DeviceReport;
 use flotilla_protocol::sketch::LatencyHistogram;
@@ -18,7 +22,8 @@ use crate::app::{App, Changes, FleetInfo};
 use crate::blobs::Blobs;
 use crate::heavy::Heavy;
 use crate::imports::Imports;
-use crate::store::{Db, StoreError, devices, tokens};
+use crate::store::rollouts::{self, Transition};
+use crate::store::{Db, StoreError, devices, models, tokens};
 
 pub(crate) const NOW: i64 = 1_795_399_200_000;
 
@@ -150,4 +155,86 @@ pub(crate) fn bundle(name: &str, seq: u64) -> Bundle {
         audit: vec![],
         audit_head: None,
     }
+}
+
+/// A package for what [`facts`] says, and for `jetson`.
+pub(crate) fn manifest() -> Manifest {
+    Manifest {
+        header: Header {
+            role: Role::Release(ModelLine::new("anomaly").unwrap()),
+            ..header(Manifest::SCHEMA, 1)
+        },
+        name: ModelLine::new("anomaly").unwrap(),
+        semver: "1.0.0".into(),
+        release_counter: 1,
+        hardware_classes: vec!["pi-5".into(), "jetson".into()],
+        arch: vec!["aarch64".into()],
+        min_agent: "0.1.0".into(),
+        min_ram_bytes: 100,
+        min_disk_bytes: 10,
+        runtime: "onnx".into(),
+        opset: 17,
+        components: vec![],
+        inputs: vec![],
+        outputs: vec![],
+        labels: vec![],
+        self_test: SelfTest {
+            tolerance_abs: 0.0,
+            p95_budget_us: 0,
+        },
+        depends: vec![],
+        conflicts: vec![],
+        provenance: Provenance {
+            dataset_version: None,
+            dataset_digest: None,
+            run: None,
+            code_version: "0".into(),
+            sbom: None,
+        },
+    }
+}
+
+/// Registers [`manifest`]'s package of 1000 bytes as signed. Gives its id and its digest.
+pub(crate) async fn version(db: &Db) -> (ModelVersionId, Digest) {
+    let manifest = manifest();
+    let new = models::NewVersion {
+        id: ModelVersionId::new(Uuid::now_v7()),
+        line: manifest.name.clone(),
+        semver: manifest.semver.clone(),
+        release_counter: manifest.release_counter,
+        payload: codec::to_vec(&manifest).unwrap(),
+        run: None,
+        dataset_version: None,
+        components: vec![],
+        package_bytes: 1000,
+        golden_max_diff: 0.0,
+        golden_cases: 1,
+    };
+    let mut tx = db.begin().await.unwrap();
+    models::create(&mut tx, "p", &new, NOW).await.unwrap();
+    models::set_envelope(&mut tx, new.id, b"envelope", SignatureState::Signed)
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    (new.id, Digest::of(&new.payload))
+}
+
+/// A rollout of that version, in its first phase.
+pub(crate) async fn running(db: &Db, version: ModelVersionId, spec: serde_json::Value) -> RolloutId {
+    let id = RolloutId::new(Uuid::now_v7());
+    let mut spec = spec;
+    spec["model_version"] = serde_json::json!(version);
+    let mut tx = db.begin().await.unwrap();
+    rollouts::create(&mut tx, id, "p", &serde_json::from_value(spec).unwrap(), NOW)
+        .await
+        .unwrap();
+    let start = Transition {
+        from: RolloutState::Draft,
+        to: RolloutState::Running,
+        phase: 0,
+        decision: "started",
+    };
+    assert!(rollouts::set_state(&mut tx, id, &start, NOW).await.unwrap());
+    tx.commit().await.unwrap();
+    id
 }

@@ -95,6 +95,17 @@ pub struct Relation {
     pub at_least: u64,
 }
 
+/// Why a device cannot take a package.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Misfit {
+    HardwareClass,
+    Arch,
+    /// Its agent is too old.
+    Agent,
+    Ram,
+    Disk,
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
@@ -216,37 +227,44 @@ impl Manifest {
         })
     }
 
-    /// Is the package for a device like this?
-    pub fn fits(&self, facts: &DeviceFacts) -> Result<(), TrustError> {
-        let refuse = |why: String| Err(TrustError::Incompatible(why));
+    /// The first thing that the package needs and a device like this has not; `None`: it can take the package.
+    pub fn misfit(&self, facts: &DeviceFacts) -> Option<Misfit> {
         if !self.hardware_classes.is_empty() && !self.hardware_classes.contains(&facts.hardware_class) {
-            return refuse(format!(
-                "hardware class '{}' is not among {:?}",
-                facts.hardware_class, self.hardware_classes
-            ));
+            return Some(Misfit::HardwareClass);
         }
         if !self.arch.is_empty() && !self.arch.contains(&facts.arch) {
-            return refuse(format!("architecture '{}' is not among {:?}", facts.arch, self.arch));
+            return Some(Misfit::Arch);
         }
         if version_triple(&facts.agent_version) < version_triple(&self.min_agent) {
-            return refuse(format!(
-                "agent {} is older than {}",
-                facts.agent_version, self.min_agent
-            ));
+            return Some(Misfit::Agent);
         }
         if facts.ram_bytes < self.min_ram_bytes {
-            return refuse(format!(
+            return Some(Misfit::Ram);
+        }
+        (facts.disk_free_bytes < self.min_disk_bytes).then_some(Misfit::Disk)
+    }
+
+    /// Is the package for a device like this?
+    pub fn fits(&self, facts: &DeviceFacts) -> Result<(), TrustError> {
+        let Some(misfit) = self.misfit(facts) else {
+            return Ok(());
+        };
+        Err(TrustError::Incompatible(match misfit {
+            Misfit::HardwareClass => format!(
+                "hardware class '{}' is not among {:?}",
+                facts.hardware_class, self.hardware_classes
+            ),
+            Misfit::Arch => format!("architecture '{}' is not among {:?}", facts.arch, self.arch),
+            Misfit::Agent => format!("agent {} is older than {}", facts.agent_version, self.min_agent),
+            Misfit::Ram => format!(
                 "{} bytes of RAM where {} are needed",
                 facts.ram_bytes, self.min_ram_bytes
-            ));
-        }
-        if facts.disk_free_bytes < self.min_disk_bytes {
-            return refuse(format!(
+            ),
+            Misfit::Disk => format!(
                 "{} bytes of free disk where {} are needed",
                 facts.disk_free_bytes, self.min_disk_bytes
-            ));
-        }
-        Ok(())
+            ),
+        }))
     }
 }
 

@@ -92,6 +92,10 @@ pub struct CreateRollout {
     pub start_spread_s: u64,
     #[serde(default)]
     pub harvest: Option<Harvest>,
+    /// In which order devices are chosen: by a hash of this and their ids. Absent: of the rollout's id. With the seed of a
+    /// preview the rollout begins with the devices that the preview named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u32>,
 }
 
 fn default_slot() -> SlotName {
@@ -123,6 +127,15 @@ pub enum RolloutState {
 }
 
 impl RolloutState {
+    pub const ALL: [Self; 6] = [
+        Self::Draft,
+        Self::Running,
+        Self::Paused,
+        Self::Halted,
+        Self::Completed,
+        Self::Aborted,
+    ];
+
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Draft => "draft",
@@ -135,20 +148,16 @@ impl RolloutState {
     }
 
     pub fn parse(text: &str) -> Option<Self> {
-        [
-            Self::Draft,
-            Self::Running,
-            Self::Paused,
-            Self::Halted,
-            Self::Completed,
-            Self::Aborted,
-        ]
-        .into_iter()
-        .find(|state| state.as_str() == text)
+        Self::ALL.into_iter().find(|state| state.as_str() == text)
     }
 
     pub const fn is_final(self) -> bool {
         matches!(self, Self::Completed | Self::Aborted)
+    }
+
+    /// Started and not ended.
+    pub const fn is_live(self) -> bool {
+        matches!(self, Self::Running | Self::Paused | Self::Halted)
     }
 }
 
@@ -166,9 +175,40 @@ pub struct Rollout {
     pub decision: String,
     /// Deployments per state.
     pub counts: BTreeMap<String, u64>,
+    /// Devices that were given it.
     pub targeted: u64,
+    /// Devices that the target selects besides, and that are still to be given it. Absent before the start, after the end,
+    /// and while they are being chosen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<u64>,
+    /// In the order of `spec.phases`.
+    pub phases: Vec<RolloutPhase>,
     pub created_at: String,
     pub updated_at: String,
+}
+
+/// How one phase of a rollout stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RolloutPhase {
+    /// From 0.
+    pub phase: u32,
+    /// Devices that it reaches in all (earlier phases counted in): as they were given it where the phase is over, as planned
+    /// where it is not. Absent where that is not known: before the start, and of phases that an end left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reach: Option<u64>,
+    /// Deployments of this phase alone, per state.
+    pub counts: BTreeMap<String, u64>,
+}
+
+/// `GET /api/v1/rollouts`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct RolloutPage {
+    pub items: Vec<Rollout>,
+    /// Give it back as `cursor` for the next page; absent on the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
+    /// Rollouts in the states asked for, on all pages.
+    pub total: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -182,7 +222,136 @@ pub struct Deployment {
     pub state: DeploymentState,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Where it failed: the reason without what differs from device to device. Deployments are found by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
     pub bytes_received: u64,
     pub bytes_total: u64,
     pub updated_at: String,
+}
+
+/// `GET /api/v1/rollouts/{id}/deployments`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct DeploymentPage {
+    pub items: Vec<Deployment>,
+    /// Give it back as `cursor` for the next page; absent on the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
+    /// Deployments that match, on all pages.
+    pub total: u64,
+}
+
+/// Failures of a rollout that have one cause.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FailureCause {
+    /// What they have in common: the reason with paths, ids, digests and figures folded. `cause` of the deployments' list.
+    pub cause: String,
+    /// Devices that failed or rolled back for it.
+    pub count: u64,
+    /// The first of them, in order of id; at most five.
+    #[schema(value_type = Vec<String>)]
+    pub devices: Vec<DeviceId>,
+    /// The first one's own words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// When the latest of them was last heard of.
+    pub last_seen: String,
+}
+
+/// `GET /api/v1/rollouts/{id}/failures`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RolloutFailures {
+    /// Most devices first.
+    pub items: Vec<FailureCause>,
+    /// Causes in all, those that are not among `items` counted in.
+    pub causes: u64,
+    /// Devices that failed or rolled back.
+    pub devices: u64,
+}
+
+/// Why a device that the target selects would not simply install the package.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Obstacle {
+    HardwareClass,
+    Arch,
+    /// Its agent is too old.
+    Agent,
+    Memory,
+    Disk,
+    /// It runs this very package in this slot.
+    AlreadyInstalled,
+    /// Another rollout's deployment to this slot has not ended: this one would take its place.
+    Busy,
+}
+
+impl Obstacle {
+    /// The device would refuse the package, and count as failed.
+    pub const fn is_misfit(self) -> bool {
+        !matches!(self, Self::AlreadyInstalled | Self::Busy)
+    }
+
+    /// For people.
+    pub const fn describe(self) -> &'static str {
+        match self {
+            Self::HardwareClass => "another hardware class",
+            Self::Arch => "another architecture",
+            Self::Agent => "its agent is too old",
+            Self::Memory => "too little memory",
+            Self::Disk => "too little free disk",
+            Self::AlreadyInstalled => "it runs this version already",
+            Self::Busy => "another rollout's deployment has not ended",
+        }
+    }
+}
+
+/// Devices that have one obstacle. A device with several counts for the first, in the order of [`Obstacle`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ObstacleGroup {
+    pub obstacle: Obstacle,
+    /// They would refuse the package, and count as failed.
+    pub misfit: bool,
+    pub count: u64,
+    /// What the package needs, for people; empty where the obstacle is none of the package's needs.
+    pub needs: String,
+    /// The first of them, in order of id; at most five.
+    #[schema(value_type = Vec<String>)]
+    pub devices: Vec<DeviceId>,
+}
+
+/// What one phase would do.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct PhasePlan {
+    /// From 0.
+    pub phase: u32,
+    pub size: PhaseSize,
+    /// Devices that it reaches in all, earlier phases counted in.
+    pub reach: u64,
+    /// Devices of this phase alone.
+    pub devices: u64,
+}
+
+/// `POST /api/v1/rollouts/preview`: what a rollout would do if it were started now.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct RolloutPreview {
+    pub line: String,
+    pub semver: String,
+    /// Devices of the fleet that are not decommissioned.
+    pub fleet: u64,
+    /// Those that the target selects.
+    pub selected: u64,
+    /// Those among them that have no obstacle.
+    pub ready: u64,
+    /// Why the others are not ready, in the order of [`Obstacle`].
+    pub obstacles: Vec<ObstacleGroup>,
+    pub phases: Vec<PhasePlan>,
+    /// Whom it would begin with, in this order; at most ten.
+    #[schema(value_type = Vec<String>)]
+    pub first: Vec<DeviceId>,
+    /// Gives this order when the rollout is created with it.
+    pub seed: u32,
+    /// Bytes of the package.
+    pub package_bytes: u64,
+    /// Bytes that all devices together would fetch: those that fit and have not got the package.
+    pub total_bytes: u64,
 }

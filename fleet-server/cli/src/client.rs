@@ -82,6 +82,14 @@ impl Client {
     pub(crate) fn post(&self, path: &[&str]) -> Call<'_> {
         let mut call = self.call(Method::POST, path);
         call.idempotency_key = Some(Uuid::now_v7());
+        call.is_repeatable = true;
+        call
+    }
+
+    /// A question that needs a body: nothing is made, so that no answer is to be kept, and asking again is safe.
+    pub(crate) fn ask(&self, path: &[&str]) -> Call<'_> {
+        let mut call = self.call(Method::POST, path);
+        call.is_repeatable = true;
         call
     }
 
@@ -94,6 +102,7 @@ impl Client {
     }
 
     fn call(&self, method: Method, path: &[&str]) -> Call<'_> {
+        let is_repeatable = method == Method::GET;
         let mut url = self.server.clone();
         // The scheme was checked: such an URL has a path.
         if let Ok(mut segments) = url.path_segments_mut() {
@@ -105,6 +114,7 @@ impl Client {
             url,
             body: None,
             idempotency_key: None,
+            is_repeatable,
         }
     }
 
@@ -169,6 +179,8 @@ pub(crate) struct Call<'a> {
     url: Url,
     body: Option<Value>,
     idempotency_key: Option<Uuid>,
+    /// Doing it twice is doing it once.
+    is_repeatable: bool,
 }
 
 impl Call<'_> {
@@ -201,12 +213,11 @@ impl Call<'_> {
     }
 
     async fn send_value(self) -> Result<Value, CliError> {
-        let repeatable = self.method == Method::GET || self.idempotency_key.is_some();
         let mut attempt = 1;
         loop {
             match self.client.answer(self.body_request(), self.url.path()).await {
                 Ok(answer) => return Ok(answer),
-                Err(broken) if repeatable && attempt < ATTEMPTS && broken.worth_repeating() => {
+                Err(broken) if self.is_repeatable && attempt < ATTEMPTS && broken.worth_repeating() => {
                     attempt += 1;
                     tokio::time::sleep(RETRY_PAUSE).await;
                 }
@@ -227,6 +238,7 @@ impl Call<'_> {
                 url: self.url.clone(),
                 body: None,
                 idempotency_key: None,
+                is_repeatable: true,
             };
             let page: Page<T> = page
                 .query("limit", PAGE)

@@ -136,6 +136,12 @@ const CHANGES: &[(&str, &str, &str, &str)] = &[
     ),
     (
         "post",
+        "/rollouts/preview",
+        "preview_rollout",
+        "fleetctl rollouts preview --model-version <id>",
+    ),
+    (
+        "post",
         "/rollouts/{id}/start",
         "start_rollout",
         "fleetctl rollouts start <id>",

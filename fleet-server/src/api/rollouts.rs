@@ -1,12 +1,15 @@
-//! Rollouts: making, starting, pausing, aborting, watching.
+//! Rollouts: planning, making, starting, pausing, aborting, watching.
+
+mod deployments;
+mod preview;
 
 use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::StatusCode;
+use flotilla_api_types::Problem;
 use flotilla_api_types::models::SignatureState;
-use flotilla_api_types::rollouts::{CreateRollout, Deployment, Rollout, RolloutState};
-use flotilla_api_types::{Page, Problem};
+use flotilla_api_types::rollouts::{CreateRollout, Rollout, RolloutPage, RolloutState};
 use flotilla_protocol::ids::RolloutId;
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -20,7 +23,8 @@ use crate::api::extract::{Caller, Json, Path, Query};
 use crate::api::page_limit;
 use crate::app::{App, Change, MAX_WAIT};
 use crate::domain::authz::Action;
-use crate::domain::rollout::{TargetExpression, check, phases_or_default};
+use crate::domain::rollout::{RolloutError, TargetExpression, check, phases_or_default};
+use crate::store::models::StoredVersion;
 use crate::store::rollouts::Transition;
 use crate::store::{self, StoreError, Tx};
 use crate::{audit, clock};
@@ -29,11 +33,34 @@ pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(create, list))
         .routes(routes!(show))
-        .routes(routes!(deployments))
+        .merge(deployments::routes())
+        .merge(preview::routes())
         .routes(routes!(start))
         .routes(routes!(pause))
         .routes(routes!(resume))
         .routes(routes!(abort))
+}
+
+/// A plan that can become a rollout.
+struct Planned {
+    target: TargetExpression,
+    version: StoredVersion,
+}
+
+/// Refuses what could not be rolled out; the phases in force stand in `spec` afterwards.
+async fn planned(app: &App, spec: &mut CreateRollout) -> Result<Planned, ApiError> {
+    spec.phases = phases_or_default(&spec.phases);
+    let refused = |error: RolloutError| ApiError::refused(error.to_string());
+    check(&spec.phases, &spec.gates, spec.soak_s, spec.start_spread_s).map_err(refused)?;
+    let target = TargetExpression::compile(&spec.target).map_err(|error| refused(error.into()))?;
+    let version = store::models::get(&app.db, spec.model_version).await?;
+    if version.version.signature != SignatureState::Signed {
+        return Err(ApiError::Conflict(format!(
+            "{} {} is not signed by its release role: sign it first ('fleetctl sign export', 'apply', 'import')",
+            version.version.line, version.version.semver
+        )));
+    }
+    Ok(Planned { target, version })
 }
 
 /// Make a draft
@@ -46,17 +73,8 @@ async fn create(
     Json(mut spec): Json<CreateRollout>,
 ) -> Result<(StatusCode, Json<Rollout>), ApiError> {
     require(&caller, Action::Operate)?;
-    spec.phases = phases_or_default(&spec.phases);
-    let refused = |error: crate::domain::rollout::RolloutError| ApiError::refused(error.to_string());
-    check(&spec.phases, &spec.gates, spec.soak_s, spec.start_spread_s).map_err(refused)?;
-    TargetExpression::compile(&spec.target).map_err(|error| refused(error.into()))?;
-    let version = store::models::get_version(&app.db, spec.model_version).await?;
-    if version.signature != SignatureState::Signed {
-        return Err(ApiError::Conflict(format!(
-            "{} {} is not signed by its release role: sign it first ('fleetctl sign export', 'apply', 'import')",
-            version.line, version.semver
-        )));
-    }
+    let Planned { version, .. } = planned(&app, &mut spec).await?;
+    let version = version.version;
     let id = RolloutId::new(Uuid::now_v7());
     let detail = [
         ("model", format!("{} {}", version.line, version.semver)),
@@ -74,28 +92,56 @@ async fn create(
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-struct PageQuery {
+struct ListQuery {
     limit: Option<u32>,
     cursor: Option<String>,
+    /// Only in this state: `draft`, `running`, `paused`, `halted`, `completed` or `aborted`. Several: with commas between,
+    /// or repeated.
+    state: Option<String>,
+}
+
+/// Values with commas between, each once.
+fn states<T: Copy + PartialEq>(
+    text: Option<&str>,
+    all: &[T],
+    name: impl Fn(T) -> &'static str,
+) -> Result<Vec<T>, ApiError> {
+    let mut states = Vec::new();
+    for word in text.unwrap_or_default().split(',').filter(|word| !word.is_empty()) {
+        let state = all.iter().copied().find(|state| name(*state) == word).ok_or_else(|| {
+            let known: Vec<_> = all.iter().map(|state| name(*state)).collect();
+            let shown: String = word.chars().take(40).collect();
+            ApiError::refused(format!("'{shown}' is no state: {}", known.join(", ")))
+        })?;
+        if !states.contains(&state) {
+            states.push(state);
+        }
+    }
+    Ok(states)
 }
 
 /// Rollouts, newest first
-#[utoipa::path(get, path = "/rollouts", tag = "rollouts", params(PageQuery), security(("token" = [])),
-    responses((status = 200, body = Page<Rollout>)))]
+#[utoipa::path(get, path = "/rollouts", tag = "rollouts", params(ListQuery), security(("token" = [])),
+    responses((status = 200, body = RolloutPage), (status = 422, body = Problem, description = "No such state")))]
 async fn list(
     caller: Caller,
     State(app): State<App>,
-    Query(query): Query<PageQuery>,
-) -> Result<Json<Page<Rollout>>, ApiError> {
+    Query(query): Query<ListQuery>,
+) -> Result<Json<RolloutPage>, ApiError> {
     require(&caller, Action::Read)?;
     let limit = page_limit(query.limit);
     let before = query.cursor.as_deref().map(str::parse).transpose()?;
-    let items = store::rollouts::list(&app.db, before, limit).await?;
+    let states = states(query.state.as_deref(), &RolloutState::ALL, RolloutState::as_str)?;
+    let items = store::rollouts::list(&app.db, &states, before, limit).await?;
     let next_cursor = items
         .last()
         .filter(|_| items.len() == limit as usize)
         .map(|last| last.id.to_string());
-    Ok(Json(Page { items, next_cursor }))
+    Ok(Json(RolloutPage {
+        items,
+        next_cursor,
+        total: store::rollouts::total(&app.db, &states).await?,
+    }))
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -129,27 +175,6 @@ async fn show(
             return Ok(Json(rollout));
         }
     }
-}
-
-/// What became of it, device by device
-#[utoipa::path(get, path = "/rollouts/{id}/deployments", tag = "rollouts", params(("id" = String, Path), PageQuery),
-    security(("token" = [])), responses((status = 200, body = Page<Deployment>), (status = 404, body = Problem)))]
-async fn deployments(
-    caller: Caller,
-    State(app): State<App>,
-    Path(id): Path<String>,
-    Query(query): Query<PageQuery>,
-) -> Result<Json<Page<Deployment>>, ApiError> {
-    require(&caller, Action::Read)?;
-    let id: RolloutId = id.parse()?;
-    store::rollouts::get(&app.db, id).await?;
-    let limit = page_limit(query.limit);
-    let items = store::rollouts::deployments(&app.db, id, query.cursor.as_deref().unwrap_or_default(), limit).await?;
-    let next_cursor = items
-        .last()
-        .filter(|_| items.len() == limit as usize)
-        .map(|last| last.device.to_string());
-    Ok(Json(Page { items, next_cursor }))
 }
 
 /// Start it
@@ -289,3 +314,6 @@ async fn carry_out(tx: &mut Tx, caller: &Caller, rollout: &Rollout, order: &Orde
     store::audit::append(tx, &record).await?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,8 @@
 //! A device is its certificate's common name, and reaches its own topics alone. The server's own client comes in over
 //! loopback with a secret that is made anew at every start.
 
+use std::net::SocketAddr;
+
 use async_trait::async_trait;
 use flotilla_protocol::codec::MAX_MESSAGE_BYTES;
 use flotilla_protocol::ids::{DeviceId, Digest};
@@ -87,6 +89,12 @@ fn check_publish(device: &DeviceId, topic: &str, retain: bool, length: usize) ->
     Ok(())
 }
 
+/// Where a connection comes from, for the record. Whose budget a refusal is stays the device's: that is proved by its
+/// certificate, and addresses are shared.
+fn peer(address: Option<SocketAddr>) -> String {
+    address.map_or_else(|| "unknown".to_owned(), |address| address.to_string())
+}
+
 /// See the module's documentation. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Gate {
@@ -144,6 +152,7 @@ impl Gate {
             format!("device:{who}"),
             [
                 ("client_id", connection.client_id.to_owned()),
+                ("peer", peer(info.ipaddress())),
                 ("reason", refused.to_owned()),
             ],
         );
@@ -158,7 +167,7 @@ impl Gate {
         match check_publish(&device, &publish.topic, publish.retain, publish.payload.len()) {
             Ok(()) => PublishAclResult::allow(),
             Err(why) => {
-                self.refuse(&device, "publish", &publish.topic, why);
+                self.refuse(session, &device, ("publish", &publish.topic), why);
                 PublishAclResult::rejected(false, None)
             }
         }
@@ -172,7 +181,8 @@ impl Gate {
         if may_subscribe(&device, &subscribe.topic_filter) {
             return SubscribeAclResult::new_success(subscribe.opts.qos(), None);
         }
-        self.refuse(&device, "subscribe", &subscribe.topic_filter, "not its own topic");
+        let asked = ("subscribe", &*subscribe.topic_filter);
+        self.refuse(session, &device, asked, "not its own topic");
         refused()
     }
 
@@ -181,13 +191,14 @@ impl Gate {
         (session.id.lid == DEVICES && self.active.contains(&device)).then_some(device)
     }
 
-    fn refuse(&self, device: &DeviceId, action: &str, topic: &str, why: &str) {
+    fn refuse(&self, session: &Session, device: &DeviceId, (action, topic): (&str, &str), why: &str) {
         self.refusals.tell(
             "acl.refused",
             format!("device:{device}"),
             [
                 ("action", action.to_owned()),
                 ("topic", topic.to_owned()),
+                ("peer", peer(session.id.remote_addr)),
                 ("reason", why.to_owned()),
             ],
         );

@@ -1,9 +1,15 @@
 //! The rollout planner: pure. It looks at facts and returns one decision with its reason; a reconciler carries it out and
 //! asks again.
 
+pub mod cause;
+pub mod plan;
+pub mod preview;
+
 use std::fmt;
 
 use flotilla_api_types::rollouts::{Gates, PhaseSize};
+use flotilla_protocol::ids::DeviceId;
+use flotilla_protocol::trust::DeviceFacts;
 
 use flotilla_expressions::{ExprError, Expression, Fact, Facts, Shape};
 
@@ -256,6 +262,18 @@ pub struct TargetFacts<'a> {
     pub arch: &'a str,
     pub hardware_class: &'a str,
     pub agent_version: &'a str,
+}
+
+impl<'a> TargetFacts<'a> {
+    pub fn of(id: &'a DeviceId, tags: &'a std::collections::BTreeMap<String, String>, facts: &'a DeviceFacts) -> Self {
+        Self {
+            id: id.as_str(),
+            tags,
+            arch: &facts.arch,
+            hardware_class: &facts.hardware_class,
+            agent_version: &facts.agent_version,
+        }
+    }
 }
 
 /// A compiled target expression.

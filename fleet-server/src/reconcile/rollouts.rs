@@ -1,16 +1,14 @@
 //! Carries out what the rollout planner decides, one decision at a time, until it says to wait.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use flotilla_api_types::rollouts::{Rollout, RolloutState};
-use flotilla_protocol::ids::{DeploymentId, DeviceId, Digest, RolloutId};
+use flotilla_protocol::ids::{DeploymentId, RolloutId};
 use uuid::Uuid;
 
 use crate::app::{App, Change};
-use crate::domain::rollout::{
-    Decision, RolloutFacts, TargetExpression, TargetFacts, decide, phases_or_default, silence_s,
-};
+use crate::domain::rollout::plan::Order;
+use crate::domain::rollout::{Decision, RolloutFacts, TargetExpression, decide, phases_or_default, silence_s};
 use crate::store::rollouts::{NewDeployment, Transition};
 use crate::store::{self, StoreError};
 use crate::tasks::Shutdown;
@@ -19,15 +17,15 @@ use flotilla_expressions::ExprError;
 
 /// News apart, deadlines are looked at this often.
 const TICK: Duration = Duration::from_secs(5);
-/// News is gathered so long before the fleet is looked at again; longer where looking takes long, so that devices that
+/// News is gathered so long before rollouts are looked at again; longer where looking takes long, so that devices that
 /// report much cannot keep the reconciler busy.
 const GATHER: Duration = Duration::from_millis(200);
-/// Looking at the fleet takes at most one part in so many of the time.
+/// Looking at rollouts takes at most one part in so many of the time.
 const SHARE: u32 = 5;
 /// Devices given the package per transaction.
-const BATCH: usize = 500;
-/// Devices looked at per query.
-const PAGE: u32 = 1000;
+const BATCH: u64 = 500;
+/// Devices looked at per transaction when a rollout begins.
+const PAGE: u32 = 500;
 const ACTOR: &str = "reconciler:rollouts";
 
 #[derive(Debug, thiserror::Error)]
@@ -80,29 +78,27 @@ async fn advance(app: &App, id: RolloutId) -> Result<(), RolloutsError> {
         if rollout.state != RolloutState::Running {
             return Ok(());
         }
-        let target = TargetExpression::compile(&rollout.spec.target)?;
+        let Some(waiting) = rollout.waiting else {
+            select(app, &rollout).await?;
+            continue;
+        };
         let progress = store::rollouts::progress(&app.db, id).await?;
         let facts = RolloutFacts {
             phase: rollout.phase,
             phases: phases_or_default(&rollout.spec.phases),
             gates: rollout.spec.gates,
-            targeted: select(app, &rollout, &target, 0).await?.waiting + progress.deployed,
+            targeted: waiting + progress.deployed,
             progress,
         };
         let decision = decide(&facts);
-        if !carry_out(app, &rollout, &target, &decision).await? {
+        if !carry_out(app, &rollout, &decision).await? {
             return Ok(());
         }
     }
 }
 
 /// `true` when there may be more to do at once.
-async fn carry_out(
-    app: &App,
-    rollout: &Rollout,
-    target: &TargetExpression,
-    decision: &Decision,
-) -> Result<bool, RolloutsError> {
+async fn carry_out(app: &App, rollout: &Rollout, decision: &Decision) -> Result<bool, RolloutsError> {
     let text = decision.to_string();
     let stay = Transition {
         from: RolloutState::Running,
@@ -112,17 +108,25 @@ async fn carry_out(
     };
     match decision {
         Decision::Deploy { devices, .. } => {
-            let wanted = usize::try_from(*devices).unwrap_or(usize::MAX).min(BATCH);
-            let chosen = select(app, rollout, target, wanted).await?.chosen;
+            let mut tx = app.db.begin().await?;
+            // Whoever left since the devices were counted is not among these.
+            let wanted = (*devices).min(BATCH);
+            let chosen: Vec<_> = store::rollout_targets::first(&mut *tx, rollout.id, wanted)
+                .await?
+                .into_iter()
+                .map(|device| NewDeployment {
+                    id: DeploymentId::new(Uuid::now_v7()),
+                    device,
+                })
+                .collect();
             if chosen.is_empty() {
-                // Devices went away between counting and choosing: the next wake-up counts again.
+                // All went away between counting and choosing: the next wake-up counts again.
                 return Ok(false);
             }
             let detail = [
                 ("devices", chosen.len().to_string()),
                 ("phase", rollout.phase.to_string()),
             ];
-            let mut tx = app.db.begin().await?;
             let now = clock::now_ms();
             if !store::rollouts::set_state(&mut tx, rollout.id, &stay, now).await? {
                 // Paused or aborted since the decision: nobody is given anything any more.
@@ -192,59 +196,13 @@ async fn change(
     Ok(true)
 }
 
-struct Selection {
-    /// Devices that the expression selects and that have not been given the rollout.
-    waiting: u64,
-    /// The first of them in the order of a hash, so that no site is always the canary.
-    chosen: Vec<NewDeployment>,
-}
-
-/// Walks the fleet page by page; holds no more than one page and the chosen.
-async fn select(
-    app: &App,
-    rollout: &Rollout,
-    target: &TargetExpression,
-    wanted: usize,
-) -> Result<Selection, RolloutsError> {
-    let mut waiting = 0;
-    let mut best: BTreeMap<Digest, DeviceId> = BTreeMap::new();
-    let mut after = String::new();
-    loop {
-        let page = store::devices::facts_page(&app.db, &after, PAGE).await?;
-        let Some(last) = page.last().map(|row| row.id.to_string()) else {
-            break;
-        };
-        let given = store::rollouts::deployed_between(&app.db, rollout.id, &after, &last).await?;
-        let given: BTreeSet<String> = given.into_iter().collect();
-        for row in page {
-            let facts = TargetFacts {
-                id: row.id.as_str(),
-                tags: &row.tags,
-                arch: &row.arch,
-                hardware_class: &row.hardware_class,
-                agent_version: &row.agent_version,
-            };
-            if given.contains(row.id.as_str()) || !target.selects(&facts) {
-                continue;
-            }
-            waiting += 1;
-            if wanted > 0 {
-                best.insert(Digest::of(format!("{}/{}", rollout.id, row.id).as_bytes()), row.id);
-                if best.len() > wanted {
-                    best.pop_last();
-                }
-            }
-        }
-        after = last;
-    }
-    let chosen = best
-        .into_values()
-        .map(|device| NewDeployment {
-            id: DeploymentId::new(Uuid::now_v7()),
-            device,
-        })
-        .collect();
-    Ok(Selection { waiting, chosen })
+/// Looks at the whole fleet, once in a rollout's life. Writers have their turn between the pages.
+async fn select(app: &App, rollout: &Rollout) -> Result<(), RolloutsError> {
+    let target = TargetExpression::compile(&rollout.spec.target)?;
+    let order = Order::of(rollout.id, &rollout.spec);
+    while !store::rollout_targets::select_page(&app.db, rollout.id, (&target, &order), PAGE).await? {}
+    app.changes.tell(Change::Rollout(rollout.id));
+    Ok(())
 }
 
 /// Fails deployments of devices that said nothing for too long: "in progress" for ever does not exist.

@@ -9,7 +9,7 @@ use flotilla_api_types::devices::{
     DeviceAttack, DeviceDeployment, DeviceDetail, DeviceTarget, DeviceTelemetry, TagChange,
 };
 use flotilla_protocol::codec::{self, MAX_DOCUMENT_BYTES};
-use flotilla_protocol::ids::{ClaimTokenId, DeviceId, Digest};
+use flotilla_protocol::ids::{ClaimTokenId, DeviceId, Digest, SlotName};
 use flotilla_protocol::report::{DeploymentState, DetectedAttack};
 use flotilla_protocol::sketch::LatencyHistogram;
 use flotilla_protocol::trust::{DeviceFacts, PublicKey};
@@ -17,7 +17,9 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteExecutor};
 
 use crate::clock;
-use crate::store::{Db, StoreError, Tx, audit, device_summaries, json, parsed, statements, to_i64, to_json, to_u64};
+use crate::store::{
+    Db, StoreError, Tx, audit, device_summaries, json, parsed, rollout_targets, statements, to_i64, to_json, to_u64,
+};
 
 pub use desired::{
     DesiredTarget, PendingDevice, clear_stale, compare_desired, desired_targets, desired_targets_of_stale,
@@ -53,19 +55,26 @@ statements! {
     DROP_TARGETS = "DELETE FROM targets WHERE device = $1";
     END_DEPLOYMENTS = "UPDATE deployments SET state = 'decommissioned', updated_at = $1 WHERE device = $2
         AND state IN ('pending', 'downloading', 'installing', 'verifying', 'soaking')";
-    FACTS_PAGE = "SELECT id, tags, arch, hardware_class, agent_version, connected, last_seen FROM devices
+    FACTS_PAGE = "SELECT id, tags, arch, hardware_class, agent_version, ram_bytes, disk_free_bytes FROM devices
         WHERE id > $1 AND status = 'active' ORDER BY id LIMIT $2";
+    FACTS = "SELECT id, tags, arch, hardware_class, agent_version, ram_bytes, disk_free_bytes FROM devices
+        WHERE id = $1 AND status = 'active'";
+    CANDIDATES = "SELECT d.id, d.tags, d.arch, d.hardware_class, d.agent_version, d.ram_bytes, d.disk_free_bytes,
+        s.manifest, p.state FROM devices d LEFT JOIN device_slots s ON s.device = d.id AND s.slot = $3
+        LEFT JOIN targets t ON t.device = d.id AND t.slot = $3 LEFT JOIN deployments p ON p.id = t.deployment
+        WHERE d.id > $1 AND d.status = 'active' ORDER BY d.id LIMIT $2";
     APPLY_REPORT = "UPDATE devices SET hardware_class = $1, arch = $2, agent_version = $3, ram_bytes = $4,
         disk_free_bytes = $5, boot_count = $6, report_counter = $7, report = $8, error = $9, attack = COALESCE($10, attack),
         last_seen = $11 WHERE id = $12 AND report_counter < $7";
-    LAST_ATTACK = "SELECT attack FROM devices WHERE id = $1";
+    LAST_REPORTED = "SELECT attack, hardware_class, arch, agent_version FROM devices WHERE id = $1";
     RAISE_ATTACK = "UPDATE devices SET attacked_at = $1 WHERE id = $2";
     OPEN_ATTACK = "SELECT attack, attacked_at FROM devices WHERE id = $1";
     CLOSE_ATTACK = "UPDATE devices SET attacked_at = NULL WHERE id = $1";
     CLEAR_SLOTS = "DELETE FROM device_slots WHERE device = $1";
     INSERT_SLOT = "INSERT INTO device_slots (device, slot, line, manifest, semver, release_counter, committed)
         VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (device, slot) DO NOTHING";
-    APPLY_DEPLOYMENT = "UPDATE deployments SET state = $1, reason = $2, bytes_received = $3, bytes_total = $4, updated_at = $5
+    APPLY_DEPLOYMENT = "UPDATE deployments SET state = $1, reason = $2, cause = $8, bytes_received = $3, bytes_total = $4,
+        updated_at = $5
         WHERE id = $6 AND device = $7 AND state NOT IN ('no-longer-applicable', 'decommissioned')
         AND (state <> $1 OR state IN ('pending', 'downloading', 'installing', 'verifying', 'soaking')) RETURNING rollout";
     BYTES_RECEIVED = "SELECT bytes_received FROM deployments WHERE id = $1 AND device = $2";
@@ -131,7 +140,8 @@ pub async fn insert(tx: &mut Tx, device: &NewDevice<'_>, now: i64) -> Result<(),
             StoreError::or_exists(error, || format!("a device with the id or the key of '{}'", device.id))
         })?;
     device_summaries::set_tags(tx, device.id.as_str(), device.tags).await?;
-    device_summaries::refresh_all(tx, device.id.as_str()).await
+    device_summaries::refresh_all(tx, device.id.as_str()).await?;
+    rollout_targets::follow(tx, device.id).await
 }
 
 /// What a device proves itself by.
@@ -327,7 +337,8 @@ pub async fn set_tags(tx: &mut Tx, id: &DeviceId, tags: &BTreeMap<String, String
         return Err(StoreError::not_found("device", id));
     }
     device_summaries::set_tags(tx, id.as_str(), tags).await?;
-    device_summaries::refresh_all(tx, id.as_str()).await
+    device_summaries::refresh_all(tx, id.as_str()).await?;
+    rollout_targets::follow(tx, id).await
 }
 
 /// Takes a device out of service for good: its id cannot enrol again. `false` when it was out already.
@@ -346,39 +357,88 @@ pub async fn decommission(tx: &mut Tx, id: &DeviceId, now: i64) -> Result<bool, 
         .await?;
     sqlx::query(DROP_TARGETS).bind(id.as_str()).execute(&mut **tx).await?;
     device_summaries::refresh(tx, id.as_str()).await?;
+    rollout_targets::follow(tx, id).await?;
     Ok(true)
 }
 
-/// What rollouts select by.
+/// What rollouts select by, and what packages need.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeviceFactsRow {
     pub id: DeviceId,
     pub tags: BTreeMap<String, String>,
-    pub arch: String,
-    pub hardware_class: String,
-    pub agent_version: String,
-    pub connected: bool,
-    /// Unix milliseconds.
-    pub last_seen: Option<i64>,
+    pub facts: DeviceFacts,
+}
+
+fn facts_row(row: &SqliteRow) -> Result<DeviceFactsRow, StoreError> {
+    Ok(DeviceFactsRow {
+        id: parsed("device id", row.try_get("id")?)?,
+        tags: json("tags", row.try_get("tags")?)?,
+        facts: DeviceFacts {
+            hardware_class: row.try_get("hardware_class")?,
+            arch: row.try_get("arch")?,
+            agent_version: row.try_get("agent_version")?,
+            ram_bytes: to_u64(row.try_get("ram_bytes")?),
+            disk_free_bytes: to_u64(row.try_get("disk_free_bytes")?),
+        },
+    })
 }
 
 /// Active devices in order of id, above `after`.
-pub async fn facts_page(db: &Db, after: &str, limit: u32) -> Result<Vec<DeviceFactsRow>, StoreError> {
+pub async fn facts_page<'e>(
+    executor: impl SqliteExecutor<'e>,
+    after: &str,
+    limit: u32,
+) -> Result<Vec<DeviceFactsRow>, StoreError> {
     let rows = sqlx::query(FACTS_PAGE)
         .bind(after)
         .bind(i64::from(limit))
+        .fetch_all(executor)
+        .await?;
+    rows.iter().map(facts_row).collect()
+}
+
+/// Those of one device; `None` where it is not active.
+pub async fn facts_of<'e>(
+    executor: impl SqliteExecutor<'e>,
+    id: &DeviceId,
+) -> Result<Option<DeviceFactsRow>, StoreError> {
+    let row = sqlx::query(FACTS).bind(id.as_str()).fetch_optional(executor).await?;
+    row.as_ref().map(facts_row).transpose()
+}
+
+/// A device that a rollout may be planned for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CandidateRow {
+    pub device: DeviceFactsRow,
+    /// The package that answers in the slot.
+    pub installed: Option<Digest>,
+    /// A deployment to the slot has not ended.
+    pub is_busy: bool,
+}
+
+/// Active devices in order of id, above `after`, with how they stand in a slot.
+pub async fn candidates_page(
+    db: &Db,
+    slot: &SlotName,
+    after: &str,
+    limit: u32,
+) -> Result<Vec<CandidateRow>, StoreError> {
+    let rows = sqlx::query(CANDIDATES)
+        .bind(after)
+        .bind(i64::from(limit))
+        .bind(slot.as_str())
         .fetch_all(db.read())
         .await?;
     rows.iter()
         .map(|row| {
-            Ok(DeviceFactsRow {
-                id: parsed("device id", row.try_get("id")?)?,
-                tags: json("tags", row.try_get("tags")?)?,
-                arch: row.try_get("arch")?,
-                hardware_class: row.try_get("hardware_class")?,
-                agent_version: row.try_get("agent_version")?,
-                connected: row.try_get::<i64, _>("connected")? != 0,
-                last_seen: row.try_get("last_seen")?,
+            let installed: Option<&str> = row.try_get("manifest")?;
+            let state: Option<&str> = row.try_get("state")?;
+            Ok(CandidateRow {
+                device: facts_row(row)?,
+                installed: installed.map(|text| parsed("manifest digest", text)).transpose()?,
+                is_busy: state
+                    .and_then(DeploymentState::parse)
+                    .is_some_and(|state| !state.is_final()),
             })
         })
         .collect()

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use flotilla_api_types::overview::{FirstSteps, Spend, TelemetryHour, TimelineEvent, TimelineKind, VersionSpread};
-use flotilla_api_types::rollouts::Rollout;
+use flotilla_api_types::rollouts::{Rollout, RolloutState};
 use flotilla_protocol::audit::{AuditRecord, MAX_ENTRY_BYTES};
 use flotilla_protocol::bundle::ModelTelemetry;
 use flotilla_protocol::codec::{self, MAX_DOCUMENT_BYTES};
@@ -39,7 +39,6 @@ statements! {
     COUNT_SPREAD = "SELECT COUNT(*) FROM (SELECT 1 AS one FROM device_slots
         WHERE device NOT IN (SELECT s.device FROM device_summaries s WHERE s.status = 'decommissioned')
         GROUP BY line, semver) AS v";
-    LIVE = "SELECT id FROM rollouts WHERE state IN ('running', 'paused', 'halted') ORDER BY id DESC LIMIT $1";
     COUNT_LIVE = "SELECT COUNT(*) FROM rollouts WHERE state IN ('running', 'paused', 'halted')";
     FIRST_STEPS = "SELECT CASE WHEN EXISTS (SELECT 1 FROM devices) THEN 1 ELSE 0 END AS devices,
         CASE WHEN EXISTS (SELECT 1 FROM datasets) THEN 1 ELSE 0 END AS datasets,
@@ -59,7 +58,7 @@ statements! {
 
 const HOUR_MS: i64 = 3_600_000;
 const MOST_VERSIONS: i64 = 50;
-const MOST_ROLLOUTS: i64 = 10;
+const MOST_ROLLOUTS: u32 = 10;
 /// Rows of the hourly telemetry in one answer.
 const MOST_HOURS: i64 = 5000;
 
@@ -206,16 +205,8 @@ pub async fn count_spread(db: &Db) -> Result<u64, StoreError> {
 }
 
 pub async fn live_rollouts(db: &Db) -> Result<Vec<Rollout>, StoreError> {
-    let ids: Vec<String> = sqlx::query_scalar(LIVE)
-        .bind(MOST_ROLLOUTS)
-        .fetch_all(db.read())
-        .await?;
-    let mut live = Vec::with_capacity(ids.len());
-    for id in ids {
-        let id: RolloutId = parsed("rollout id", &id)?;
-        live.push(rollouts::get(db, id).await?);
-    }
-    Ok(live)
+    let live = [RolloutState::Running, RolloutState::Paused, RolloutState::Halted];
+    rollouts::list(db, &live, None, MOST_ROLLOUTS).await
 }
 
 /// How many rollouts are neither drafts nor ended.
@@ -435,7 +426,7 @@ mod tests {
         for (at, event) in [(3, "device.connected"), (5, "device.disconnected"), (5, "drift.alarm")] {
             add_event(&mut tx, "press-07", at, event, []).await.unwrap();
         }
-        sqlx::query("INSERT INTO deployments VALUES ($1, $2, 'press-07', 0, 'failure', 'no', 0, 0, 1, 4)")
+        sqlx::query("INSERT INTO deployments VALUES ($1, $2, 'press-07', 0, 'failure', 'no', 0, 0, 1, 4, NULL)")
             .bind("0192f0c1-2345-7abc-8def-0123456789ab")
             .bind("0192f0c1-2345-7abc-8def-0123456789ac")
             .execute(&mut *tx)

@@ -1,32 +1,46 @@
-//! Rollouts and their deployments.
+//! Rollouts: their states, and what they give to devices.
 
 use std::collections::BTreeMap;
 
-use flotilla_api_types::rollouts::{CreateRollout, Deployment, Rollout, RolloutState};
+use flotilla_api_types::rollouts::{CreateRollout, Rollout, RolloutState};
 use flotilla_protocol::ids::{DeploymentId, DeviceId, Digest, ModelLine, ModelVersionId, RolloutId, SlotName};
 use flotilla_protocol::report::DeploymentState;
 use sqlx::Row as _;
-use sqlx::sqlite::SqliteRow;
+use sqlx::Sqlite;
+use sqlx::query::Query;
+use sqlx::sqlite::{SqliteArguments, SqliteRow};
 
 use crate::clock;
-use crate::domain::rollout::Progress;
-use crate::store::{Db, StoreError, Tx, device_summaries, json, parsed, statements, to_i64, to_json, to_u64};
+use crate::domain::rollout::cause::cause_of;
+use crate::domain::rollout::plan::{Given, Position, phases_of};
+use crate::domain::rollout::{Progress, phases_or_default};
+use crate::store::{
+    Db, StoreError, Tx, device_summaries, json, parsed, rollout_targets, statements, to_i64, to_json, to_u64,
+};
 
 statements! {
     INSERT = "INSERT INTO rollouts (id, project_id, model_version, spec, state, phase, decision, created_at, updated_at)
         VALUES ($1, $2, $3, $4, 'draft', 0, 'draft', $5, $5)";
-    GET = "SELECT r.id, r.model_version, r.spec, r.state, r.phase, r.decision, r.created_at, r.updated_at, v.line, v.semver
-        FROM rollouts r JOIN model_versions v ON v.id = r.model_version WHERE r.id = $1";
-    LIST = "SELECT r.id, r.model_version, r.spec, r.state, r.phase, r.decision, r.created_at, r.updated_at, v.line, v.semver
-        FROM rollouts r JOIN model_versions v ON v.id = r.model_version WHERE r.id < $1 ORDER BY r.id DESC LIMIT $2";
+    GET = "SELECT r.id, r.model_version, r.spec, r.state, r.phase, r.decision, r.created_at, r.updated_at, r.selected,
+        v.line, v.semver FROM rollouts r JOIN model_versions v ON v.id = r.model_version WHERE r.id = $1";
+    LIST = "SELECT r.id, r.model_version, r.spec, r.state, r.phase, r.decision, r.created_at, r.updated_at, r.selected,
+        v.line, v.semver FROM rollouts r JOIN model_versions v ON v.id = r.model_version
+        WHERE r.id < $1 AND r.state IN ($3, $4, $5, $6, $7, $8) ORDER BY r.id DESC LIMIT $2";
+    COUNTS_OF_LIST = "SELECT d.rollout, d.state, d.phase, COUNT(*) AS n FROM deployments d WHERE d.rollout IN
+        (SELECT r.id FROM rollouts r WHERE r.id < $1 AND r.state IN ($3, $4, $5, $6, $7, $8) ORDER BY r.id DESC LIMIT $2)
+        GROUP BY d.rollout, d.state, d.phase";
+    WAITING_OF_LIST = "SELECT t.rollout, COUNT(*) AS n FROM rollout_targets t WHERE t.rollout IN
+        (SELECT r.id FROM rollouts r WHERE r.id < $1 AND r.state IN ($3, $4, $5, $6, $7, $8) ORDER BY r.id DESC LIMIT $2)
+        GROUP BY t.rollout";
+    TOTAL = "SELECT COUNT(*) FROM rollouts WHERE state IN ($1, $2, $3, $4, $5, $6)";
     RUNNING = "SELECT id FROM rollouts WHERE state = 'running' ORDER BY id LIMIT 1000";
     SET_STATE = "UPDATE rollouts SET state = $1, phase = $2, decision = $3, updated_at = $4 WHERE id = $5 AND state = $6";
     TOUCH = "UPDATE rollouts SET updated_at = $1 WHERE id = $2";
     EXCUSED = "SELECT excused FROM rollouts WHERE id = $1";
     EXCUSE = "UPDATE rollouts SET excused = (SELECT COUNT(*) FROM deployments WHERE rollout = $1
         AND state IN ('failure', 'rolled-back')) WHERE id = $1";
-    COUNTS = "SELECT rollout, state, COUNT(*) AS n FROM deployments WHERE rollout = $1 GROUP BY rollout, state";
-    DEPLOYED_BETWEEN = "SELECT device FROM deployments WHERE rollout = $1 AND device > $2 AND device <= $3";
+    COUNTS = "SELECT rollout, state, phase, COUNT(*) AS n FROM deployments WHERE rollout = $1
+        GROUP BY rollout, state, phase";
     INSERT_DEPLOYMENT = "INSERT INTO deployments
         (id, rollout, device, phase, state, reason, bytes_received, bytes_total, created_at, updated_at)
         VALUES ($1, $2, $3, $4, 'pending', NULL, 0, 0, $5, $5)";
@@ -50,10 +64,9 @@ statements! {
     HARVESTED = "SELECT taken FROM harvested WHERE device = $1 AND manifest = $2";
     COUNT_HARVESTED = "INSERT INTO harvested (device, manifest, taken) VALUES ($1, $2, $3)
         ON CONFLICT (device, manifest) DO UPDATE SET taken = harvested.taken + excluded.taken";
-    TIME_OUT = "UPDATE deployments SET state = 'failure', reason = $1, updated_at = $2 WHERE rollout = $3 AND updated_at < $4
+    TIME_OUT = "UPDATE deployments SET state = 'failure', reason = $1, cause = $5, updated_at = $2
+        WHERE rollout = $3 AND updated_at < $4
         AND state IN ('pending', 'downloading', 'installing', 'verifying', 'soaking')";
-    DEPLOYMENTS = "SELECT id, device, phase, state, reason, bytes_received, bytes_total, updated_at FROM deployments
-        WHERE rollout = $1 AND device > $2 ORDER BY device LIMIT $3";
 }
 
 pub async fn create(
@@ -75,59 +88,116 @@ pub async fn create(
 }
 
 pub async fn get(db: &Db, id: RolloutId) -> Result<Rollout, StoreError> {
+    // One snapshot: what is counted fits together.
+    let mut tx = db.read().begin().await?;
     let row = sqlx::query(GET)
         .bind(id.to_string())
-        .fetch_optional(db.read())
+        .fetch_optional(&mut *tx)
         .await?
         .ok_or_else(|| StoreError::not_found("rollout", id))?;
-    let mut rollout = rollout_of(&row)?;
-    count(db, &mut rollout).await?;
-    Ok(rollout)
+    let mut counted = Counted::default();
+    counted.take_counts(&sqlx::query(COUNTS).bind(id.to_string()).fetch_all(&mut *tx).await?)?;
+    let waiting = rollout_targets::waiting(&mut *tx, id).await?;
+    counted.waiting.insert(id.to_string(), waiting);
+    rollout_of(&row, &mut counted)
 }
 
-/// Newest first, below `before`.
-pub async fn list(db: &Db, before: Option<RolloutId>, limit: u32) -> Result<Vec<Rollout>, StoreError> {
-    let before = before.map_or_else(|| "g".to_owned(), |id| id.to_string());
-    let rows = sqlx::query(LIST)
-        .bind(before)
-        .bind(i64::from(limit))
-        .fetch_all(db.read())
+/// Refuses an id that no rollout has.
+pub async fn exists(db: &Db, id: RolloutId) -> Result<(), StoreError> {
+    let found = sqlx::query(EXCUSED)
+        .bind(id.to_string())
+        .fetch_optional(db.read())
         .await?;
-    let mut rollouts = rows.iter().map(rollout_of).collect::<Result<Vec<_>, _>>()?;
-    for rollout in &mut rollouts {
-        count(db, rollout).await?;
-    }
-    Ok(rollouts)
+    found.map(|_| ()).ok_or_else(|| StoreError::not_found("rollout", id))
 }
 
-fn rollout_of(row: &SqliteRow) -> Result<Rollout, StoreError> {
+/// Newest first, below `before`; of these states, or of any where none is named.
+pub async fn list(
+    db: &Db,
+    states: &[RolloutState],
+    before: Option<RolloutId>,
+    limit: u32,
+) -> Result<Vec<Rollout>, StoreError> {
+    let before = before.map_or_else(|| "g".to_owned(), |id| id.to_string());
+    let page = |sql: &'static str| of_states(sqlx::query(sql).bind(before.clone()).bind(i64::from(limit)), states);
+    let mut tx = db.read().begin().await?;
+    let rows = page(LIST).fetch_all(&mut *tx).await?;
+    let mut counted = Counted::default();
+    counted.take_counts(&page(COUNTS_OF_LIST).fetch_all(&mut *tx).await?)?;
+    for row in page(WAITING_OF_LIST).fetch_all(&mut *tx).await? {
+        counted
+            .waiting
+            .insert(row.try_get("rollout")?, to_u64(row.try_get("n")?));
+    }
+    rows.iter().map(|row| rollout_of(row, &mut counted)).collect()
+}
+
+/// How many rollouts are in these states; all where none is named.
+pub async fn total(db: &Db, states: &[RolloutState]) -> Result<u64, StoreError> {
+    let row = of_states(sqlx::query(TOTAL), states).fetch_one(db.read()).await?;
+    Ok(to_u64(row.try_get(0)?))
+}
+
+/// Fills the places of states. One that is not needed repeats another.
+fn of_states<'q>(
+    mut query: Query<'q, Sqlite, SqliteArguments>,
+    states: &[RolloutState],
+) -> Query<'q, Sqlite, SqliteArguments> {
+    let named: &[RolloutState] = if states.is_empty() { &RolloutState::ALL } else { states };
+    for (_, state) in RolloutState::ALL.iter().zip(named.iter().cycle()) {
+        query = query.bind(state.as_str());
+    }
+    query
+}
+
+/// Counts of several rollouts, by id.
+#[derive(Default)]
+struct Counted {
+    given: BTreeMap<String, Given>,
+    waiting: BTreeMap<String, u64>,
+}
+
+impl Counted {
+    fn take_counts(&mut self, rows: &[SqliteRow]) -> Result<(), StoreError> {
+        for row in rows {
+            let phase = u32::try_from(row.try_get::<i64, _>("phase")?).unwrap_or(0);
+            let given = self.given.entry(row.try_get("rollout")?).or_default();
+            let n = to_u64(row.try_get("n")?);
+            given.entry(phase).or_default().insert(row.try_get("state")?, n);
+        }
+        Ok(())
+    }
+}
+
+fn rollout_of(row: &SqliteRow, counted: &mut Counted) -> Result<Rollout, StoreError> {
+    let id: String = row.try_get("id")?;
     let state: String = row.try_get("state")?;
+    let state = RolloutState::parse(&state).ok_or_else(|| StoreError::corrupt("rollout state", &state))?;
+    let spec: CreateRollout = json("rollout", row.try_get("spec")?)?;
+    let phase = u32::try_from(row.try_get::<i64, _>("phase")?).unwrap_or(0);
+    let given = counted.given.remove(&id).unwrap_or_default();
+    let mut counts: BTreeMap<String, u64> = BTreeMap::new();
+    for (state, n) in given.values().flatten() {
+        *counts.entry(state.clone()).or_default() += n;
+    }
+    let is_known = row.try_get::<i64, _>("selected")? != 0 && state.is_live();
+    let waiting = is_known.then(|| counted.waiting.remove(&id).unwrap_or(0));
+    let at = Position { state, phase, waiting };
     Ok(Rollout {
-        id: parsed("rollout id", row.try_get("id")?)?,
-        spec: json("rollout", row.try_get("spec")?)?,
+        id: parsed("rollout id", &id)?,
         line: row.try_get("line")?,
         semver: row.try_get("semver")?,
-        state: RolloutState::parse(&state).ok_or_else(|| StoreError::corrupt("rollout state", &state))?,
-        phase: u32::try_from(row.try_get::<i64, _>("phase")?).unwrap_or(0),
+        state,
+        phase,
         decision: row.try_get("decision")?,
-        counts: BTreeMap::new(),
-        targeted: 0,
+        targeted: counts.values().sum(),
+        counts,
+        waiting,
+        phases: phases_of(&phases_or_default(&spec.phases), at, &given),
+        spec,
         created_at: clock::rfc3339(row.try_get("created_at")?),
         updated_at: clock::rfc3339(row.try_get("updated_at")?),
     })
-}
-
-async fn count(db: &Db, rollout: &mut Rollout) -> Result<(), StoreError> {
-    for row in sqlx::query(COUNTS)
-        .bind(rollout.id.to_string())
-        .fetch_all(db.read())
-        .await?
-    {
-        let n = to_u64(row.try_get("n")?);
-        rollout.targeted += n;
-        rollout.counts.insert(row.try_get("state")?, n);
-    }
-    Ok(())
 }
 
 pub async fn running(db: &Db) -> Result<Vec<RolloutId>, StoreError> {
@@ -174,7 +244,7 @@ pub struct Transition<'a> {
     pub decision: &'a str,
 }
 
-/// `false` when the rollout is in another state by now.
+/// `false` when the rollout is in another state by now. One that ends waits for no device any more.
 pub async fn set_state(tx: &mut Tx, id: RolloutId, change: &Transition<'_>, now: i64) -> Result<bool, StoreError> {
     let done = sqlx::query(SET_STATE)
         .bind(change.to.as_str())
@@ -185,7 +255,11 @@ pub async fn set_state(tx: &mut Tx, id: RolloutId, change: &Transition<'_>, now:
         .bind(change.from.as_str())
         .execute(&mut **tx)
         .await?;
-    Ok(done.rows_affected() == 1)
+    let changed = done.rows_affected() == 1;
+    if changed && change.to.is_final() {
+        rollout_targets::clear(tx, id).await?;
+    }
+    Ok(changed)
 }
 
 /// Marks that something of the rollout changed, for those who watch it.
@@ -196,16 +270,6 @@ pub async fn touch(tx: &mut Tx, id: RolloutId, now: i64) -> Result<(), StoreErro
         .execute(&mut **tx)
         .await?;
     Ok(())
-}
-
-/// Devices of the id range `(after, to]` that the rollout has been given to.
-pub async fn deployed_between(db: &Db, id: RolloutId, after: &str, to: &str) -> Result<Vec<String>, StoreError> {
-    Ok(sqlx::query_scalar(DEPLOYED_BETWEEN)
-        .bind(id.to_string())
-        .bind(after)
-        .bind(to)
-        .fetch_all(db.read())
-        .await?)
 }
 
 /// What one device is given.
@@ -248,6 +312,7 @@ pub async fn deploy(
             .bind(version.to_string())
             .execute(&mut **tx)
             .await?;
+        rollout_targets::remove(tx, rollout.id, &new.device).await?;
         sqlx::query(MARK_STALE)
             .bind(new.device.as_str())
             .execute(&mut **tx)
@@ -327,37 +392,13 @@ pub async fn time_out(tx: &mut Tx, id: RolloutId, reason: &str, before: i64, now
         .bind(now)
         .bind(id.to_string())
         .bind(before)
+        .bind(cause_of(Some(reason), None))
         .execute(&mut **tx)
         .await?;
     if done.rows_affected() > 0 {
         device_summaries::refresh_rollout(tx, &id.to_string()).await?;
     }
     Ok(done.rows_affected())
-}
-
-/// By device, after `after`.
-pub async fn deployments(db: &Db, id: RolloutId, after: &str, limit: u32) -> Result<Vec<Deployment>, StoreError> {
-    let rows = sqlx::query(DEPLOYMENTS)
-        .bind(id.to_string())
-        .bind(after)
-        .bind(i64::from(limit))
-        .fetch_all(db.read())
-        .await?;
-    rows.iter()
-        .map(|row| {
-            let state: String = row.try_get("state")?;
-            Ok(Deployment {
-                id: parsed("deployment id", row.try_get("id")?)?,
-                device: parsed("device id", row.try_get("device")?)?,
-                phase: u32::try_from(row.try_get::<i64, _>("phase")?).unwrap_or(0),
-                state: DeploymentState::parse(&state).ok_or_else(|| StoreError::corrupt("deployment state", &state))?,
-                reason: row.try_get("reason")?,
-                bytes_received: to_u64(row.try_get("bytes_received")?),
-                bytes_total: to_u64(row.try_get("bytes_total")?),
-                updated_at: clock::rfc3339(row.try_get("updated_at")?),
-            })
-        })
-        .collect()
 }
 
 /// Pins a time-out in seconds to the milliseconds that the store speaks.

@@ -1,24 +1,33 @@
 //! `rollouts`: a signed model version to devices, phase by phase.
 
+mod tell;
+
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use flotilla_api_types::Page;
-use flotilla_api_types::rollouts::{CreateRollout, Deployment, Gates, Harvest, PhaseSize, Rollout, RolloutState};
+use flotilla_api_types::rollouts::{
+    CreateRollout, DeploymentPage, Gates, Harvest, PhaseSize, Rollout, RolloutFailures, RolloutPage, RolloutPreview,
+    RolloutState,
+};
 use flotilla_protocol::ids::{ModelVersionId, SlotName};
+use flotilla_protocol::report::DeploymentState;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use crate::client::Client;
+use crate::client::{Call, Client};
 use crate::commands::{Context, PageArgs, with_more};
 use crate::error::CliError;
-use crate::output::{Output, bytes, fields, or_dash, pairs, table};
+use crate::output::{Output, pairs, table};
+
+use tell::{deployment_table, describe, describe_failures, describe_preview, with_total};
 
 /// One long poll.
 const POLL: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum RolloutsCommand {
+    /// What a rollout would do if it were started now; changes nothing
+    Preview(PlanArgs),
     /// Draft a rollout
     Create(CreateArgs),
     /// Start a draft
@@ -39,14 +48,31 @@ pub(crate) enum RolloutsCommand {
         id: String,
     },
     List {
+        /// Only in this state: draft, running, paused, halted, completed or aborted; repeat for more
+        #[arg(long = "state", value_parser = parse_state, value_delimiter = ',')]
+        states: Vec<RolloutState>,
         #[command(flatten)]
         page: PageArgs,
     },
     /// Its devices, one by one
     Deployments {
         id: String,
+        /// Only in this state: pending, downloading, installing, verifying, soaking, success, failure, rolled-back,
+        /// already-installed, no-longer-applicable or decommissioned; repeat for more
+        #[arg(long = "state", value_parser = parse_deployment_state, value_delimiter = ',')]
+        states: Vec<DeploymentState>,
+        /// Only what failed for this cause, as `rollouts failures` names it
+        #[arg(long)]
+        cause: Option<String>,
         #[command(flatten)]
         page: PageArgs,
+    },
+    /// Its failures by cause, the commonest first
+    Failures {
+        id: String,
+        /// At most so many causes
+        #[arg(long, default_value_t = 20)]
+        limit: u32,
     },
     /// Follow it to its end; exit code 4 if it halts, is aborted, or the time is up
     Watch {
@@ -58,6 +84,16 @@ pub(crate) enum RolloutsCommand {
 
 #[derive(Debug, Args)]
 pub(crate) struct CreateArgs {
+    #[command(flatten)]
+    plan: PlanArgs,
+    /// Start it at once
+    #[arg(long)]
+    start: bool,
+}
+
+/// What a rollout is to do.
+#[derive(Debug, Args)]
+pub(crate) struct PlanArgs {
     #[arg(long, value_name = "ID")]
     model_version: ModelVersionId,
     #[arg(long, default_value = "main")]
@@ -95,18 +131,24 @@ pub(crate) struct CreateArgs {
     /// At most so many per device
     #[arg(long, default_value_t = 100)]
     harvest_max: u32,
-    /// Start it at once
-    #[arg(long)]
-    start: bool,
+    /// The order in which devices are chosen: the seed that a preview named gives its order [default: one of its own]
+    #[arg(long, value_name = "NUMBER")]
+    seed: Option<u32>,
 }
 
 pub(crate) async fn run(context: &Context, command: RolloutsCommand) -> Result<(), CliError> {
     let client = &context.client;
     let tell = |rollout: Rollout| describe(&rollout);
     match command {
-        RolloutsCommand::Create(args) => {
-            let start = args.start;
-            let mut answer: Value = client.post(&["rollouts"]).json(&args.into_body())?.send().await?;
+        RolloutsCommand::Preview(plan) => {
+            let body = plan.into_body();
+            let answer: Value = client.ask(&["rollouts", "preview"]).json(&body)?.send().await?;
+            context
+                .out
+                .show(&answer, |preview: RolloutPreview| describe_preview(&preview))
+        }
+        RolloutsCommand::Create(CreateArgs { plan, start }) => {
+            let mut answer: Value = client.post(&["rollouts"]).json(&plan.into_body())?.send().await?;
             if start {
                 let rollout: Rollout = serde_json::from_value(answer).map_err(|e| CliError::Failed(e.to_string()))?;
                 answer = client
@@ -124,37 +166,31 @@ pub(crate) async fn run(context: &Context, command: RolloutsCommand) -> Result<(
             let answer: Value = client.get(&["rollouts", &id]).send().await?;
             context.out.show(&answer, tell)
         }
-        RolloutsCommand::List { page } => {
-            let answer: Value = page.ask(client.get(&["rollouts"])).send().await?;
-            context.out.show(&answer, |page: Page<Rollout>| {
-                let rows = page.items.into_iter().map(|rollout| {
-                    vec![
-                        rollout.id.to_string(),
-                        format!("{} {}", rollout.line, rollout.semver),
-                        rollout.state.as_str().to_owned(),
-                        (rollout.phase + 1).to_string(),
-                        pairs(rollout.counts),
-                        rollout.targeted.to_string(),
-                        rollout.updated_at,
-                    ]
-                });
-                let header = [
-                    "rollout",
-                    "model",
-                    "state",
-                    "phase",
-                    "deployments",
-                    "devices",
-                    "updated",
-                ];
-                with_more(table(&header, rows), page.next_cursor.as_deref())
+        RolloutsCommand::List { states, page } => {
+            let call = page.ask(client.get(&["rollouts"]));
+            let answer: Value = with_states(call, &states, RolloutState::as_str).send().await?;
+            context.out.show(&answer, list_table)
+        }
+        RolloutsCommand::Deployments {
+            id,
+            states,
+            cause,
+            page,
+        } => {
+            let call = page.ask(client.get(&["rollouts", &id, "deployments"]));
+            let call = with_states(call, &states, DeploymentState::as_str).maybe("cause", cause);
+            let answer: Value = call.send().await?;
+            context.out.show(&answer, |page: DeploymentPage| {
+                let table = with_more(deployment_table(&page.items), page.next_cursor.as_deref());
+                with_total(table, page.items.len(), page.total)
             })
         }
-        RolloutsCommand::Deployments { id, page } => {
-            let answer: Value = page.ask(client.get(&["rollouts", &id, "deployments"])).send().await?;
-            context.out.show(&answer, |page: Page<Deployment>| {
-                with_more(deployment_table(&page.items), page.next_cursor.as_deref())
-            })
+        RolloutsCommand::Failures { id, limit } => {
+            let call = client.get(&["rollouts", &id, "failures"]).query("limit", limit);
+            let answer: Value = call.send().await?;
+            context
+                .out
+                .show(&answer, |failures: RolloutFailures| describe_failures(&failures))
         }
         RolloutsCommand::Watch { id, timeout_s } => {
             let timeout = Duration::from_secs(timeout_s);
@@ -169,6 +205,32 @@ pub(crate) async fn run(context: &Context, command: RolloutsCommand) -> Result<(
             context.out.line(&describe(&rollout))
         }
     }
+}
+
+fn list_table(page: RolloutPage) -> String {
+    let shown = page.items.len();
+    let rows = page.items.into_iter().map(|rollout| {
+        vec![
+            rollout.id.to_string(),
+            format!("{} {}", rollout.line, rollout.semver),
+            rollout.state.as_str().to_owned(),
+            (rollout.phase + 1).to_string(),
+            pairs(rollout.counts),
+            rollout.targeted.to_string(),
+            rollout.updated_at,
+        ]
+    });
+    let header = [
+        "rollout",
+        "model",
+        "state",
+        "phase",
+        "deployments",
+        "devices",
+        "updated",
+    ];
+    let table = with_more(table(&header, rows), page.next_cursor.as_deref());
+    with_total(table, shown, page.total)
 }
 
 async fn act(context: &Context, id: &str, verb: &str) -> Result<(), CliError> {
@@ -222,7 +284,6 @@ pub(crate) async fn watch(
 
 /// Deployments that have ended, well or badly.
 fn finished(rollout: &Rollout) -> u64 {
-    use flotilla_protocol::report::DeploymentState;
     let is_final = |state: &str| DeploymentState::parse(state).is_some_and(DeploymentState::is_final);
     rollout
         .counts
@@ -242,7 +303,7 @@ fn progress(rollout: &Rollout) -> String {
     )
 }
 
-impl CreateArgs {
+impl PlanArgs {
     fn into_body(self) -> CreateRollout {
         let harvest = (self.harvest_on_drift || self.harvest_below > 0.0).then_some(Harvest {
             on_drift: self.harvest_on_drift,
@@ -263,8 +324,28 @@ impl CreateArgs {
             max_bytes_per_s: self.max_bytes_per_s,
             start_spread_s: self.start_spread_s,
             harvest,
+            seed: self.seed,
         }
     }
+}
+
+fn parse_state(text: &str) -> Result<RolloutState, String> {
+    RolloutState::parse(text).ok_or_else(|| {
+        let known = RolloutState::ALL.map(RolloutState::as_str).join(", ");
+        format!("'{text}' is no state: {known}")
+    })
+}
+
+fn parse_deployment_state(text: &str) -> Result<DeploymentState, String> {
+    DeploymentState::parse(text).ok_or_else(|| {
+        let known = DeploymentState::ALL.map(DeploymentState::as_str).join(", ");
+        format!("'{text}' is no state: {known}")
+    })
+}
+
+fn with_states<'a, T: Copy>(call: Call<'a>, states: &[T], name: impl Fn(T) -> &'static str) -> Call<'a> {
+    let names: Vec<&str> = states.iter().map(|state| name(*state)).collect();
+    call.maybe("state", (!names.is_empty()).then(|| names.join(",")))
 }
 
 /// `3` devices, or `25%` of them.
@@ -283,50 +364,6 @@ fn parse_phase(text: &str) -> Result<PhaseSize, String> {
     }
 }
 
-fn size(phase: &PhaseSize) -> String {
-    match phase {
-        PhaseSize::Count { devices } => devices.to_string(),
-        PhaseSize::Percent { percent } => format!("{percent}%"),
-    }
-}
-
-pub(crate) fn describe(rollout: &Rollout) -> String {
-    let phases: Vec<String> = rollout.spec.phases.iter().map(size).collect();
-    fields(&[
-        ("rollout", rollout.id.to_string()),
-        ("model", format!("{} {}", rollout.line, rollout.semver)),
-        ("state", rollout.state.as_str().to_owned()),
-        ("phase", format!("{} (sizes: {})", rollout.phase + 1, phases.join(", "))),
-        ("decision", rollout.decision.clone()),
-        ("deployments", pairs(&rollout.counts)),
-        ("devices", rollout.targeted.to_string()),
-        ("target", rollout.spec.target.clone()),
-        ("slot", rollout.spec.slot.to_string()),
-        ("soak", format!("{} s", rollout.spec.soak_s)),
-        ("start spread", format!("{} s", rollout.spec.start_spread_s)),
-        ("created", rollout.created_at.clone()),
-        ("updated", rollout.updated_at.clone()),
-    ])
-}
-
-pub(crate) fn deployment_table(deployments: &[Deployment]) -> String {
-    let rows = deployments.iter().map(|deployment| {
-        vec![
-            deployment.device.to_string(),
-            (deployment.phase + 1).to_string(),
-            deployment.state.as_str().to_owned(),
-            format!(
-                "{} / {}",
-                bytes(deployment.bytes_received),
-                bytes(deployment.bytes_total)
-            ),
-            deployment.updated_at.clone(),
-            or_dash(deployment.reason.as_ref()),
-        ]
-    });
-    table(&["device", "phase", "state", "received", "updated", "reason"], rows)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -338,5 +375,13 @@ mod tests {
         for bad in ["", "0", "-1", "0%", "101%", "NaN%", "all"] {
             assert!(parse_phase(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn states_are_the_servers() {
+        assert_eq!(parse_state("halted"), Ok(RolloutState::Halted));
+        assert_eq!(parse_deployment_state("rolled-back"), Ok(DeploymentState::RolledBack));
+        assert!(parse_state("rolled-back").unwrap_err().contains("halted"));
+        assert!(parse_deployment_state("Failure").unwrap_err().contains("failure"));
     }
 }

@@ -86,9 +86,9 @@ async fn fleet(db: &Db) {
                  WHERE device = 'press-1'";
     change(db, "press-1", drift).await;
     change(db, "lathe-1", "UPDATE devices SET connected = 1 WHERE id = $1").await;
-    let pending = "INSERT INTO deployments VALUES ('d1', 'r1', $1, 0, 'pending', NULL, 0, 0, 1, 1)";
+    let pending = "INSERT INTO deployments VALUES ('d1', 'r1', $1, 0, 'pending', NULL, 0, 0, 1, 1, NULL)";
     change(db, "press-2", pending).await;
-    let failed = "INSERT INTO deployments VALUES ('d2', 'r1', $1, 0, 'failure', 'no', 0, 0, 1, 1)";
+    let failed = "INSERT INTO deployments VALUES ('d2', 'r1', $1, 0, 'failure', 'no', 0, 0, 1, 1, NULL)";
     change(db, "saw-1", failed).await;
 }
 

@@ -7,10 +7,12 @@ use flotilla_protocol::report::{DetectedAttack, DeviceReport};
 use sqlx::Row as _;
 
 use super::{
-    APPLY_DEPLOYMENT, APPLY_PRESENCE, APPLY_REPORT, BYTES_RECEIVED, CLEAR_SLOTS, INSERT_SLOT, LAST_ATTACK,
+    APPLY_DEPLOYMENT, APPLY_PRESENCE, APPLY_REPORT, BYTES_RECEIVED, CLEAR_SLOTS, INSERT_SLOT, LAST_REPORTED,
     RAISE_ATTACK, RESET_PRESENCE,
 };
-use crate::store::{Db, StoreError, Tx, device_summaries, json, overview, parsed, to_i64, to_json, to_u64};
+use crate::store::{
+    Db, StoreError, Tx, deployments, device_summaries, json, overview, parsed, rollout_targets, to_i64, to_json, to_u64,
+};
 
 /// What a report changed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -36,22 +38,35 @@ pub async fn apply_report(
     now: i64,
 ) -> Result<Reported, StoreError> {
     let device = &report.device;
-    let known: Option<Option<String>> = sqlx::query_scalar(LAST_ATTACK)
+    let before = sqlx::query(LAST_REPORTED)
         .bind(device.as_str())
         .fetch_optional(&mut **tx)
         .await?;
-    let known: Option<DetectedAttack> = known.flatten().map(|text| json("attack", &text)).transpose()?;
+    let facts = &report.facts;
+    let told = [&facts.hardware_class, &facts.arch, &facts.agent_version].map(|text| clip(text));
+    let (mut known, mut is_selected_as_before) = (None, false);
+    if let Some(row) = &before {
+        let text: Option<&str> = row.try_get("attack")?;
+        known = text.map(|text| json::<DetectedAttack>("attack", text)).transpose()?;
+        let last: [String; 3] = [
+            row.try_get("hardware_class")?,
+            row.try_get("arch")?,
+            row.try_get("agent_version")?,
+        ];
+        is_selected_as_before = last == told;
+    }
+    let [hardware_class, arch, agent_version] = told;
     let attack = report.attack.as_ref().map(|attack| DetectedAttack {
         attack: clip(&attack.attack),
         detail: clip(&attack.detail),
         at: attack.at,
     });
     let changed = sqlx::query(APPLY_REPORT)
-        .bind(clip(&report.facts.hardware_class))
-        .bind(clip(&report.facts.arch))
-        .bind(clip(&report.facts.agent_version))
-        .bind(to_i64(report.facts.ram_bytes))
-        .bind(to_i64(report.facts.disk_free_bytes))
+        .bind(hardware_class)
+        .bind(arch)
+        .bind(agent_version)
+        .bind(to_i64(facts.ram_bytes))
+        .bind(to_i64(facts.disk_free_bytes))
         .bind(to_i64(report.boot_count))
         .bind(to_i64(report.header.version))
         .bind(envelope)
@@ -76,6 +91,9 @@ pub async fn apply_report(
     replace_slots(tx, report).await?;
     let rollouts = apply_deployments(tx, report, now).await?;
     device_summaries::refresh_all(tx, device.as_str()).await?;
+    if !is_selected_as_before {
+        rollout_targets::follow(tx, device).await?;
+    }
     Ok(Reported {
         newer: true,
         rollouts,
@@ -112,14 +130,17 @@ async fn apply_deployments(tx: &mut Tx, report: &DeviceReport, now: i64) -> Resu
             .bind(report.device.as_str())
             .fetch_optional(&mut **tx)
             .await?;
+        let reason = deployment.reason.as_deref().map(clip);
+        let cause = deployments::cause(deployment.state, reason.as_deref(), &report.device);
         let row = sqlx::query(APPLY_DEPLOYMENT)
             .bind(deployment.state.as_str())
-            .bind(deployment.reason.as_deref().map(clip))
+            .bind(reason)
             .bind(to_i64(deployment.bytes_received))
             .bind(to_i64(deployment.bytes_total))
             .bind(now)
             .bind(deployment.deployment.to_string())
             .bind(report.device.as_str())
+            .bind(cause)
             .fetch_optional(&mut **tx)
             .await?;
         if let Some(row) = row {

@@ -173,7 +173,7 @@ async fn an_acknowledged_attack_is_no_alert_until_another_is_reported() {
 async fn deployment(db: &Db, device: &str, state: &str) -> (DeploymentId, RolloutId) {
     let (deployment, rollout) = (DeploymentId::new(Uuid::now_v7()), RolloutId::new(Uuid::now_v7()));
     let mut tx = db.begin().await.unwrap();
-    sqlx::query("INSERT INTO deployments VALUES ($1, $2, $3, 0, $4, NULL, 0, 0, 0, 0)")
+    sqlx::query("INSERT INTO deployments VALUES ($1, $2, $3, 0, $4, NULL, 0, 0, 0, 0, NULL)")
         .bind(deployment.to_string())
         .bind(rollout.to_string())
         .bind(device)
@@ -232,7 +232,7 @@ async fn decommissioning_ends_everything_once() {
     let detail = get(&db, &id("a")).await.unwrap();
     assert_eq!(detail.device.status, DeviceStatus::Decommissioned);
     assert_eq!(detail.deployments[0].state, DeploymentState::Decommissioned);
-    assert!(facts_page(&db, "", 10).await.unwrap().is_empty());
+    assert!(facts_page(db.read(), "", 10).await.unwrap().is_empty());
     assert!(identity(db.read(), &id("a")).await.unwrap().unwrap().decommissioned);
 }
 

@@ -139,6 +139,7 @@ impl Stage<'_> {
                 below_confidence: 0.0,
                 max_samples: self.spec.harvest,
             }),
+            seed: None,
         };
         let rollout: Rollout = self.client.post(&["rollouts"]).json(&body)?.send().await?;
         let id = rollout.id.to_string();

@@ -8,14 +8,22 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Events, newest first */
+        /** Events that match, newest first */
         get: {
             parameters: {
                 query?: {
                     limit?: number;
                     cursor?: string;
-                    /** @description Only events of this name, such as `rollout.halted`. */
+                    /** @description Only events of this name, such as `rollout.halted`; with `*` at the end, of names that begin so: `rollout.*`. */
                     event?: string;
+                    /** @description Only what this actor did: `token:admin`, `device:press-07`; with `*` at the end, actors that begin so. */
+                    actor?: string;
+                    /** @description Only what was done to this: `rollout:<id>`, `device:press-07`; with `*` at the end, subjects that begin so. */
+                    subject?: string;
+                    /** @description Only what happened then or later: RFC 3339. */
+                    from?: string;
+                    /** @description Only what happened before: RFC 3339. */
+                    to?: string;
                     /** @description A device's own chain instead of the server's log. */
                     device?: string;
                 };
@@ -31,6 +39,14 @@ export interface paths {
                     };
                     content: {
                         "application/json": components["schemas"]["Page_AuditEvent"];
+                    };
+                };
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
                     };
                 };
                 401: {
@@ -66,7 +82,11 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Recompute every chain from its entries */
+        /**
+         * Recompute every chain from its entries
+         * @description Chains that hold are counted; the first that do not are named. How far a chain of a device goes stands at
+         *     `/audit/verify/{device}`.
+         */
         get: {
             parameters: {
                 query?: never;
@@ -93,6 +113,68 @@ export interface paths {
                     };
                 };
                 403: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/audit/verify/{device}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Recompute one device's chain from its entries */
+        get: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    device: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["DeviceChainVerification"];
+                    };
+                };
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                403: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description The server has no entry of that device */
+                404: {
                     headers: {
                         [name: string]: unknown;
                     };
@@ -478,6 +560,69 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/datasets/{id}/annotations/{sample}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * Take a sample's hand label back
+         * @description The sample is in the queue again. What label it had before its last one is not known.
+         */
+        delete: {
+            parameters: {
+                query?: {
+                    /** @description Only if the label is still this one: somebody else may have set another meanwhile. */
+                    label?: string;
+                };
+                header?: never;
+                path: {
+                    /** @description Id or name */
+                    id: string;
+                    /** @description Digest */
+                    sample: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description taken back */
+                204: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content?: never;
+                };
+                /** @description No such sample, or it has no hand label */
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description It has another label by now */
+                409: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/datasets/{id}/imports": {
         parameters: {
             query?: never;
@@ -688,6 +833,53 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/datasets/{id}/labeling-function-conflicts": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** How often labeling functions vote together and against each other, on the samples of the last label model */
+        get: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    /** @description Id or name */
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["LabelingFunctionConflicts"];
+                    };
+                };
+                /** @description No label model was fitted yet */
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/datasets/{id}/labeling-functions": {
         parameters: {
             query?: never;
@@ -840,7 +1032,11 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Samples without a hand label, the most useful first */
+        /**
+         * Samples without a hand label, the most useful first
+         * @description Labeling takes samples off the queue. Without `cursor` it begins anew, with those that were skipped; with it, it goes on
+         *     behind them.
+         */
         get: {
             parameters: {
                 query?: {
@@ -853,6 +1049,8 @@ export interface paths {
                     /** @description Raw values too. */
                     values?: boolean;
                     limit?: number;
+                    /** @description Where the last page ended, in the same order: what was passed over does not come again. */
+                    cursor?: string;
                 };
                 header?: never;
                 path: {
@@ -869,6 +1067,14 @@ export interface paths {
                     };
                     content: {
                         "application/json": components["schemas"]["Page_Sample"];
+                    };
+                };
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
                     };
                 };
                 404: {
@@ -926,6 +1132,56 @@ export interface paths {
                     };
                     content: {
                         "application/json": components["schemas"]["Page_Sample"];
+                    };
+                };
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/datasets/{id}/samples/{digest}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** One sample */
+        get: {
+            parameters: {
+                query?: {
+                    /** @description Raw values too. */
+                    values?: boolean;
+                };
+                header?: never;
+                path: {
+                    /** @description Id or name */
+                    id: string;
+                    digest: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Sample"];
                     };
                 };
                 404: {
@@ -1040,64 +1296,7 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/api/v1/devices": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /** Devices that match a filter, in any order */
-        get: {
-            parameters: {
-                query?: {
-                    limit?: number;
-                    cursor?: string;
-                    /** @description Matches to skip, for a scrollbar; without `cursor`. */
-                    offset?: number;
-                    /**
-                     * @description `status:alert site:oslo -model:2.0.0 drift:>0.2 free text`. Keys: `status` (online, offline, updating, alert,
-                     *     decommissioned), `id`, `model` (line, version or `line@version`), `class`, `arch`, `agent`, `drift`; any other is a tag's.
-                     *     `-` negates, `*` at the end means "begins with", double quotes keep blanks together.
-                     */
-                    filter?: string;
-                    /** @description `id`, `status`, `model`, `drift`, `inferences`, `class`, `agent`, `enrolled_at`, `last_seen`; `-` in front: largest first. */
-                    sort?: string;
-                };
-                header?: never;
-                path?: never;
-                cookie?: never;
-            };
-            requestBody?: never;
-            responses: {
-                200: {
-                    headers: {
-                        [name: string]: unknown;
-                    };
-                    content: {
-                        "application/json": components["schemas"]["DevicePage"];
-                    };
-                };
-                /** @description The filter says nothing */
-                422: {
-                    headers: {
-                        [name: string]: unknown;
-                    };
-                    content: {
-                        "application/json": components["schemas"]["Problem"];
-                    };
-                };
-            };
-        };
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/devices/bulk": {
+    "/api/v1/device-actions": {
         parameters: {
             query?: never;
             header?: never;
@@ -1156,7 +1355,7 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/api/v1/devices/counts": {
+    "/api/v1/device-counts": {
         parameters: {
             query?: never;
             header?: never;
@@ -1184,6 +1383,63 @@ export interface paths {
                         "application/json": components["schemas"]["DeviceCounts"];
                     };
                 };
+                422: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/devices": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Devices that match a filter, in any order */
+        get: {
+            parameters: {
+                query?: {
+                    limit?: number;
+                    cursor?: string;
+                    /** @description Matches to skip, for a scrollbar; without `cursor`. */
+                    offset?: number;
+                    /**
+                     * @description `status:alert site:oslo -model:2.0.0 drift:>0.2 free text`. Keys: `status` (online, offline, updating, alert,
+                     *     decommissioned), `id`, `model` (line, version or `line@version`), `class`, `arch`, `agent`, `drift`; any other is a tag's.
+                     *     `-` negates, `*` at the end means "begins with", double quotes keep blanks together.
+                     */
+                    filter?: string;
+                    /** @description `id`, `status`, `model`, `drift`, `inferences`, `class`, `agent`, `enrolled_at`, `last_seen`; `-` in front: largest first. */
+                    sort?: string;
+                };
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["DevicePage"];
+                    };
+                };
+                /** @description The filter says nothing */
                 422: {
                     headers: {
                         [name: string]: unknown;
@@ -1298,6 +1554,68 @@ export interface paths {
                 };
             };
         };
+        trace?: never;
+    };
+    "/api/v1/devices/{id}/alerts/acknowledge": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Say that the attack a device reported has been looked at
+         * @description Its alert is over until the device reports another attack. Alerts of errors, drift and failed deployments end when what they
+         *     speak of ends. Where there is no alert of an attack, nothing happens.
+         */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody: {
+                content: {
+                    "application/json": components["schemas"]["AcknowledgeAlerts"];
+                };
+            };
+            responses: {
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["DeviceDetail"];
+                    };
+                };
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Another attack was reported meanwhile */
+                409: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
         trace?: never;
     };
     "/api/v1/devices/{id}/decommission": {
@@ -1450,14 +1768,18 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** The last judgement of every device and package */
+        /** The last judgements of devices and packages that match */
         get: {
             parameters: {
                 query?: {
                     line?: string;
                     device?: string;
+                    /** @description Only those that drifted, or only those that did not. */
+                    drifted?: boolean;
+                    /** @description `device`, or `severity`: the largest share of drifted features first. */
+                    order?: string;
                     limit?: number;
-                    /** @description `device/manifest` of the last row of the page before. */
+                    /** @description Of the same order. */
                     cursor?: string;
                     /** @description Wait so long at most for news of drift before answering. */
                     wait_ms?: number;
@@ -1473,7 +1795,15 @@ export interface paths {
                         [name: string]: unknown;
                     };
                     content: {
-                        "application/json": components["schemas"]["Page_DeviceDrift"];
+                        "application/json": components["schemas"]["CountedPage_DeviceDrift"];
+                    };
+                };
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
                     };
                 };
             };
@@ -2047,12 +2377,16 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Model lines, by name */
+        /** Model lines that match, by name */
         get: {
             parameters: {
                 query?: {
                     limit?: number;
                     cursor?: string;
+                    /** @description `unsigned`, `signed` or `revoked`; lines that have such a version. */
+                    signature?: string;
+                    /** @description Of lines: stands in the name. Of versions: in the number, the manifest's digest, the id or the run. Whatever its case. */
+                    text?: string;
                 };
                 header?: never;
                 path?: never;
@@ -2065,7 +2399,15 @@ export interface paths {
                         [name: string]: unknown;
                     };
                     content: {
-                        "application/json": components["schemas"]["Page_Model"];
+                        "application/json": components["schemas"]["CountedPage_Model"];
+                    };
+                };
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
                     };
                 };
             };
@@ -2150,6 +2492,15 @@ export interface paths {
                         "application/json": components["schemas"]["Problem"];
                     };
                 };
+                /** @description Enough of them run: Retry-After says when to ask again */
+                503: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
             };
         };
         delete?: never;
@@ -2165,12 +2516,16 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Versions of a line, newest first */
+        /** Versions of a line that match, newest first */
         get: {
             parameters: {
                 query?: {
                     limit?: number;
                     cursor?: string;
+                    /** @description `unsigned`, `signed` or `revoked`; lines that have such a version. */
+                    signature?: string;
+                    /** @description Of lines: stands in the name. Of versions: in the number, the manifest's digest, the id or the run. Whatever its case. */
+                    text?: string;
                 };
                 header?: never;
                 path: {
@@ -2185,7 +2540,15 @@ export interface paths {
                         [name: string]: unknown;
                     };
                     content: {
-                        "application/json": components["schemas"]["Page_ModelVersion"];
+                        "application/json": components["schemas"]["CountedPage_ModelVersion"];
+                    };
+                };
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
                     };
                 };
                 404: {
@@ -2250,6 +2613,15 @@ export interface paths {
                         "application/json": components["schemas"]["Problem"];
                     };
                 };
+                /** @description Enough of them run: Retry-After says when to ask again */
+                503: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
             };
         };
         delete?: never;
@@ -2306,6 +2678,11 @@ export interface paths {
                 query?: {
                     limit?: number;
                     cursor?: string;
+                    /**
+                     * @description Only in this state: `draft`, `running`, `paused`, `halted`, `completed` or `aborted`. Several: with commas between,
+                     *     or repeated.
+                     */
+                    state?: string;
                 };
                 header?: never;
                 path?: never;
@@ -2318,7 +2695,16 @@ export interface paths {
                         [name: string]: unknown;
                     };
                     content: {
-                        "application/json": components["schemas"]["Page_Rollout"];
+                        "application/json": components["schemas"]["RolloutPage"];
+                    };
+                };
+                /** @description No such state */
+                422: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
                     };
                 };
             };
@@ -2344,6 +2730,74 @@ export interface paths {
                     };
                     content: {
                         "application/json": components["schemas"]["Rollout"];
+                    };
+                };
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                409: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                422: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/rollouts/preview": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * What a rollout would do if it were started now
+         * @description How many devices the target selects, which of them have an obstacle, how far each phase reaches, who would be first, and
+         *     how many bytes it would take. Changes nothing and tells nothing that cannot be read elsewhere, so that reading is all that
+         *     is needed. What is answered here can be created as it is; with the answer's `seed` the rollout begins with the same devices.
+         */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody: {
+                content: {
+                    "application/json": components["schemas"]["CreateRollout"];
+                };
+            };
+            responses: {
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["RolloutPreview"];
                     };
                 };
                 404: {
@@ -2486,6 +2940,14 @@ export interface paths {
                 query?: {
                     limit?: number;
                     cursor?: string;
+                    /**
+                     * @description Only in this state: `pending`, `downloading`, `installing`, `verifying`, `soaking`, `success`, `failure`,
+                     *     `rolled-back`, `already-installed`, `no-longer-applicable` or `decommissioned`. Several: with commas between, or
+                     *     repeated.
+                     */
+                    state?: string;
+                    /** @description Only what failed for this cause, as `/failures` names it. */
+                    cause?: string;
                 };
                 header?: never;
                 path: {
@@ -2500,7 +2962,68 @@ export interface paths {
                         [name: string]: unknown;
                     };
                     content: {
-                        "application/json": components["schemas"]["Page_Deployment"];
+                        "application/json": components["schemas"]["DeploymentPage"];
+                    };
+                };
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description No such state */
+                422: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/rollouts/{id}/failures": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Its failures by cause, the commonest first
+         * @description Devices that failed or rolled back, grouped by what their reasons have in common. The devices of one cause are the
+         *     deployments with that `cause`.
+         */
+        get: {
+            parameters: {
+                query?: {
+                    /** @description Causes in the answer, at most 100. */
+                    limit?: number;
+                };
+                header?: never;
+                path: {
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["RolloutFailures"];
                     };
                 };
                 404: {
@@ -2663,12 +3186,18 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Runs, newest first */
+        /** Runs that match, newest first */
         get: {
             parameters: {
                 query?: {
                     /** @description Runs of this experiment alone. */
                     experiment?: string;
+                    /** @description Runs in this state alone: `SCHEDULED`, `RUNNING`, `FINISHED`, `FAILED` or `KILLED`. */
+                    status?: string;
+                    /** @description Runs on this dataset version alone. */
+                    dataset_version?: string;
+                    /** @description Stands in the experiment's name, the cause, the id or the model's digest, whatever its case. */
+                    text?: string;
                     limit?: number;
                     cursor?: string;
                 };
@@ -2683,7 +3212,15 @@ export interface paths {
                         [name: string]: unknown;
                     };
                     content: {
-                        "application/json": components["schemas"]["Page_Run"];
+                        "application/json": components["schemas"]["CountedPage_Run"];
+                    };
+                };
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
                     };
                 };
             };
@@ -2844,7 +3381,47 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        get?: never;
+        /** What the run's model was measured on, newest first */
+        get: {
+            parameters: {
+                query?: {
+                    limit?: number;
+                    cursor?: string;
+                };
+                header?: never;
+                path: {
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Page_StoredEvaluation"];
+                    };
+                };
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
         put?: never;
         /**
          * Evaluate the run's model on a split of a dataset version
@@ -2882,6 +3459,15 @@ export interface paths {
                     };
                 };
                 422: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description Enough of them run: Retry-After says when to ask again */
+                503: {
                     headers: {
                         [name: string]: unknown;
                     };
@@ -3327,6 +3913,14 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        /** @description `POST /api/v1/devices/{id}/alerts/acknowledge`: the alert of an attack is over until another attack is reported. */
+        AcknowledgeAlerts: {
+            /**
+             * @description `last_attack.at` as the caller saw it; refused if the device has reported another attack since. Absent: whatever the last
+             *     one is.
+             */
+            attack_at?: string | null;
+        };
         /** @description `POST /api/v1/model-versions/{id}/signatures` */
         AddSignature: {
             /** @description Envelope over the same payload, base64. */
@@ -3381,9 +3975,24 @@ export interface components {
             index: number;
             subject: string;
         };
-        /** @description `GET /api/v1/audit/verify`: every chain recomputed from its entries. */
+        /**
+         * @description `GET /api/v1/audit/verify`: every chain recomputed from its entries. Its size does not grow with the fleet: devices whose
+         *     chains hold are counted.
+         */
         AuditVerification: {
-            devices: components["schemas"]["DeviceChainVerification"][];
+            broken: components["schemas"]["DeviceChainVerification"][];
+            /**
+             * Format: int64
+             * @description Chains of devices that do not hold, and the first of them in order of id, at most 100.
+             */
+            broken_devices: number;
+            /** Format: int64 */
+            device_entries: number;
+            /**
+             * Format: int64
+             * @description Chains of devices, and entries in all of them.
+             */
+            devices: number;
             ok: boolean;
             server: components["schemas"]["ChainVerification"];
         };
@@ -3391,7 +4000,7 @@ export interface components {
             /** @description Changes these tags and leaves the others. */
             tag: components["schemas"]["TagChange"];
         } | "decommission";
-        /** @description `POST /api/v1/devices/bulk`: one action on many devices, as a job. Exactly one of `filter` and `ids`. */
+        /** @description `POST /api/v1/device-actions`: one action on many devices, as a job. Exactly one of `filter` and `ids`. */
         BulkDevices: {
             action: components["schemas"]["BulkAction"];
             /**
@@ -3465,6 +4074,150 @@ export interface components {
          * @enum {string}
          */
         ClassWeights: "none" | "balanced";
+        /** @description One page of a list that is counted: the same, and how many match what was asked. */
+        CountedPage_DeviceDrift: {
+            items: {
+                /** Format: int64 */
+                alarms: number;
+                at: string;
+                /**
+                 * Format: int64
+                 * @description Observations judged.
+                 */
+                count: number;
+                device: string;
+                drifted: boolean;
+                /**
+                 * Format: int64
+                 * @description Judgements since the package runs there, and how many of them were alarms.
+                 */
+                judgements: number;
+                line: string;
+                manifest: string;
+                nearest_slice: string;
+                semver: string;
+                /**
+                 * Format: double
+                 * @description Share of features that drifted, in [0, 1].
+                 */
+                share: number;
+                worst: components["schemas"]["FeatureSeverity"][];
+            }[];
+            /** @description Give it back as `cursor` for the next page; absent on the last one. */
+            next_cursor?: string | null;
+            /**
+             * Format: int64
+             * @description What matches, on all pages.
+             */
+            total: number;
+        };
+        /** @description One page of a list that is counted: the same, and how many match what was asked. */
+        CountedPage_Model: {
+            items: {
+                created_at: string;
+                /**
+                 * Format: int64
+                 * @description Devices that run a version of it.
+                 */
+                devices: number;
+                in_use: components["schemas"]["VersionInUse"][];
+                latest?: string | null;
+                line: string;
+                /**
+                 * Format: int64
+                 * @description Of them: those that the release role has not signed yet.
+                 */
+                unsigned?: number;
+                /** Format: int64 */
+                versions: number;
+                /**
+                 * Format: int64
+                 * @description Versions that run somewhere: how many, and the six on most devices.
+                 */
+                versions_in_use: number;
+            }[];
+            /** @description Give it back as `cursor` for the next page; absent on the last one. */
+            next_cursor?: string | null;
+            /**
+             * Format: int64
+             * @description What matches, on all pages.
+             */
+            total: number;
+        };
+        /** @description One page of a list that is counted: the same, and how many match what was asked. */
+        CountedPage_ModelVersion: {
+            items: {
+                created_at: string;
+                dataset_version?: string | null;
+                /**
+                 * Format: int64
+                 * @description Devices that run it; only where the versions of a line are listed.
+                 */
+                devices?: number | null;
+                /** Format: int32 */
+                golden_cases: number;
+                /**
+                 * Format: double
+                 * @description Largest difference from the trainer's outputs in the server's golden gate.
+                 */
+                golden_max_diff: number;
+                /** Format: uuid */
+                id: string;
+                line: string;
+                /** @description Digest of the manifest's payload: the version's name on devices. */
+                manifest: string;
+                /**
+                 * Format: int64
+                 * @description Bytes of all components, decoded.
+                 */
+                package_bytes: number;
+                /** Format: int64 */
+                release_counter: number;
+                run?: string | null;
+                semver: string;
+                signature: components["schemas"]["SignatureState"];
+            }[];
+            /** @description Give it back as `cursor` for the next page; absent on the last one. */
+            next_cursor?: string | null;
+            /**
+             * Format: int64
+             * @description What matches, on all pages.
+             */
+            total: number;
+        };
+        /** @description One page of a list that is counted: the same, and how many match what was asked. */
+        CountedPage_Run: {
+            items: {
+                cause: string;
+                created_at: string;
+                /** Format: uuid */
+                dataset_version: string;
+                error?: string | null;
+                experiment: string;
+                finished_at?: string | null;
+                /** Format: uuid */
+                id: string;
+                /** Format: uuid */
+                job: string;
+                /** @description `train.loss`, `holdout.accuracy`, `duration_s`, … */
+                metrics: {
+                    [key: string]: number;
+                };
+                /** @description The ONNX model, once finished. Same data, parameters and seed give the same digest. */
+                model?: string | null;
+                /** Format: int64 */
+                seed: number;
+                status: components["schemas"]["RunStatus"];
+                trainer: components["schemas"]["Trainer"];
+            }[];
+            /** @description Give it back as `cursor` for the next page; absent on the last one. */
+            next_cursor?: string | null;
+            /**
+             * Format: int64
+             * @description What matches, on all pages.
+             */
+            total: number;
+        };
         /** @description `POST /api/v1/datasets/{id}/annotations`: all of them, or none. */
         CreateAnnotations: {
             annotations: components["schemas"]["Annotation"][];
@@ -3566,6 +4319,12 @@ export interface components {
             model_version: string;
             /** @description Absent: a canary of one device, then all. */
             phases?: components["schemas"]["PhaseSize"][];
+            /**
+             * Format: int32
+             * @description In which order devices are chosen: by a hash of this and their ids. Absent: of the rollout's id. With the seed of a
+             *     preview the rollout begins with the devices that the preview named.
+             */
+            seed?: number | null;
             slot?: string;
             /**
              * Format: double
@@ -3656,6 +4415,8 @@ export interface components {
             bytes_received: number;
             /** Format: int64 */
             bytes_total: number;
+            /** @description Where it failed: the reason without what differs from device to device. Deployments are found by it. */
+            cause?: string | null;
             device: string;
             /** Format: uuid */
             id: string;
@@ -3664,6 +4425,17 @@ export interface components {
             reason?: string | null;
             state: string;
             updated_at: string;
+        };
+        /** @description `GET /api/v1/rollouts/{id}/deployments` */
+        DeploymentPage: {
+            items: components["schemas"]["Deployment"][];
+            /** @description Give it back as `cursor` for the next page; absent on the last one. */
+            next_cursor?: string | null;
+            /**
+             * Format: int64
+             * @description Deployments that match, on all pages.
+             */
+            total: number;
         };
         /** @description A row of `GET /api/v1/devices`. */
         Device: {
@@ -3704,6 +4476,8 @@ export interface components {
          */
         DeviceAlert: "drift" | "attack" | "failed-deployment" | "error";
         DeviceAttack: {
+            /** @description Somebody has looked at it: it is no alert any more. */
+            acknowledged?: boolean;
             at: string;
             /** @description As named in `docs/trust.md`: `rollback`, `altered-content`, … */
             attack: string;
@@ -3731,6 +4505,7 @@ export interface components {
              */
             lost: number;
         };
+        /** @description `GET /api/v1/audit/verify/{device}`: one device's chain. */
         DeviceChainVerification: {
             chain: components["schemas"]["ChainVerification"];
             device: string;
@@ -3738,7 +4513,7 @@ export interface components {
             epochs: number;
         };
         /**
-         * @description `GET /api/v1/devices/counts`: `online + offline + decommissioned = total`; a device that is updating or needs attention
+         * @description `GET /api/v1/device-counts`: `online + offline + decommissioned = total`; a device that is updating or needs attention
          *     is counted there too.
          */
         DeviceCounts: {
@@ -3868,6 +4643,8 @@ export interface components {
             p50_us: number;
             /** Format: int64 */
             p95_us: number;
+            /** @description Empty where the server does not know the package. */
+            semver?: string;
         };
         /** @description When a device running the package speaks of drift. */
         DriftParameters: {
@@ -3923,6 +4700,22 @@ export interface components {
             /** Format: int64 */
             samples: number;
             split: components["schemas"]["Split"];
+        };
+        /** @description Failures of a rollout that have one cause. */
+        FailureCause: {
+            /** @description What they have in common: the reason with paths, ids, digests and figures folded. `cause` of the deployments' list. */
+            cause: string;
+            /**
+             * Format: int64
+             * @description Devices that failed or rolled back for it.
+             */
+            count: number;
+            /** @description The first of them, in order of id; at most five. */
+            devices: string[];
+            /** @description When the latest of them was last heard of. */
+            last_seen: string;
+            /** @description The first one's own words. */
+            reason?: string | null;
         };
         /**
          * @description An item of `GET /api/v1/drift/{device}/{manifest}/features`: a feature, furthest first, over bins that reference and
@@ -4131,6 +4924,24 @@ export interface components {
             statistics?: components["schemas"]["LabelingFunctionStatistics"] | null;
             when: string;
         };
+        /**
+         * @description `GET /api/v1/datasets/{id}/labeling-function-conflicts`: how often labeling functions vote together and against each other,
+         *     on the samples of the last label model.
+         */
+        LabelingFunctionConflicts: {
+            /** @description Samples on which they vote for different labels; symmetric. */
+            conflicts: number[][];
+            fitted_at: string;
+            /** @description As they were then, in order of creation: the order of rows and columns. */
+            functions: components["schemas"]["VotingFunction"][];
+            /** @description Samples on which both vote; symmetric. On the diagonal: on which the function votes. */
+            overlaps: number[][];
+            /**
+             * Format: int64
+             * @description Samples that they could vote on.
+             */
+            samples: number;
+        };
         LabelingFunctionStatistics: {
             /**
              * Format: double
@@ -4204,6 +5015,11 @@ export interface components {
             in_use: components["schemas"]["VersionInUse"][];
             latest?: string | null;
             line: string;
+            /**
+             * Format: int64
+             * @description Of them: those that the release role has not signed yet.
+             */
+            unsigned?: number;
             /** Format: int64 */
             versions: number;
             /**
@@ -4242,6 +5058,23 @@ export interface components {
             run?: string | null;
             semver: string;
             signature: components["schemas"]["SignatureState"];
+        };
+        /**
+         * @description Why a device that the target selects would not simply install the package.
+         * @enum {string}
+         */
+        Obstacle: "hardware-class" | "arch" | "agent" | "memory" | "disk" | "already-installed" | "busy";
+        /** @description Devices that have one obstacle. A device with several counts for the first, in the order of [`Obstacle`]. */
+        ObstacleGroup: {
+            /** Format: int64 */
+            count: number;
+            /** @description The first of them, in order of id; at most five. */
+            devices: string[];
+            /** @description They would refuse the package, and count as failed. */
+            misfit: boolean;
+            /** @description What the package needs, for people; empty where the obstacle is none of the package's needs. */
+            needs: string;
+            obstacle: components["schemas"]["Obstacle"];
         };
         /** @description `POST /api/v1/session` */
         OpenSession: {
@@ -4392,57 +5225,6 @@ export interface components {
             next_cursor?: string | null;
         };
         /** @description One page of a list, in the list's order. */
-        Page_Deployment: {
-            items: {
-                /** Format: int64 */
-                bytes_received: number;
-                /** Format: int64 */
-                bytes_total: number;
-                device: string;
-                /** Format: uuid */
-                id: string;
-                /** Format: int32 */
-                phase: number;
-                reason?: string | null;
-                state: string;
-                updated_at: string;
-            }[];
-            /** @description Give it back as `cursor` for the next page; absent on the last one. */
-            next_cursor?: string | null;
-        };
-        /** @description One page of a list, in the list's order. */
-        Page_DeviceDrift: {
-            items: {
-                /** Format: int64 */
-                alarms: number;
-                at: string;
-                /**
-                 * Format: int64
-                 * @description Observations judged.
-                 */
-                count: number;
-                device: string;
-                drifted: boolean;
-                /**
-                 * Format: int64
-                 * @description Judgements since the package runs there, and how many of them were alarms.
-                 */
-                judgements: number;
-                line: string;
-                manifest: string;
-                nearest_slice: string;
-                semver: string;
-                /**
-                 * Format: double
-                 * @description Share of features that drifted, in [0, 1].
-                 */
-                share: number;
-                worst: components["schemas"]["FeatureSeverity"][];
-            }[];
-            /** @description Give it back as `cursor` for the next page; absent on the last one. */
-            next_cursor?: string | null;
-        };
-        /** @description One page of a list, in the list's order. */
         Page_DriftPoint: {
             items: {
                 /** @description The hour's start. */
@@ -4547,121 +5329,6 @@ export interface components {
             next_cursor?: string | null;
         };
         /** @description One page of a list, in the list's order. */
-        Page_Model: {
-            items: {
-                created_at: string;
-                /**
-                 * Format: int64
-                 * @description Devices that run a version of it.
-                 */
-                devices: number;
-                in_use: components["schemas"]["VersionInUse"][];
-                latest?: string | null;
-                line: string;
-                /** Format: int64 */
-                versions: number;
-                /**
-                 * Format: int64
-                 * @description Versions that run somewhere: how many, and the six on most devices.
-                 */
-                versions_in_use: number;
-            }[];
-            /** @description Give it back as `cursor` for the next page; absent on the last one. */
-            next_cursor?: string | null;
-        };
-        /** @description One page of a list, in the list's order. */
-        Page_ModelVersion: {
-            items: {
-                created_at: string;
-                dataset_version?: string | null;
-                /**
-                 * Format: int64
-                 * @description Devices that run it; only where the versions of a line are listed.
-                 */
-                devices?: number | null;
-                /** Format: int32 */
-                golden_cases: number;
-                /**
-                 * Format: double
-                 * @description Largest difference from the trainer's outputs in the server's golden gate.
-                 */
-                golden_max_diff: number;
-                /** Format: uuid */
-                id: string;
-                line: string;
-                /** @description Digest of the manifest's payload: the version's name on devices. */
-                manifest: string;
-                /**
-                 * Format: int64
-                 * @description Bytes of all components, decoded.
-                 */
-                package_bytes: number;
-                /** Format: int64 */
-                release_counter: number;
-                run?: string | null;
-                semver: string;
-                signature: components["schemas"]["SignatureState"];
-            }[];
-            /** @description Give it back as `cursor` for the next page; absent on the last one. */
-            next_cursor?: string | null;
-        };
-        /** @description One page of a list, in the list's order. */
-        Page_Rollout: {
-            items: {
-                /** @description Deployments per state. */
-                counts: {
-                    [key: string]: number;
-                };
-                created_at: string;
-                /** @description The planner's last decision, word for word. */
-                decision: string;
-                /** Format: uuid */
-                id: string;
-                line: string;
-                /**
-                 * Format: int32
-                 * @description From 0.
-                 */
-                phase: number;
-                semver: string;
-                spec: components["schemas"]["CreateRollout"];
-                state: components["schemas"]["RolloutState"];
-                /** Format: int64 */
-                targeted: number;
-                updated_at: string;
-            }[];
-            /** @description Give it back as `cursor` for the next page; absent on the last one. */
-            next_cursor?: string | null;
-        };
-        /** @description One page of a list, in the list's order. */
-        Page_Run: {
-            items: {
-                cause: string;
-                created_at: string;
-                /** Format: uuid */
-                dataset_version: string;
-                error?: string | null;
-                experiment: string;
-                finished_at?: string | null;
-                /** Format: uuid */
-                id: string;
-                /** Format: uuid */
-                job: string;
-                /** @description `train.loss`, `holdout.accuracy`, `duration_s`, … */
-                metrics: {
-                    [key: string]: number;
-                };
-                /** @description The ONNX model, once finished. Same data, parameters and seed give the same digest. */
-                model?: string | null;
-                /** Format: int64 */
-                seed: number;
-                status: components["schemas"]["RunStatus"];
-                trainer: components["schemas"]["Trainer"];
-            }[];
-            /** @description Give it back as `cursor` for the next page; absent on the last one. */
-            next_cursor?: string | null;
-        };
-        /** @description One page of a list, in the list's order. */
         Page_Sample: {
             items: {
                 created_at: string;
@@ -4697,6 +5364,14 @@ export interface components {
             next_cursor?: string | null;
         };
         /** @description One page of a list, in the list's order. */
+        Page_StoredEvaluation: {
+            items: (components["schemas"]["Evaluation"] & {
+                created_at: string;
+            })[];
+            /** @description Give it back as `cursor` for the next page; absent on the last one. */
+            next_cursor?: string | null;
+        };
+        /** @description One page of a list, in the list's order. */
         Page_TimelineEvent: {
             items: {
                 actor: string;
@@ -4715,6 +5390,25 @@ export interface components {
             }[];
             /** @description Give it back as `cursor` for the next page; absent on the last one. */
             next_cursor?: string | null;
+        };
+        /** @description What one phase would do. */
+        PhasePlan: {
+            /**
+             * Format: int64
+             * @description Devices of this phase alone.
+             */
+            devices: number;
+            /**
+             * Format: int32
+             * @description From 0.
+             */
+            phase: number;
+            /**
+             * Format: int64
+             * @description Devices that it reaches in all, earlier phases counted in.
+             */
+            reach: number;
+            size: components["schemas"]["PhaseSize"];
         };
         /** @description How many devices a phase reaches in all (earlier phases counted in). */
         PhaseSize: {
@@ -4752,7 +5446,7 @@ export interface components {
          * @description Kinds of things that change.
          * @enum {string}
          */
-        Resource: "device" | "rollout" | "deployment" | "run" | "job" | "dataset" | "labels" | "model" | "drift" | "token" | "audit" | "session";
+        Resource: "device" | "rollout" | "deployment" | "run" | "job" | "dataset" | "import" | "labels" | "model" | "drift" | "token" | "audit" | "session";
         Rollout: {
             /** @description Deployments per state. */
             counts: {
@@ -4769,12 +5463,107 @@ export interface components {
              * @description From 0.
              */
             phase: number;
+            /** @description In the order of `spec.phases`. */
+            phases: components["schemas"]["RolloutPhase"][];
             semver: string;
             spec: components["schemas"]["CreateRollout"];
             state: components["schemas"]["RolloutState"];
-            /** Format: int64 */
+            /**
+             * Format: int64
+             * @description Devices that were given it.
+             */
             targeted: number;
             updated_at: string;
+            /**
+             * Format: int64
+             * @description Devices that the target selects besides, and that are still to be given it. Absent before the start, after the end,
+             *     and while they are being chosen.
+             */
+            waiting?: number | null;
+        };
+        /** @description `GET /api/v1/rollouts/{id}/failures` */
+        RolloutFailures: {
+            /**
+             * Format: int64
+             * @description Causes in all, those that are not among `items` counted in.
+             */
+            causes: number;
+            /**
+             * Format: int64
+             * @description Devices that failed or rolled back.
+             */
+            devices: number;
+            /** @description Most devices first. */
+            items: components["schemas"]["FailureCause"][];
+        };
+        /** @description `GET /api/v1/rollouts` */
+        RolloutPage: {
+            items: components["schemas"]["Rollout"][];
+            /** @description Give it back as `cursor` for the next page; absent on the last one. */
+            next_cursor?: string | null;
+            /**
+             * Format: int64
+             * @description Rollouts in the states asked for, on all pages.
+             */
+            total: number;
+        };
+        /** @description How one phase of a rollout stands. */
+        RolloutPhase: {
+            /** @description Deployments of this phase alone, per state. */
+            counts: {
+                [key: string]: number;
+            };
+            /**
+             * Format: int32
+             * @description From 0.
+             */
+            phase: number;
+            /**
+             * Format: int64
+             * @description Devices that it reaches in all (earlier phases counted in): as they were given it where the phase is over, as planned
+             *     where it is not. Absent where that is not known: before the start, and of phases that an end left out.
+             */
+            reach?: number | null;
+        };
+        /** @description `POST /api/v1/rollouts/preview`: what a rollout would do if it were started now. */
+        RolloutPreview: {
+            /** @description Whom it would begin with, in this order; at most ten. */
+            first: string[];
+            /**
+             * Format: int64
+             * @description Devices of the fleet that are not decommissioned.
+             */
+            fleet: number;
+            line: string;
+            /** @description Why the others are not ready, in the order of [`Obstacle`]. */
+            obstacles: components["schemas"]["ObstacleGroup"][];
+            /**
+             * Format: int64
+             * @description Bytes of the package.
+             */
+            package_bytes: number;
+            phases: components["schemas"]["PhasePlan"][];
+            /**
+             * Format: int64
+             * @description Those among them that have no obstacle.
+             */
+            ready: number;
+            /**
+             * Format: int32
+             * @description Gives this order when the rollout is created with it.
+             */
+            seed: number;
+            /**
+             * Format: int64
+             * @description Those that the target selects.
+             */
+            selected: number;
+            semver: string;
+            /**
+             * Format: int64
+             * @description Bytes that all devices together would fetch: those that fit and have not got the package.
+             */
+            total_bytes: number;
         };
         /** @enum {string} */
         RolloutState: "draft" | "running" | "paused" | "halted" | "completed" | "aborted";
@@ -4941,6 +5730,10 @@ export interface components {
             /** Format: uuid */
             job: string;
         };
+        /** @description An item of `GET /api/v1/runs/{id}/evaluations`: a model measured once on a split of a dataset version. */
+        StoredEvaluation: components["schemas"]["Evaluation"] & {
+            created_at: string;
+        };
         TagChange: {
             remove?: string[];
             set?: {
@@ -4961,6 +5754,8 @@ export interface components {
             p50_us: number;
             /** Format: int64 */
             p95_us: number;
+            /** @description Empty where the server does not know the package. */
+            semver?: string;
         };
         /** @description A row of `GET /api/v1/devices/{id}/timeline`. */
         TimelineEvent: {
@@ -5025,6 +5820,12 @@ export interface components {
             devices: number;
             line: string;
             semver: string;
+        };
+        VotingFunction: {
+            /** Format: uuid */
+            id: string;
+            label: string;
+            name: string;
         };
     };
     responses: never;

@@ -8,7 +8,7 @@ export type Rollout = Schema<'Rollout'>;
 export type Spec = Schema<'CreateRollout'>;
 export type PhaseSize = Schema<'PhaseSize'>;
 export type ModelVersion = Schema<'ModelVersion'>;
-export type Deployment = Schema<'Page_Deployment'>['items'][number];
+export type Deployment = Schema<'Deployment'>;
 export type Order = 'start' | 'pause' | 'resume' | 'abort';
 
 /** As live events name them, and the first part of every key. */

@@ -101,6 +101,7 @@ function rollout(patch: Partial<Rollout>): Rollout {
     decision: '',
     counts: {},
     targeted: 0,
+    phases: [],
     created_at: '',
     updated_at: '',
     ...patch,
