@@ -8,6 +8,9 @@ use std::path::Path;
 
 use flotilla_api_types::datasets::SplitRule;
 
+const MADE_BY_INIT: &str = "data_dir = 'data'\nhost = 'localhost'\n[listen]\napi = '127.0.0.1:1'\n\
+    device_api = '127.0.0.1:2'\nbroker = '127.0.0.1:3'\n";
+
 /// Every ```` ```toml ```` block of a text.
 fn blocks(text: &str) -> Vec<String> {
     text.split("```toml\n")
@@ -33,10 +36,12 @@ fn every_documented_block_is_read() {
             if block.contains("hardware_class") {
                 continue;
             }
-            if ["[listen]", "[training]"].iter().any(|table| block.contains(table)) {
+            // Further tables of what `init` wrote.
+            if block.contains("[training]") {
+                let config = format!("{MADE_BY_INIT}{block}");
                 let dir = tempfile::tempdir().unwrap();
                 let path = dir.path().join("fleet.toml");
-                std::fs::write(&path, &block).unwrap();
+                std::fs::write(&path, &config).unwrap();
                 fleet_server::config::Config::load(&path).unwrap();
                 continue;
             }

@@ -255,6 +255,13 @@ mod tests {
 
     async fn enrol(db: &Db, name: &str, seed: u8) {
         testing::enrol(db, name, seed, BTreeMap::new()).await.unwrap();
+        // Its token is used up: nobody has to think of it.
+        let mut tx = db.begin().await.unwrap();
+        sqlx::query("UPDATE claim_tokens SET used = uses")
+            .execute(&mut *tx)
+            .await
+            .unwrap();
+        tx.commit().await.unwrap();
     }
 
     #[tokio::test]
@@ -268,8 +275,7 @@ mod tests {
             drifts(&db, &name, "motions", f64::from(percent) / 100.0, at).await;
         }
         enrol(&db, "old-attack", 100).await;
-        let attack =
-            r#"UPDATE devices SET attack = '{"attack":"rollback","detail":"head 3 is older","at":1}' WHERE id = $1"#;
+        let attack = r#"UPDATE devices SET attack = '{"attack":"rollback","detail":"head 3 is older","at":1}', attacked_at = 1 WHERE id = $1"#;
         change(&db, "old-attack", attack).await;
         let found = concerns(&db, NOW).await.unwrap();
         let told: Vec<(AttentionKind, u64, usize)> = found

@@ -164,7 +164,7 @@ mod tests {
             "needs attention: 4 attack",
             "motions 1.0.0 2",
             "2026-11-23T02:00:00.000Z attack press-07 refused an attack: rollback counter 3 after 4",
-            "live rollouts",
+            "live rollouts: 0",
             "none",
             "inferences 10",
             "packages received 1.00 MiB",

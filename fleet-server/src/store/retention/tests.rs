@@ -175,7 +175,7 @@ async fn hours_and_events_are_kept_for_half_a_year() {
 }
 
 /// Tables that nothing is pruned from, and why they need not be.
-const KEPT: [&str; 37] = [
+const KEPT: [&str; 38] = [
     // One of a kind, or as many as people make.
     "fleet",
     "documents",
@@ -203,6 +203,8 @@ const KEPT: [&str; 37] = [
     "harvested",
     "targets",
     "deployments",
+    // Gone when its rollout ends.
+    "rollout_targets",
     // Chains stay whole, and what finds entries in them.
     "audit_log",
     "device_audit",
