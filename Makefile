@@ -10,7 +10,8 @@ ONCE ?=
 VENV := .venv
 RAN := $(VENV)/.requirements-installed
 
-.PHONY: help build demo clean-demo test deny machete oracles agent footprint fuzz openapi console-test
+.PHONY: help build demo clean-demo test deny machete oracles agent footprint fuzz openapi console-test \
+	console-shots
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -76,6 +77,9 @@ console-test: ## the console's types, unit tests, and size budgets
 	cd $(WEB) && { cmp -s package-lock.json node_modules/.package-lock.stamp || \
 		{ npm ci --no-audit --no-fund && cp package-lock.json node_modules/.package-lock.stamp; }; }
 	cd $(WEB) && npm run -s typecheck && npm test -- --reporter=dot && npm run -s build && npm run -s sizes
+
+console-shots: build ## every screen of the console as PNG, light and dark, in fleet-server/console/web/shots/
+	cd $(WEB) && CARGO_TARGET_DIR="$(TARGET_DIR)" node e2e/shots.mjs
 
 footprint: ## size of the agent as it is shipped, and its memory without a model
 	tests/footprint.sh
