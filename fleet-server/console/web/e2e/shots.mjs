@@ -159,7 +159,8 @@ const PHONE = ['overview', 'device', 'rollout'];
 
 /** Everything that was asked for is there, and nothing moves any more. */
 async function settled(page) {
-  await page.waitForSelector('#main [data-state="full"], main[data-state="full"]');
+  // Forms have no states: a heading, and nothing that still loads.
+  await page.waitForSelector('main h1');
   await page.waitForFunction(() => document.querySelector('#main .bone, #main [data-state="loading"], #main [aria-busy="true"]') === null);
   await page.evaluate(async () => {
     await document.fonts.ready;
