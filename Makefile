@@ -11,7 +11,8 @@ ONLY ?=
 VENV := .venv
 RAN := $(VENV)/.requirements-installed
 
-.PHONY: help build demo clean-demo test deny machete oracles agent footprint fuzz openapi console-test console-e2e
+.PHONY: help build demo clean-demo test deny machete oracles agent footprint fuzz openapi console-test console-e2e \
+	console-shots
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -82,6 +83,9 @@ console-e2e: ## the console in Chromium, against real servers and agents; ONLY=p
 	cargo build --locked --workspace --all-targets
 	$(WEB_PACKAGES)
 	cd $(WEB) && CARGO_TARGET_DIR="$(TARGET_DIR)" npm run -s e2e -- "$(ONLY)"
+
+console-shots: build ## every screen of the console as PNG, light and dark, in fleet-server/console/web/shots/
+	cd $(WEB) && CARGO_TARGET_DIR="$(TARGET_DIR)" node e2e/shots.mjs
 
 footprint: ## size of the agent as it is shipped, and its memory without a model
 	tests/footprint.sh
