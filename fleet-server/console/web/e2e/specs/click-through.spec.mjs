@@ -82,10 +82,10 @@ async function turn(page, server, hands, origin) {
   await hands.open(page.getByRole('grid'), new RegExp(`${DEVICE}.*${made.semver.replaceAll('.', '\\.')}`));
   await page.waitForURL(new RegExp(`/drift/${DEVICE}/`));
   await page.getByText('Send it to labeling').waitFor();
-  await copied(page, hands, page.getByRole('region', { name: 'Next step' }), `fleetctl labels queue ${LINE} --slice ${slice}`);
-  await hands.press(page.getByRole('link', { name: /^Label \d+ samples/ }));
+  await copied(page, hands, page.getByRole('region', { name: 'Next step' }), `fleetctl labels queue ${LINE} --slice ${slice} --device ${DEVICE}`);
+  await hands.press(page.getByRole('link', { name: `Label what ${DEVICE} kept` }));
 
-  await page.waitForURL(/\/labeling\?slice=/);
+  await page.waitForURL(/\/labeling\?.*slice=/);
   await command(page, /fleetctl labels queue/);
   await labels(page, hands, server, slice);
   await command(page, /fleetctl labels annotate/);
