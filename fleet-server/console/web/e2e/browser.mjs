@@ -26,6 +26,7 @@ export async function openBrowser(options = {}) {
   });
   return {
     context,
+    profile,
     async close() {
       await context.close();
       await rm(profile, { recursive: true, force: true });

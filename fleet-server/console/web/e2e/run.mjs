@@ -24,7 +24,7 @@ async function signIn(context, server) {
   await page.close();
 }
 
-async function runCheck(name, check, { context, server }) {
+async function runCheck(name, check, { context, profile, server }) {
   const { origin } = server;
   const page = await context.newPage();
   const wrong = watch(page, origin);
@@ -32,7 +32,7 @@ async function runCheck(name, check, { context, server }) {
   ran += 1;
   const number = ran;
   try {
-    await check.run({ page, context, origin, server });
+    await check.run({ page, context, origin, server, profile });
     if (wrong.length > 0) throw new Error(wrong.join('\n'));
     console.log(`ok    ${name} (${Math.round(performance.now() - began)} ms)`);
   } catch (error) {
@@ -49,12 +49,12 @@ async function runCheck(name, check, { context, server }) {
 async function runFile({ checks, prepare }) {
   const server = await startServer({ prepare });
   try {
-    const { context, close } = await openBrowser();
+    const { context, profile, close } = await openBrowser();
     context.setDefaultTimeout(PATIENCE_MS);
     if (process.env.E2E_CONSOLE !== undefined) await serveBuild(context, server.origin, process.env.E2E_CONSOLE);
     try {
       await signIn(context, server);
-      for (const [name, check] of checks) await runCheck(name, check, { context, server });
+      for (const [name, check] of checks) await runCheck(name, check, { context, profile, server });
     } finally {
       await close();
     }

@@ -31,23 +31,24 @@ async function heap(client) {
   return metrics.find((metric) => metric.name === 'JSHeapUsedSize').value;
 }
 
-/** Resident bytes of this check's browser: its processes are those below ours that are Chromium. */
-async function browserMemory() {
+/** Resident bytes of one browser: of the process that was given its profile, and of those below it. Others run beside it. */
+async function browserMemory(profile) {
   const processes = new Map();
   for (const pid of (await readdir('/proc')).filter((name) => /^\d+$/.test(name))) {
     try {
       const status = await readFile(`/proc/${pid}/status`, 'utf8');
       const field = (name) => new RegExp(`^${name}:\\s+(.*)$`, 'm').exec(status)?.[1] ?? '';
-      processes.set(pid, { parent: field('PPid'), name: field('Name'), resident: Number.parseInt(field('RssAnon'), 10) * 1024 || 0 });
+      const command = await readFile(`/proc/${pid}/cmdline`, 'utf8');
+      processes.set(pid, { parent: field('PPid'), command, resident: Number.parseInt(field('RssAnon'), 10) * 1024 || 0 });
     } catch {
       // It has ended meanwhile.
     }
   }
   const below = (pid) => {
-    for (let at = pid; at !== undefined && at !== '0'; at = processes.get(at)?.parent) if (at === String(process.pid)) return true;
+    for (let at = pid; at !== undefined && at !== '0'; at = processes.get(at)?.parent) if (processes.get(at)?.command.includes(profile) === true) return true;
     return false;
   };
-  return [...processes].filter(([pid, { name }]) => name.startsWith('chrom') && below(pid)).reduce((sum, [, { resident }]) => sum + resident, 0);
+  return [...processes].filter(([pid]) => below(pid)).reduce((sum, [, { resident }]) => sum + resident, 0);
 }
 
 /** Bytes of all files below a folder. */
@@ -72,7 +73,7 @@ const progress = (page, index) => page.locator('.datasets-going progress').nth(i
 export const checks = [
   {
     name: '200 MB are streamed with progress, in little memory, and leave nothing when cancelled',
-    async run({ page, origin, server }) {
+    async run({ page, origin, server, profile }) {
       const path = join(server.folder, 'large.csv');
       await write(path);
       const { id } = await server.call('POST', '/api/v1/datasets', { name: 'large', labels: ['a', 'b'], shape: { kind: 'row', columns: [] }, split: { kind: 'all', split: 'train' } });
@@ -80,11 +81,11 @@ export const checks = [
       await client.send('Performance.enable');
       await page.goto(`${origin}/datasets/large?tab=import`);
       await page.locator('.datasets-drop').waitFor();
-      const before = { heap: await heap(client), memory: await browserMemory(), disk: await onDisk(server.home) };
+      const before = { heap: await heap(client), memory: await browserMemory(profile), disk: await onDisk(server.home) };
       const most = { heap: 0, memory: 0 };
       const measure = async () => {
         most.heap = Math.max(most.heap, (await heap(client)) - before.heap);
-        most.memory = Math.max(most.memory, (await browserMemory()) - before.memory);
+        most.memory = Math.max(most.memory, (await browserMemory(profile)) - before.memory);
       };
 
       // Cancelled while it is being sent.
