@@ -377,6 +377,10 @@ async fn what_is_malformed_foreign_or_absurd_is_refused() {
     let mut others = report(1);
     others.device = DeviceId::new("other").unwrap();
     assert!(bench.decode(Up::Report, &sign(&others, &key()).unwrap()).is_err());
+    // No version could be signed above it: the device would never hear of what is wanted again.
+    let mut ahead = report(1);
+    ahead.documents.desired_state.version = u64::MAX;
+    assert!(bench.decode(Up::Report, &sign(&ahead, &key()).unwrap()).is_err());
     assert!(bench.decode(Up::Bundle, &zstd(&good)).is_ok());
     bench.active.expel(&device());
     assert!(bench.decode(Up::Bundle, &zstd(&good)).is_err(), "decommissioned");
