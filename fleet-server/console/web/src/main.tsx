@@ -5,7 +5,7 @@ import { watchActivity } from './lib/activity';
 import { listen, watchSingleKeys } from './lib/keys';
 import { Live, setLive, Throttle } from './lib/live';
 import { browserPlatform } from './lib/live-browser';
-import { queryClient } from './lib/query';
+import { keepErrors, queryClient } from './lib/query';
 import { fetchAgain } from './lib/refetch';
 import { navigate, startRouter } from './lib/router';
 import { begin, sessionState } from './lib/session';
@@ -45,6 +45,7 @@ for (const name of ['dragover', 'drop'] as const)
     if (event.dataTransfer?.types.includes('Files') === true) event.preventDefault();
   });
 
+keepErrors(queryClient);
 const refetch = new Throttle((resource) => fetchAgain(queryClient, { queryKey: [resource] }));
 const live = new Live(browserPlatform('/api/v1/events'), {
   changes: (changes) => {

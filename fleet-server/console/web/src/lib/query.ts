@@ -1,5 +1,6 @@
 // TanStack Query for the whole console. Keys begin with the resource as live events name it (`['device', …]`), so that one
 // event knows what to fetch again.
+import type { Query } from '@tanstack/preact-query';
 import { QueryClient } from '@tanstack/preact-query';
 import { ApiError } from './problem';
 
@@ -17,3 +18,22 @@ export const queryClient = new QueryClient({
     mutations: { retry: false },
   },
 });
+
+/**
+ * What failed stays failed on the screen until an answer comes. TanStack goes back to "pending" whenever a query without data
+ * is asked again, and with live events asking again at any moment, the error would give way to a skeleton under the reader's eyes.
+ * Gives back how to stop.
+ */
+export function keepErrors(client: QueryClient): () => void {
+  const failed = new WeakMap<Query, Error>();
+  return client.getQueryCache().subscribe((event) => {
+    if (event.type !== 'updated') return;
+    const { query, action } = event;
+    if (action.type === 'error') failed.set(query, query.state.error ?? action.error);
+    else if (action.type === 'success') failed.delete(query);
+    else if (action.type === 'fetch' && query.state.data === undefined) {
+      const error = failed.get(query);
+      if (error !== undefined) query.setState({ status: 'error', error });
+    }
+  });
+}

@@ -46,7 +46,7 @@ export function JobProgress({ id, words, onEnded, onClose }: { id: string; words
   if (job === undefined)
     return asked.isError ? (
       <div class="stack-small">
-        <ErrorNote error={asked.error} title="How far the job is cannot be told" onRetry={() => void asked.refetch()} />
+        <ErrorNote error={asked.error} title="How far the job is cannot be told" onRetry={() => asked.refetch()} />
         <button type="button" class="link" onClick={onClose}>
           Dismiss
         </button>

@@ -1,5 +1,6 @@
 // What a screen shows instead of data: nothing yet, loading, an error, a job's progress.
 import type { ComponentChildren, JSX } from 'preact';
+import { useState } from 'preact/hooks';
 import { useAfter } from '../lib/hooks';
 import { ApiError, explain, Unreachable } from '../lib/problem';
 import { Button } from './button';
@@ -37,8 +38,9 @@ function advice(error: unknown): string | undefined {
   return undefined;
 }
 
-/** An error where it happened: what, what to do, and a way to try again. */
-export function ErrorNote({ error, title, onRetry }: { error: unknown; title?: string; onRetry?(): void }): JSX.Element {
+/** An error where it happened: what, what to do, and a way to try again, which is busy until the promise that `onRetry` gives is settled. */
+export function ErrorNote({ error, title, onRetry }: { error: unknown; title?: string; onRetry?(): unknown }): JSX.Element {
+  const [busy, setBusy] = useState(false);
   const problem = error instanceof ApiError ? error.problem : undefined;
   const help = advice(error);
   return (
@@ -59,7 +61,15 @@ export function ErrorNote({ error, title, onRetry }: { error: unknown; title?: s
         )}
       </div>
       {onRetry === undefined ? null : (
-        <Button size="small" onClick={onRetry}>
+        <Button
+          size="small"
+          busy={busy}
+          onClick={() => {
+            setBusy(true);
+            const done = (): void => setBusy(false);
+            Promise.resolve(onRetry()).then(done, done);
+          }}
+        >
           Try again
         </Button>
       )}

@@ -174,7 +174,7 @@ export default function Audit(): JSX.Element {
       <Pager label="Audit log" cursor={view.cursor} next={answer.data?.next_cursor} onGo={(cursor) => setView({ cursor }, 'push')} />
       {view.entry >= 0 && open === undefined && answer.data !== undefined && !one.isFetching ? (
         one.isError ? (
-          <ErrorNote error={one.error} title={`Entry ${view.entry} could not be shown`} onRetry={() => void one.refetch()} />
+          <ErrorNote error={one.error} title={`Entry ${view.entry} could not be shown`} onRetry={() => one.refetch()} />
         ) : (
           <p class="muted" role="status">
             Entry {view.entry} is not {question.device === undefined ? 'in the log' : 'on this page of the chain'}.

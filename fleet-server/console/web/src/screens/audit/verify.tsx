@@ -50,7 +50,7 @@ export function Verify({ verification }: { verification: ReturnType<typeof useVe
         </div>
         <CliLine line={cli('audit', 'verify')} />
       </div>
-      {error === null ? null : <ErrorNote error={error} title="The chains could not be verified" onRetry={() => void verification.refetch()} />}
+      {error === null ? null : <ErrorNote error={error} title="The chains could not be verified" onRetry={() => verification.refetch()} />}
       {verdict === undefined || verdict.ok ? null : (
         <ul class="audit-broken">
           {verdict.broken.slice(0, MOST_BROKEN).map((item) => (

@@ -72,7 +72,7 @@ export default function DatasetScreen({ params }: { params: Params }): JSX.Eleme
   if (dataset === undefined)
     return (
       <Page title={<bdi>{id}</bdi>} back={{ href: '/datasets', label: 'Datasets' }}>
-        {asked.isError ? <ErrorNote error={asked.error} title="The dataset could not be loaded" onRetry={() => void asked.refetch()} /> : <Skeleton rows={6} label="Loading the dataset" />}
+        {asked.isError ? <ErrorNote error={asked.error} title="The dataset could not be loaded" onRetry={() => asked.refetch()} /> : <Skeleton rows={6} label="Loading the dataset" />}
       </Page>
     );
   const newest = versions.data?.items[0];

@@ -187,7 +187,7 @@ function Opened({
             ]}
           />
           {values.isError ? (
-            <ErrorNote error={values.error} title="The values could not be loaded" onRetry={() => void values.refetch()} />
+            <ErrorNote error={values.error} title="The values could not be loaded" onRetry={() => values.refetch()} />
           ) : values.data === undefined ? (
             <Skeleton rows={4} label="Loading the values" />
           ) : values.data?.digest === sample.digest ? (

@@ -169,7 +169,7 @@ function Version({ dataset, version, before }: { dataset: Dataset; version: Data
           </Card>
           <Card title="Where it went">
             {runs.isError ? (
-              <ErrorNote error={runs.error} title="The runs could not be loaded" onRetry={() => void runs.refetch()} />
+              <ErrorNote error={runs.error} title="The runs could not be loaded" onRetry={() => runs.refetch()} />
             ) : runs.data === undefined ? (
               <Skeleton label="Loading runs" />
             ) : runs.data.length === 0 ? (

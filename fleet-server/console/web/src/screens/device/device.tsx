@@ -157,10 +157,10 @@ export default function Device({ params }: { params: Params }): JSX.Element {
         ) : undefined
       }
     >
-      {answer.isError && device !== undefined ? <ErrorNote error={answer.error} title="This may be old: it could not be loaded again" onRetry={() => void answer.refetch()} /> : null}
+      {answer.isError && device !== undefined ? <ErrorNote error={answer.error} title="This may be old: it could not be loaded again" onRetry={() => answer.refetch()} /> : null}
       {device === undefined ? (
         answer.isError ? (
-          <ErrorNote error={answer.error} title="The device could not be loaded" onRetry={() => void answer.refetch()} />
+          <ErrorNote error={answer.error} title="The device could not be loaded" onRetry={() => answer.refetch()} />
         ) : (
           <div class="card device-none">
             <Skeleton rows={6} label="Loading the device" />

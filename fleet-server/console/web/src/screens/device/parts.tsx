@@ -101,7 +101,7 @@ export function TelemetryCard({ id, span, onSpan, names }: { id: string; span: S
       }
     >
       {answer.isError && hours === undefined ? (
-        <ErrorNote error={answer.error} title="The telemetry could not be loaded" onRetry={() => void answer.refetch()} />
+        <ErrorNote error={answer.error} title="The telemetry could not be loaded" onRetry={() => answer.refetch()} />
       ) : hours === undefined ? (
         <Skeleton rows={5} label="Loading telemetry" />
       ) : charts === undefined ? (
@@ -193,7 +193,7 @@ export function DriftCard({ id }: { id: string }): JSX.Element {
       flush
     >
       {answer.isError && items === undefined ? (
-        <ErrorNote error={answer.error} title="The judgements could not be loaded" onRetry={() => void answer.refetch()} />
+        <ErrorNote error={answer.error} title="The judgements could not be loaded" onRetry={() => answer.refetch()} />
       ) : items === undefined ? (
         <div class="device-none">
           <Skeleton rows={3} label="Loading drift" />
@@ -282,7 +282,7 @@ export function TimelineCard({ id, cursor, onGo, names }: { id: string; cursor: 
   return (
     <Card title="Timeline" note={cursor === '' ? 'newest first' : 'earlier'} actions={<Pager label="Timeline" cursor={cursor} next={answer.data?.next_cursor} onGo={onGo} />}>
       {answer.isError && items === undefined ? (
-        <ErrorNote error={answer.error} title="The timeline could not be loaded" onRetry={() => void answer.refetch()} />
+        <ErrorNote error={answer.error} title="The timeline could not be loaded" onRetry={() => answer.refetch()} />
       ) : items === undefined ? (
         <Skeleton rows={6} label="Loading the timeline" />
       ) : items.length === 0 ? (

@@ -152,7 +152,7 @@ const CARDS = [
 
 function Cards({ filter, sort }: { filter: string; sort: string }): JSX.Element {
   const counts = useDeviceCounts();
-  if (counts.isError) return <ErrorNote error={counts.error} title="The counts could not be loaded" onRetry={() => void counts.refetch()} />;
+  if (counts.isError) return <ErrorNote error={counts.error} title="The counts could not be loaded" onRetry={() => counts.refetch()} />;
   return (
     <section class="stats" aria-label="Devices by state">
       {CARDS.map((card) => (

@@ -94,10 +94,10 @@ export default function DriftDetail({ params }: { params: Params }): JSX.Element
         </>
       }
     >
-      {features.isError && !nothing && items !== undefined ? <ErrorNote error={features.error} title="This may be out of date" onRetry={() => void features.refetch()} /> : null}
+      {features.isError && !nothing && items !== undefined ? <ErrorNote error={features.error} title="This may be out of date" onRetry={() => features.refetch()} /> : null}
       {items === undefined ? (
         features.isError ? (
-          <ErrorNote error={features.error} title="The histograms could not be loaded" onRetry={() => void features.refetch()} />
+          <ErrorNote error={features.error} title="The histograms could not be loaded" onRetry={() => features.refetch()} />
         ) : (
           <Skeleton rows={8} label="Loading features" />
         )
@@ -166,7 +166,7 @@ function OverTime({ device, manifest, range, feature, onClear }: Subject & { fea
     >
       {points === undefined ? (
         answer.isError ? (
-          <ErrorNote error={answer.error} title="The statistic could not be loaded" onRetry={() => void answer.refetch()} />
+          <ErrorNote error={answer.error} title="The statistic could not be loaded" onRetry={() => answer.refetch()} />
         ) : (
           <Skeleton rows={4} label="Loading the statistic" />
         )
@@ -210,7 +210,7 @@ function Classes({ device, manifest, range }: Subject): JSX.Element {
     <Card title="Predicted classes" note={items?.[0] === undefined ? undefined : `${count(total(items))} predictions`} actions={<HistogramLegend />}>
       {items === undefined ? (
         answer.isError ? (
-          <ErrorNote error={answer.error} title="The classes could not be loaded" onRetry={() => void answer.refetch()} />
+          <ErrorNote error={answer.error} title="The classes could not be loaded" onRetry={() => answer.refetch()} />
         ) : (
           <Skeleton rows={4} label="Loading classes" />
         )
@@ -322,7 +322,7 @@ function Labels({ device, manifest, line, semver: judgedVersion, drifted }: { de
   const semver = judgedVersion ?? versions.data?.items.find((version) => version.manifest === manifest)?.semver ?? versions.data?.items[0]?.semver;
   const dataset = harvest.data;
   if (line === '' || semver === undefined || harvest.data === undefined) {
-    return harvest.isError ? <ErrorNote error={harvest.error} title="The harvested samples could not be looked up" onRetry={() => void harvest.refetch()} /> : null;
+    return harvest.isError ? <ErrorNote error={harvest.error} title="The harvested samples could not be looked up" onRetry={() => harvest.refetch()} /> : null;
   }
   if (dataset === null || dataset === undefined)
     return (
@@ -355,7 +355,7 @@ function ToLabels({
   const everywhere = device === EVERY_DEVICE;
   const kept = useKept(everywhere ? undefined : dataset.id, slice, device);
   if (!everywhere && kept.data === undefined)
-    return kept.isError ? <ErrorNote error={kept.error} title="The harvested samples could not be looked up" onRetry={() => void kept.refetch()} /> : null;
+    return kept.isError ? <ErrorNote error={kept.error} title="The harvested samples could not be looked up" onRetry={() => kept.refetch()} /> : null;
   const samples = kept.data?.samples ?? dataset.slices[slice] ?? 0;
   const all = `${count(samples)}${kept.data?.more === true ? ' and more inputs' : samples === 1 ? ' input' : ' inputs'}`;
   if (samples === 0)

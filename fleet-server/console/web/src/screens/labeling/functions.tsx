@@ -203,7 +203,7 @@ export function Functions({ dataset, view, setView }: { dataset: Dataset; view: 
 
 function Model({ dataset }: { dataset: Dataset }): JSX.Element | null {
   const asked = useLabelModel(dataset.id);
-  if (asked.isError && asked.data === undefined) return <ErrorNote error={asked.error} title="The label model could not be loaded" onRetry={() => void asked.refetch()} />;
+  if (asked.isError && asked.data === undefined) return <ErrorNote error={asked.error} title="The label model could not be loaded" onRetry={() => asked.refetch()} />;
   if (asked.data === undefined) return <Skeleton label="Loading the label model" />;
   const model = asked.data;
   if (model === null) return null;

@@ -37,7 +37,7 @@ export default function LabelingScreen({ params }: { params: Params }): JSX.Elem
   if (dataset === undefined)
     return (
       <Page title={<bdi>{id}</bdi>} back={{ href: '/labeling', label: 'Labeling' }}>
-        {asked.isError ? <ErrorNote error={asked.error} title="The dataset could not be loaded" onRetry={() => void asked.refetch()} /> : <Skeleton rows={6} label="Loading the dataset" />}
+        {asked.isError ? <ErrorNote error={asked.error} title="The dataset could not be loaded" onRetry={() => asked.refetch()} /> : <Skeleton rows={6} label="Loading the dataset" />}
       </Page>
     );
   return (

@@ -136,7 +136,7 @@ export function Queue({ dataset, view, setView }: { dataset: Dataset; view: View
           {state.error !== undefined && sample !== undefined ? <ErrorNote error={state.error} title="More items could not be loaded" onRetry={() => labeler.more()} /> : null}
           {state.refused === undefined ? null : (
             <div class="stack-small">
-              <ErrorNote error={state.refused} title={`${plural(state.unsent, 'label')} not taken by the server`} onRetry={() => void labeler.flush()} />
+              <ErrorNote error={state.refused} title={`${plural(state.unsent, 'label')} not taken by the server`} onRetry={() => labeler.flush()} />
               <button type="button" class="link" onClick={() => labeler.discard()}>
                 Give up these labels
               </button>

@@ -259,11 +259,11 @@ export default function Overview(): JSX.Element {
         ) : undefined
       }
     >
-      {overview.isError && data !== undefined ? <ErrorNote error={overview.error} title="This may be old: it could not be loaded again" onRetry={() => void overview.refetch()} /> : null}
+      {overview.isError && data !== undefined ? <ErrorNote error={overview.error} title="This may be old: it could not be loaded again" onRetry={() => overview.refetch()} /> : null}
       {data !== undefined ? (
         <Body data={data} />
       ) : overview.isError ? (
-        <ErrorNote error={overview.error} title="The overview could not be loaded" onRetry={() => void overview.refetch()} />
+        <ErrorNote error={overview.error} title="The overview could not be loaded" onRetry={() => overview.refetch()} />
       ) : (
         <div class="card overview-wait">
           <Skeleton rows={6} label="Loading the overview" />

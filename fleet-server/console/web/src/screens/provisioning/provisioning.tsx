@@ -242,7 +242,7 @@ export default function Provisioning(): JSX.Element {
         />
       </section>
       <NewToken open={view.new === '1' && operates} onClose={() => setView({ new: '' })} />
-      {view.token !== '' && shown === undefined && one.isError ? <ErrorNote error={one.error} title="The claim token in the address could not be shown" onRetry={() => void one.refetch()} /> : null}
+      {view.token !== '' && shown === undefined && one.isError ? <ErrorNote error={one.error} title="The claim token in the address could not be shown" onRetry={() => one.refetch()} /> : null}
       {shown === undefined || revoking !== undefined ? null : <TokenDialog token={shown} onClose={() => setView({ token: '' })} onRevoke={setRevoking} />}
       <DecommissionDialog id={leaving} onClose={() => setLeaving(undefined)} />
       <ConfirmDialog

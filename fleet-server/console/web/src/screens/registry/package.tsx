@@ -163,7 +163,7 @@ export default function Package(): JSX.Element {
     <Page title="New package" back={back} note="The server builds it, then runs its golden inputs: outputs that differ from the trainer’s are refused.">
       <div class="registry-form" data-state="full">
         <Card>
-          {runs.isError ? <ErrorNote error={runs.error} title="The runs could not be loaded" onRetry={() => void runs.refetch()} /> : null}
+          {runs.isError ? <ErrorNote error={runs.error} title="The runs could not be loaded" onRetry={() => runs.refetch()} /> : null}
           <Form<Names>
             send="Make the package"
             cli={lineOf(draft, chosen)}

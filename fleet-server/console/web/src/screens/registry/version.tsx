@@ -29,7 +29,7 @@ export default function VersionScreen({ params }: { params: Params }): JSX.Eleme
     return (
       <Page title="Model version" back={{ href: '/models', label: 'Registry' }}>
         {version.isError ? (
-          <ErrorNote error={version.error} title="The version could not be loaded" onRetry={() => void version.refetch()} />
+          <ErrorNote error={version.error} title="The version could not be loaded" onRetry={() => version.refetch()} />
         ) : (
           <Skeleton rows={6} />
         )}
@@ -105,7 +105,7 @@ function Shown({ version, error }: { version: ModelVersion; error: unknown }): J
         {version.signature === 'unsigned' ? <Signing version={version} document={document.data} /> : null}
         <Lineage version={version} devices={devices.data === undefined ? undefined : total(devices.data)} />
         {document.isError && document.data === undefined ? (
-          <ErrorNote error={document.error} title="The manifest could not be loaded" onRetry={() => void document.refetch()} />
+          <ErrorNote error={document.error} title="The manifest could not be loaded" onRetry={() => document.refetch()} />
         ) : manifest === undefined ? (
           <Skeleton rows={5} label="Loading the manifest" />
         ) : (

@@ -138,7 +138,7 @@ function Preview({ plan, version }: { plan: Plan; version: ModelVersion | undefi
       {matching.filter === undefined ? (
         <p class="muted">The server counts this expression when the rollout starts: the device list has no words for it. It is checked when the draft is made.</p>
       ) : matching.answer.isError ? (
-        <ErrorNote error={matching.answer.error} title="The devices could not be counted" onRetry={() => void matching.answer.refetch()} />
+        <ErrorNote error={matching.answer.error} title="The devices could not be counted" onRetry={() => matching.answer.refetch()} />
       ) : total === undefined ? (
         <Skeleton rows={2} label="Counting devices" />
       ) : (
@@ -218,7 +218,7 @@ export default function NewRollout(): JSX.Element {
   if (lines.data === undefined)
     return (
       <Page title="New rollout" back={back}>
-        {lines.isError ? <ErrorNote error={lines.error} title="The models could not be loaded" onRetry={() => void lines.refetch()} /> : <Skeleton rows={6} label="Loading models" />}
+        {lines.isError ? <ErrorNote error={lines.error} title="The models could not be loaded" onRetry={() => lines.refetch()} /> : <Skeleton rows={6} label="Loading models" />}
       </Page>
     );
   if (lines.data.items.length === 0)

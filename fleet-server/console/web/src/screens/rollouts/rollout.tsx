@@ -69,12 +69,12 @@ export default function RolloutScreen({ params }: { params: Params }): JSX.Eleme
             There is no rollout with this id.
           </Empty>
         ) : (
-          <ErrorNote error={answer.error} title="The rollout could not be loaded" onRetry={() => void answer.refetch()} />
+          <ErrorNote error={answer.error} title="The rollout could not be loaded" onRetry={() => answer.refetch()} />
         )}
       </Page>
     );
   }
-  return <Loaded rollout={rollout} stale={answer.error} onRetry={() => void answer.refetch()} back={back} />;
+  return <Loaded rollout={rollout} stale={answer.error} onRetry={() => answer.refetch()} back={back} />;
 }
 
 function Loaded({ rollout, stale, onRetry, back }: { rollout: Data; stale: unknown; onRetry(): void; back: { href: string; label: string } }): JSX.Element {

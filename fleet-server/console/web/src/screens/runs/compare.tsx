@@ -65,7 +65,7 @@ export default function Compare(): JSX.Element {
           Nothing is chosen: select two runs or more in the list, then compare them.
         </Empty>
       ) : failed !== undefined ? (
-        <ErrorNote error={failed.error} title="A run could not be loaded" onRetry={() => queries.forEach((query) => void query.refetch())} />
+        <ErrorNote error={failed.error} title="A run could not be loaded" onRetry={() => Promise.all(queries.map((query) => query.refetch()))} />
       ) : loaded.length < ids.length || metrics.some((query) => query.isPending) ? (
         <Skeleton rows={8} label="Loading runs" />
       ) : (
@@ -74,7 +74,7 @@ export default function Compare(): JSX.Element {
             <ErrorNote
               error={metrics.find((query) => query.isError)?.error}
               title="Some curves could not be loaded"
-              onRetry={() => metrics.filter((query) => query.isError).forEach((query) => void query.refetch())}
+              onRetry={() => Promise.all(metrics.filter((query) => query.isError).map((query) => query.refetch()))}
             />
           ) : null}
           <Figures compared={compared} onDrop={ids.length > 1 ? drop : undefined} />

@@ -62,7 +62,7 @@ export function EvaluationCard({ run }: { run: Run }): JSX.Element | null {
       {evaluation.data !== undefined ? (
         <Measured evaluation={evaluation.data} />
       ) : evaluation.isError ? (
-        <ErrorNote error={evaluation.error} title="It could not be measured" onRetry={() => void evaluation.refetch()} />
+        <ErrorNote error={evaluation.error} title="It could not be measured" onRetry={() => evaluation.refetch()} />
       ) : (
         <Skeleton rows={5} label="Measuring" />
       )}

@@ -80,7 +80,7 @@ export function VersionPicker({
   const failed = datasets.isError && datasets.data === undefined ? datasets : versions.isError && versions.data === undefined ? versions : undefined;
   return (
     <>
-      {failed === undefined ? null : <ErrorNote error={failed.error} title={failed === datasets ? 'The datasets could not be loaded' : 'The versions could not be loaded'} onRetry={() => void failed.refetch()} />}
+      {failed === undefined ? null : <ErrorNote error={failed.error} title={failed === datasets ? 'The datasets could not be loaded' : 'The versions could not be loaded'} onRetry={() => failed.refetch()} />}
       <div class="runs-picker">
         <div class="field">
           <label for={`${id}-dataset`}>Dataset</label>

@@ -32,7 +32,7 @@ export default function RunScreen({ params }: { params: Params }): JSX.Element {
   if (run.data === undefined)
     return (
       <Page title="Run" back={back}>
-        {run.isError ? <ErrorNote error={run.error} title="The run could not be loaded" onRetry={() => void run.refetch()} /> : <Skeleton rows={6} />}
+        {run.isError ? <ErrorNote error={run.error} title="The run could not be loaded" onRetry={() => run.refetch()} /> : <Skeleton rows={6} />}
       </Page>
     );
   return <Shown run={run.data} progress={job.data?.progress} message={job.data?.message} error={run.error} />;
@@ -185,7 +185,7 @@ function Curves({ run }: { run: Run }): JSX.Element {
     return (
       <Card title="Curves">
         {metrics?.isError === true ? (
-          <ErrorNote error={metrics.error} title="The curves could not be loaded" onRetry={() => void metrics.refetch()} />
+          <ErrorNote error={metrics.error} title="The curves could not be loaded" onRetry={() => metrics.refetch()} />
         ) : (
           <Skeleton rows={4} label="Loading curves" />
         )}

@@ -151,7 +151,7 @@ export default function Start(): JSX.Element {
     <Page title="New run" back={{ href: '/runs', label: 'Runs' }} note="Trains a multilayer perceptron; the same data, numbers and seed give the same model.">
       <div class="runs-form" data-state="full">
         <Card>
-          {from?.isError === true ? <ErrorNote error={from.error} title="The run to start from could not be loaded" onRetry={() => void from.refetch()} /> : null}
+          {from?.isError === true ? <ErrorNote error={from.error} title="The run to start from could not be loaded" onRetry={() => from.refetch()} /> : null}
           <Form<Names>
             send="Start the run"
             cli={lineOf(draft)}
