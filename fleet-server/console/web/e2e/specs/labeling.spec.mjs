@@ -1,6 +1,7 @@
 // Labeling: functions and the label model, and the queue by keys with its speed.
 import assert from 'node:assert/strict';
 import { accessible, fits, inState, shot, small, theme } from '../checks.mjs';
+import { command } from '../hands.mjs';
 import { until } from '../server.mjs';
 import { csv } from './datasets.spec.mjs';
 
@@ -133,7 +134,7 @@ export const checks = [
     },
   },
   {
-    name: 'the queue by keys: label, undo, skip, take the guess; how fast is reported',
+    name: 'the queue by keys: label, undo also of what is stored, skip, take the guess; how fast is reported',
     async run({ page, origin, server }) {
       await theme(page, 'light');
       await page.goto(`${origin}/datasets/${SERIES}/labeling`);
@@ -161,8 +162,16 @@ export const checks = [
       // What is held back arrives by itself.
       await page.getByText('all of it is with the server').waitFor();
       assert.equal(await hand(), 61);
+      // A stored label goes from the server, and its item is here as if nothing had been said of it.
+      const line = await command(page, /fleetctl labels remove /);
       await page.keyboard.press('u');
-      await page.getByText(/another key replaces it/).waitFor();
+      await page.getByText('1 label about to be taken back').waitFor();
+      const undone = await shown(page);
+      assert.ok(line.startsWith(`fleetctl labels remove ${SERIES} ${undone} --label `), `${line} takes back the label of ${undone}`);
+      await until('the label to be gone', async () => (await hand()) === 60);
+      const sample = await server.call('GET', `/api/v1/datasets/${SERIES}/samples/${undone}`);
+      assert.notEqual(sample.label?.source, 'hand');
+      assert.equal(await shown(page), undone);
       await page.keyboard.press('2');
       await page.getByText('1 label not sent yet').waitFor();
       // Leaving the queue sends it too.
@@ -199,14 +208,24 @@ export const checks = [
       await accessible(page, 'full');
       await shot(page, 'labeling-keys');
       await dialog.getByRole('button', { name: 'Keep these' }).click();
+      const cursors = [];
+      page.on('request', (request) => {
+        const url = new URL(request.url());
+        if (url.pathname.endsWith('/queue')) cursors.push(url.searchParams.get('cursor'));
+      });
       await page.reload();
       await inState(page, 'full');
       await shot(page, 'labeling-rows');
+      const seen = new Set();
       for (let count = 0; count < 29; count += 1) {
         const before = await shown(page);
+        seen.add(before);
         await page.keyboard.press(count % 2 === 0 ? 'h' : '1');
         assert.notEqual(await shown(page), before);
       }
+      assert.equal(seen.size, 29, 'no item is shown twice');
+      assert.equal(cursors[0], null);
+      assert.ok((cursors[1] ?? '') !== '', 'the second page begins where the first one ended');
       await page.keyboard.press('s');
       await page.getByText('Only the 1 item that you skipped is left.').waitFor();
       await page.getByRole('button', { name: 'Show the skipped ones again' }).click();

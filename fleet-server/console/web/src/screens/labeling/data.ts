@@ -3,13 +3,15 @@ import { useMutation, useQuery } from '@tanstack/preact-query';
 import type { Schema } from '../../lib/client';
 import { api, ApiError, unwrap } from '../../lib/client';
 import { queryClient } from '../../lib/query';
-import type { Dataset, Sample, Split } from '../datasets/data';
+import type { Dataset, Split } from '../datasets/data';
 import { RESOURCE as DATASET } from '../datasets/data';
+import type { QueuePage } from './labeler';
 import type { Mark } from './outbox';
 
 export type LabelingFunction = Schema<'LabelingFunction'>;
 export type LabelModel = Schema<'LabelModel'>;
 export type LabelModelKind = Schema<'LabelModelKind'>;
+export type FunctionConflicts = Schema<'LabelingFunctionConflicts'>;
 
 /** As live events name it, and the first part of every key. */
 export const RESOURCE = 'labels';
@@ -25,21 +27,35 @@ export interface QueueAsk {
   device: string;
 }
 
-export async function fetchQueue(dataset: string, ask: QueueAsk, limit: number): Promise<Sample[]> {
+/** The next of the queue beyond `cursor`, with values; without one, from its start. */
+export async function fetchQueue(dataset: string, ask: QueueAsk, limit: number, cursor: string | undefined): Promise<QueuePage> {
   const page = await unwrap(
     api.GET('/api/v1/datasets/{id}/queue', {
       params: {
         path: { id: dataset },
-        query: { order: ask.order, values: true, limit, ...(ask.slice === '' ? {} : { slice: ask.slice }), ...(ask.split === '' ? {} : { split: ask.split }), ...(ask.device === '' ? {} : { device: ask.device }) },
+        query: { order: ask.order, values: true, limit, ...(cursor === undefined ? {} : { cursor }), ...(ask.slice === '' ? {} : { slice: ask.slice }), ...(ask.split === '' ? {} : { split: ask.split }), ...(ask.device === '' ? {} : { device: ask.device }) },
       },
     }),
   );
-  return page.items;
+  return { items: page.items, next: page.next_cursor ?? undefined };
 }
 
 export async function annotate(dataset: string, marks: readonly Mark[]): Promise<void> {
   // `keepalive`: labels given just before a tab closes still arrive.
   await unwrap(api.POST('/api/v1/datasets/{id}/annotations', { params: { path: { id: dataset } }, body: { annotations: [...marks] }, keepalive: true }));
+}
+
+/** Takes a label back that is still the one given here; false: it is another by now, which stays. */
+export async function removeAnnotation(dataset: string, { sample, label }: Mark): Promise<boolean> {
+  try {
+    await unwrap(api.DELETE('/api/v1/datasets/{id}/annotations/{sample}', { params: { path: { id: dataset, sample }, query: { label } }, keepalive: true }));
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
+    if (error.status === 409) return false;
+    // It has no label, which is what was asked for.
+    if (error.status !== 404) throw error;
+  }
+  return true;
 }
 
 export function useFunctions(dataset: string) {
@@ -53,15 +69,25 @@ export function useFunctions(dataset: string) {
 export function useLabelModel(dataset: string) {
   return useQuery({
     queryKey: [RESOURCE, 'model', dataset],
-    queryFn: async ({ signal }): Promise<LabelModel | null> => {
-      try {
-        return await unwrap(api.GET('/api/v1/datasets/{id}/label-model', { params: { path: { id: dataset } }, signal }));
-      } catch (error) {
-        if (error instanceof ApiError && error.status === 404) return null;
-        throw error;
-      }
-    },
+    queryFn: ({ signal }) => orNone(unwrap(api.GET('/api/v1/datasets/{id}/label-model', { params: { path: { id: dataset } }, signal }))),
   });
+}
+
+/** How the functions vote against each other; `null` while no label model is fitted. */
+export function useConflicts(dataset: string) {
+  return useQuery({
+    queryKey: [RESOURCE, 'conflicts', dataset],
+    queryFn: ({ signal }) => orNone(unwrap(api.GET('/api/v1/datasets/{id}/labeling-function-conflicts', { params: { path: { id: dataset } }, signal }))),
+  });
+}
+
+async function orNone<T>(answer: Promise<T>): Promise<T | null> {
+  try {
+    return await answer;
+  } catch (error) {
+    if (error instanceof ApiError && error.status === 404) return null;
+    throw error;
+  }
 }
 
 export function relabelled(): Promise<unknown> {

@@ -25,9 +25,15 @@ export interface LabelerState extends OutboxState {
   skipped: number;
 }
 
+export interface QueuePage {
+  items: readonly Sample[];
+  /** Where the next page begins; undefined: this was the last. */
+  next: string | undefined;
+}
+
 export interface LabelerDeps {
-  /** The first `limit` of the queue, with values. */
-  fetch(limit: number): Promise<Sample[]>;
+  /** The next `limit` of the queue beyond a cursor, with values. */
+  fetch(limit: number, cursor: string | undefined): Promise<QueuePage>;
   outbox: Outbox;
   /** Items to have in hand. */
   batch: number;
@@ -35,8 +41,13 @@ export interface LabelerDeps {
 
 /** Items that can be gone back to. */
 const MOST_DONE = 100;
-/** The most that the server gives at once. */
-const MOST_ASKED = 1000;
+
+/** One way through the queue, page by page. */
+interface Pass {
+  cursor: string | undefined;
+  /** It has brought something that had not been seen. */
+  found: boolean;
+}
 
 export class Labeler {
   readonly state: Store<LabelerState> = createStore<LabelerState>({
@@ -48,12 +59,14 @@ export class Labeler {
     labelled: 0,
     skipped: 0,
     unsent: 0,
+    removals: 0,
     refused: undefined,
     waiting: false,
   });
   /** Labelled here: an answer that was on its way meanwhile may still list them. */
   private readonly labelled = new Set<string>();
   private readonly skipped = new Set<string>();
+  private pass: Pass = { cursor: undefined, found: false };
   private stop: (() => void) | undefined;
   private closed = false;
 
@@ -83,53 +96,72 @@ export class Labeler {
   skip(): void {
     const sample = this.current;
     if (sample === undefined) return;
-    // One that is here again after its label was sent keeps that label.
-    if (!this.labelled.has(sample.digest)) this.skipped.add(sample.digest);
+    this.skipped.add(sample.digest);
     this.advance({ sample, label: undefined });
   }
 
-  /** Back to the item before. Its label is taken back, or, once the server has it, can be replaced by another. */
+  /** Back to the item before, as if nothing had been said of it. */
   undo(): void {
     const { done, items } = this.state.get();
     const last = done.at(-1);
     if (last === undefined) return;
     const { digest } = last.sample;
-    let sample = last.sample;
-    if (last.label === undefined) this.skipped.delete(digest);
-    else if (this.deps.outbox.takeBack(digest)) {
-      // A second label of an item whose first one was sent: that first one stands again.
-      if (sample.label === undefined || sample.label === null) this.labelled.delete(digest);
-    } else sample = { ...sample, label: { label: last.label, source: 'hand', confidence: 1 } };
-    this.put({ items: [sample, ...items], done: done.slice(0, -1) });
+    this.skipped.delete(digest);
+    this.labelled.delete(digest);
+    if (last.label !== undefined) this.deps.outbox.takeBack(digest);
+    this.put({ items: [last.sample, ...items], done: done.slice(0, -1) });
   }
 
   /** Shows what was skipped once more. */
   showSkipped(): void {
     this.skipped.clear();
-    this.put({ exhausted: false });
-    void this.refill();
+    this.again();
   }
 
   /** There may be more: asks again. */
   more(): void {
-    this.put({ exhausted: false, error: undefined });
-    void this.refill();
+    if (this.state.get().exhausted) this.again();
+    else void this.refill();
   }
 
   async refill(): Promise<void> {
-    const now = this.state.get();
-    if (this.closed || now.loading || now.exhausted || now.items.length > this.deps.batch / 2) return;
+    if (this.state.get().loading || !this.wantsMore()) return;
     this.put({ loading: true, error: undefined });
-    const limit = Math.min(MOST_ASKED, now.items.length + this.state.get().unsent + this.skipped.size + this.deps.batch);
     try {
-      const fetched = await this.deps.fetch(limit);
-      if (this.closed) return;
-      const here = new Set(this.state.get().items.map((sample) => sample.digest));
-      const fresh = fetched.filter(({ digest }) => !here.has(digest) && !this.labelled.has(digest) && !this.skipped.has(digest) && !this.deps.outbox.has(digest));
-      this.put({ loading: false, items: [...this.state.get().items, ...fresh], exhausted: fetched.length < limit || fresh.length === 0 });
+      while (this.wantsMore()) await this.page();
     } catch (error) {
-      if (!this.closed) this.put({ loading: false, error });
+      this.put({ error });
     }
+    this.put({ loading: false });
+  }
+
+  private wantsMore(): boolean {
+    const { exhausted, items } = this.state.get();
+    return !this.closed && !exhausted && items.length <= this.deps.batch / 2;
+  }
+
+  /** Goes a page on. */
+  private async page(): Promise<void> {
+    const { pass } = this;
+    const { items, next } = await this.deps.fetch(this.deps.batch, pass.cursor);
+    if (this.closed) return;
+    const here = new Set(this.state.get().items.map((sample) => sample.digest));
+    // The cursor leaves behind what has been shown. But guesses change, and an item goes to another place in the queue with them.
+    const fresh = items.filter(({ digest }) => !here.has(digest) && !this.labelled.has(digest) && !this.skipped.has(digest) && !this.deps.outbox.has(digest));
+    pass.found ||= fresh.length > 0;
+    pass.cursor = next;
+    this.put({ items: [...this.state.get().items, ...fresh] });
+    if (next !== undefined || pass !== this.pass) return;
+    // Something may have come in before the place that has been reached: the end is where a whole pass finds nothing.
+    if (pass.found) this.pass = { cursor: undefined, found: false };
+    else this.put({ exhausted: true });
+  }
+
+  /** Goes through the queue from its start. */
+  private again(): void {
+    this.pass = { cursor: undefined, found: false };
+    this.put({ exhausted: false, error: undefined });
+    void this.refill();
   }
 
   /** Sends what is held back, now. */

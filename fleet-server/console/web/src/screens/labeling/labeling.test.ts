@@ -4,7 +4,7 @@ import type { Sample } from '../datasets/data';
 import { asKey, defaultKeys, wrongKeys } from './keymap';
 import { Labeler } from './labeler';
 import { HOLD_MS, Outbox } from './outbox';
-import type { Mark } from './outbox';
+import type { Kept, Mark } from './outbox';
 
 function sample(digest: string): Sample {
   return { digest, key: digest, slice: 'import', split: 'train', created_at: '2026-01-01T00:00:00Z' };
@@ -15,12 +15,15 @@ class Bench {
   time = 0;
   timers: { at: number; run: () => void }[] = [];
   sent: Mark[][] = [];
-  asked: number[] = [];
+  /** Cursors that pages were asked with. */
+  asked: (string | undefined)[] = [];
+  removed: Mark[] = [];
+  overruled = 0;
   fail: unknown = undefined;
   labels = new Map<string, string>();
   queue: string[];
   /** What the tab keeps, and whether the person is signed in. */
-  kept: readonly Mark[] = [];
+  kept: readonly Kept[] = [];
   signedIn = true;
   unseen: number[] = [];
   outbox: Outbox;
@@ -46,10 +49,12 @@ class Bench {
     const labeler = new Labeler({
       batch: this.batch,
       outbox: this.outbox,
-      fetch: (limit) => {
-        this.asked.push(limit);
+      fetch: (limit, cursor) => {
+        this.asked.push(cursor);
         if (this.fail !== undefined) return Promise.reject(this.fail as Error);
-        return Promise.resolve(this.queue.filter((digest) => !this.labels.has(digest)).slice(0, limit).map(sample));
+        const beyond = cursor === undefined ? this.queue : this.queue.slice(this.queue.indexOf(cursor) + 1);
+        const items = beyond.filter((digest) => !this.labels.has(digest)).slice(0, limit);
+        return Promise.resolve({ items: items.map(sample), next: items.length < limit ? undefined : items.at(-1) });
       },
     });
     labeler.open();
@@ -63,6 +68,15 @@ class Bench {
       kept: () => this.kept,
       keep: (marks) => (this.kept = marks),
       refusedUnseen: (unsent) => this.unseen.push(unsent),
+      overruled: (items) => (this.overruled += items),
+      remove: (mark) => {
+        this.removed.push(mark);
+        if (this.fail !== undefined) return Promise.reject(this.fail as Error);
+        const now = this.labels.get(mark.sample);
+        if (now !== undefined && now !== mark.label) return Promise.resolve(false);
+        this.labels.delete(mark.sample);
+        return Promise.resolve(true);
+      },
       send: (marks) => {
         this.sent.push([...marks]);
         if (this.fail !== undefined) return Promise.reject(this.fail as Error);
@@ -110,22 +124,113 @@ describe('the queue', () => {
     expect(bench.labels.size).toBe(11);
   });
 
-  it('takes a label back without a trace while it is held, and lets it be replaced afterwards', async () => {
+  it('takes a label back without a trace while it is held, and from the server afterwards', async () => {
     const bench = new Bench(6);
     await bench.labeler.refill();
     bench.labeler.label('a');
     bench.labeler.undo();
     expect(bench.shown).toBe('s0');
     await bench.pass(HOLD_MS * 2);
-    expect(bench.sent).toEqual([]);
+    expect([bench.sent, bench.removed]).toEqual([[], []]);
     bench.labeler.label('a');
     await bench.pass(HOLD_MS);
     expect(bench.labels.get('s0')).toBe('a');
     bench.labeler.undo();
-    expect(bench.labeler.current).toMatchObject({ digest: 's0', label: { label: 'a', source: 'hand' } });
+    expect(bench.labeler.current).toEqual(sample('s0'));
+    expect(bench.labeler.state.get()).toMatchObject({ labelled: 0, unsent: 1, removals: 1 });
+    await bench.pass(HOLD_MS);
+    expect(bench.removed).toEqual([{ sample: 's0', label: 'a' }]);
+    expect([bench.labels.size, bench.labeler.state.get().unsent]).toEqual([0, 0]);
+  });
+
+  it('replaces a stored label in one go when the item is labelled anew at once, and takes that back too', async () => {
+    const bench = new Bench(6);
+    await settle();
+    bench.labeler.label('a');
+    await bench.pass(HOLD_MS);
+    bench.labeler.undo();
     bench.labeler.label('b');
     await bench.pass(HOLD_MS);
-    expect(bench.labels.get('s0')).toBe('b');
+    expect([bench.labels.get('s0'), bench.removed]).toEqual(['b', []]);
+    bench.labeler.undo();
+    bench.labeler.label('a');
+    bench.labeler.undo();
+    await bench.pass(HOLD_MS);
+    expect([bench.labels.has('s0'), bench.removed]).toEqual([false, [{ sample: 's0', label: 'b' }]]);
+  });
+
+  it('takes a label back that is under way once it has arrived', async () => {
+    const bench = new Bench(6);
+    await settle();
+    bench.labeler.label('a');
+    const sending = bench.labeler.flush();
+    bench.labeler.undo();
+    expect(bench.kept).toEqual([{ sample: 's0', stored: 'a' }]);
+    await sending;
+    expect(bench.labels.get('s0')).toBe('a');
+    await bench.pass(HOLD_MS);
+    expect(bench.labels.has('s0')).toBe(false);
+  });
+
+  it('leaves a label that is somebody else’s by now, and says so', async () => {
+    const bench = new Bench(6);
+    await settle();
+    bench.labeler.label('a');
+    await bench.pass(HOLD_MS);
+    bench.labels.set('s0', 'theirs');
+    bench.labeler.undo();
+    await bench.pass(HOLD_MS);
+    expect([bench.labels.get('s0'), bench.overruled, bench.outbox.state.get().unsent]).toEqual(['theirs', 1, 0]);
+  });
+
+  it('takes a label back when the server is there again, also after a reload', async () => {
+    const bench = new Bench(6);
+    await settle();
+    bench.labeler.label('a');
+    await bench.pass(HOLD_MS);
+    bench.fail = new Unreachable();
+    bench.labeler.undo();
+    await bench.pass(HOLD_MS);
+    expect(bench.labeler.state.get()).toMatchObject({ waiting: true, removals: 1 });
+    expect(bench.kept).toEqual([{ sample: 's0', stored: 'a' }]);
+    bench.fail = undefined;
+    bench.reload();
+    await bench.pass(HOLD_MS);
+    expect([bench.labels.size, bench.kept]).toEqual([0, []]);
+  });
+
+  it('goes on behind its cursor: no page is asked twice, and nothing is shown twice or left out', async () => {
+    const bench = new Bench(40, 8);
+    await settle();
+    const seen: string[] = [];
+    while (bench.shown !== undefined) {
+      seen.push(bench.shown);
+      if (seen.length % 4 === 0) bench.labeler.skip();
+      else bench.labeler.label('a');
+      await bench.pass(seen.length % 7 === 0 ? HOLD_MS : 1);
+    }
+    expect(seen).toEqual(bench.queue);
+    const first = bench.asked.slice(0, bench.asked.lastIndexOf(undefined));
+    expect(first).toEqual([undefined, 's7', 's15', 's23', 's31', 's39']);
+    expect(bench.labeler.state.get()).toMatchObject({ exhausted: true, skipped: 10, labelled: 30 });
+  });
+
+  it('finds what came in before the place that it has reached', async () => {
+    const bench = new Bench(10);
+    await settle();
+    for (let index = 0; index < 6; index += 1) {
+      bench.labeler.label('a');
+      await settle();
+    }
+    await bench.pass(HOLD_MS);
+    bench.queue.unshift('new');
+    const seen: string[] = [];
+    while (bench.shown !== undefined) {
+      seen.push(bench.shown);
+      bench.labeler.label('b');
+      await settle();
+    }
+    expect(seen).toEqual(['s6', 's7', 's8', 's9', 'new']);
   });
 
   it('skips, comes back to what was skipped, and says when nothing else is left', async () => {

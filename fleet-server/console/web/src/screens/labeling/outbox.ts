@@ -1,5 +1,5 @@
-// Labels on their way to the server. They are held back for a moment, so that taking one back needs no request, and then sent
-// in batches; what cannot be sent is kept and said. An outbox outlives the queue that fills it: one per person and dataset, and
+// Labels on their way to the server, and those on their way back. They are held back for a moment, so that a label taken back
+// at once leaves no trace, and then sent in batches; what cannot be sent is kept and said. An outbox outlives the queue that fills it: one per person and dataset, and
 // what it holds is kept for this tab, so that neither leaving the screen, nor signing out, nor a reload loses a label.
 import { ApiError } from '../../lib/problem';
 import { createStore } from '../../lib/store';
@@ -10,9 +10,20 @@ export interface Mark {
   label: string;
 }
 
+/** What is kept of one item: the label to give, or to take back. */
+export interface Kept {
+  sample: string;
+  /** Absent: the one that the server has is to go. */
+  label?: string;
+  /** The label that the server has of this tab. */
+  stored?: string;
+}
+
 export interface OutboxState {
-  /** Labels that the server does not have yet. */
+  /** What the server does not know yet. */
   unsent: number;
+  /** Of these, labels to be taken back. */
+  removals: number;
   /** Why labels were refused; they are kept. */
   refused: unknown;
   /** The server does not answer; it is tried again by itself. */
@@ -21,51 +32,69 @@ export interface OutboxState {
 
 export interface OutboxDeps {
   send(marks: readonly Mark[]): Promise<unknown>;
+  /** Takes a label back that the server has; false: somebody else has labelled the item otherwise meanwhile. */
+  remove(mark: Mark): Promise<boolean>;
   now(): number;
   /** Runs `run` later; returns how to call it off. */
   later(ms: number, run: () => void): () => void;
   /** Whether the person whose labels these are is signed in: nobody else sends them. */
   may(): boolean;
   /** What was kept when the page was last here. */
-  kept(): readonly Mark[];
-  keep(marks: readonly Mark[]): void;
+  kept(): readonly Kept[];
+  keep(kept: readonly Kept[]): void;
   /** The server refused labels, and no queue shows it. */
   refusedUnseen(unsent: number): void;
+  /** Labels that were to be taken back are somebody else's by now, and stay. */
+  overruled(items: number): void;
 }
 
 /** How long a label is held back: the time in which taking it back leaves no trace. */
 export const HOLD_MS = 4000;
 const RETRY_MS = 3000;
 
+/** Labels of which is known that the server has them: more than one can go back to. */
+const MOST_STORED = 1000;
+
 interface Held {
-  label: string;
+  /** Undefined: to be taken back. */
+  label: string | undefined;
   at: number;
 }
 
+type Batch = readonly (readonly [string, Held])[];
+
 export class Outbox {
-  readonly state: Store<OutboxState> = createStore<OutboxState>({ unsent: 0, refused: undefined, waiting: false });
+  readonly state: Store<OutboxState> = createStore<OutboxState>({ unsent: 0, removals: 0, refused: undefined, waiting: false });
   private readonly held = new Map<string, Held>();
   private readonly sending = new Map<string, Held>();
+  /** What the server has of this tab, the oldest first. */
+  private readonly stored = new Map<string, string>();
   private timer: (() => void) | undefined;
   private watchers = 0;
 
   constructor(private readonly deps: OutboxDeps) {
-    for (const { sample, label } of deps.kept()) this.held.set(sample, { label, at: deps.now() });
+    for (const { sample, label, stored } of deps.kept()) {
+      this.held.set(sample, { label, at: deps.now() });
+      if (stored !== undefined) this.stored.set(sample, stored);
+    }
     this.put({});
     this.schedule();
   }
 
   add({ sample, label }: Mark): void {
-    this.held.set(sample, { label, at: this.deps.now() });
-    this.put({});
-    this.schedule();
+    this.hold(sample, label);
   }
 
-  /** Takes a label back; false: it is under way, or with the server. */
-  takeBack(sample: string): boolean {
-    const taken = this.held.delete(sample);
-    this.put({});
-    return taken;
+  /** Takes a label back: one that has not left yet leaves no trace, any other is removed from the server. */
+  takeBack(sample: string): void {
+    const underWay = this.sending.get(sample);
+    // A label that is under way may arrive; one that is being removed will be gone.
+    const there = underWay === undefined ? this.stored.has(sample) : underWay.label !== undefined;
+    if (there) this.hold(sample, undefined);
+    else {
+      this.held.delete(sample);
+      this.put({});
+    }
   }
 
   has(sample: string): boolean {
@@ -103,41 +132,99 @@ export class Outbox {
       this.sending.set(sample, held);
     }
     this.put({ refused: undefined });
-    let again = 0;
-    try {
-      await this.deps.send(batch.map(([sample, { label }]) => ({ sample, label })));
-      this.put({ waiting: false });
-    } catch (error) {
-      // Kept, unless the item has been labelled anew meanwhile.
-      for (const [sample, held] of batch) if (!this.held.has(sample)) this.held.set(sample, held);
-      if (error instanceof ApiError && error.status < 500 && error.status !== 429) this.put({ refused: error });
-      else {
-        this.put({ waiting: true });
-        again = RETRY_MS;
-      }
-    }
+    // All at once: a page that closes has no time for one after the other.
+    const failures = (await Promise.all([this.give(batch), this.removeAll(batch)])).flat();
     for (const [sample] of batch) this.sending.delete(sample);
-    this.put({});
-    const { refused, unsent } = this.state.get();
-    if (refused === undefined) this.schedule(again);
-    else if (this.watchers === 0) this.deps.refusedUnseen(unsent);
+    const refused = failures.find(isRefusal);
+    this.put({ waiting: failures.some((error) => !isRefusal(error)), ...(refused === undefined || this.held.size === 0 ? {} : { refused }) });
+    const now = this.state.get();
+    if (now.refused === undefined) this.schedule(now.waiting ? RETRY_MS : 0);
+    else if (this.watchers === 0) this.deps.refusedUnseen(now.unsent);
   }
 
-  /** Gives up labels that the server refuses. */
+  /** Gives up what the server refuses. */
   discard(): void {
     this.held.clear();
     this.put({ refused: undefined });
   }
 
+  /** Sends the labels of a batch: all of them are taken, or none. Gives what went wrong. */
+  private async give(batch: Batch): Promise<unknown[]> {
+    const marks = batch.flatMap(([sample, { label }]) => (label === undefined ? [] : [{ sample, label }]));
+    if (marks.length === 0) return [];
+    try {
+      await this.deps.send(marks);
+      for (const { sample, label } of marks) this.note(sample, label);
+      return [];
+    } catch (error) {
+      // Without an answer they may be there all the same: one that is taken back now is asked to be removed.
+      if (!isRefusal(error)) for (const { sample, label } of marks) this.note(sample, label);
+      for (const [sample, held] of batch) if (held.label !== undefined) this.restore(sample, held);
+      return [error];
+    }
+  }
+
+  /** Takes back what a batch says. Gives what went wrong. */
+  private async removeAll(batch: Batch): Promise<unknown[]> {
+    let overruled = 0;
+    const failures = await Promise.all(
+      batch.map(async ([sample, held]) => {
+        const label = this.stored.get(sample);
+        if (held.label !== undefined || label === undefined) return undefined;
+        try {
+          if (!(await this.deps.remove({ sample, label }))) overruled += 1;
+          this.stored.delete(sample);
+          return undefined;
+        } catch (error) {
+          this.restore(sample, held);
+          return error;
+        }
+      }),
+    );
+    if (overruled > 0) this.deps.overruled(overruled);
+    return failures.filter((error) => error !== undefined);
+  }
+
+  /** Kept after all, unless the item has been labelled anew meanwhile. */
+  private restore(sample: string, held: Held): void {
+    if (!this.held.has(sample)) this.held.set(sample, held);
+  }
+
+  private note(sample: string, label: string): void {
+    this.stored.delete(sample);
+    this.stored.set(sample, label);
+    const oldest = this.stored.keys().next();
+    if (this.stored.size > MOST_STORED && oldest.done !== true) this.stored.delete(oldest.value);
+  }
+
+  private hold(sample: string, label: string | undefined): void {
+    this.held.set(sample, { label, at: this.deps.now() });
+    this.put({});
+    this.schedule();
+  }
+
   private schedule(atLeast = 0): void {
-    if (this.timer !== undefined || this.held.size === 0 || this.state.get().refused !== undefined || !this.deps.may()) return;
-    const oldest = Math.min(...[...this.held.values()].map((held) => held.at));
+    if (this.timer !== undefined || this.state.get().refused !== undefined || !this.deps.may()) return;
+    // What waits for its own first request is looked at again when that is over.
+    const ready = [...this.held].filter(([sample]) => !this.sending.has(sample));
+    if (ready.length === 0) return;
+    const oldest = Math.min(...ready.map(([, held]) => held.at));
     this.timer = this.deps.later(Math.max(atLeast, oldest + HOLD_MS - this.deps.now()), () => void this.flush());
   }
 
   private put(patch: Partial<OutboxState>): void {
-    const marks = new Map([...this.sending, ...this.held]);
-    this.deps.keep([...marks].map(([sample, { label }]) => ({ sample, label })));
-    this.state.set((before) => ({ ...before, ...patch, unsent: marks.size }));
+    const all = new Map([...this.sending, ...this.held]);
+    this.deps.keep(
+      [...all].map(([sample, { label }]) => {
+        const stored = this.sending.get(sample)?.label ?? this.stored.get(sample);
+        return { sample, ...(label === undefined ? {} : { label }), ...(stored === undefined ? {} : { stored }) };
+      }),
+    );
+    const removals = [...all.values()].filter(({ label }) => label === undefined).length;
+    this.state.set((before) => ({ ...before, ...patch, unsent: all.size, removals }));
   }
+}
+
+function isRefusal(error: unknown): boolean {
+  return error instanceof ApiError && error.status < 500 && error.status !== 429;
 }

@@ -7,8 +7,8 @@ import { registerSaver } from '../../lib/unsaved';
 import { toast } from '../../ui/toast';
 import { labelingHref } from '../datasets/data';
 import type { Dataset } from '../datasets/data';
-import { annotate } from './data';
-import type { Mark } from './outbox';
+import { annotate, removeAnnotation } from './data';
+import type { Kept } from './outbox';
 import { Outbox } from './outbox';
 
 const outboxes = new Map<string, Outbox>();
@@ -21,19 +21,21 @@ export function outboxOf(dataset: Dataset): Outbox {
   if (known !== undefined) return known;
   const outbox = new Outbox({
     send: (marks) => annotate(dataset.id, marks),
+    remove: (mark) => removeAnnotation(dataset.id, mark),
     now: () => performance.now(),
     later: (ms, run) => {
       const timer = setTimeout(run, ms);
       return () => clearTimeout(timer);
     },
     may: () => actor() === person,
-    kept: () => marksIn(readJson<unknown>('session', name)),
-    keep: (marks) => void writeJson('session', name, marks.length === 0 ? undefined : marks),
+    kept: () => keptIn(readJson<unknown>('session', name)),
+    keep: (kept) => void writeJson('session', name, kept.length === 0 ? undefined : kept),
     refusedUnseen: (unsent) =>
       toast(`${plural(unsent, 'label')} in ${dataset.name} not taken by the server, and kept`, {
         label: 'Open the queue',
         run: () => navigate(labelingHref(dataset)),
       }),
+    overruled: (items) => toast(`Somebody else has labelled ${plural(items, 'item')} of ${dataset.name} meanwhile: that label stands`),
   });
   outboxes.set(name, outbox);
   // Of no concern to another person who is signed in; to whoever closes the tab, yes.
@@ -45,7 +47,11 @@ export function outboxOf(dataset: Dataset): Outbox {
 }
 
 /** Storage is shared with whatever else runs at this origin, and with older versions. */
-function marksIn(stored: unknown): Mark[] {
+function keptIn(stored: unknown): Kept[] {
   if (!Array.isArray(stored)) return [];
-  return stored.filter((mark: Partial<Mark> | null): mark is Mark => typeof mark?.sample === 'string' && typeof mark.label === 'string');
+  return stored.filter((one: Partial<Kept> | null): one is Kept => typeof one?.sample === 'string' && isText(one.label) && isText(one.stored) && (one.label ?? one.stored) !== undefined);
+}
+
+function isText(value: unknown): boolean {
+  return value === undefined || typeof value === 'string';
 }

@@ -37,7 +37,7 @@ function useLabeler(dataset: Dataset, view: View): Labeler {
   const labeler = useMemo(
     () =>
       new Labeler({
-        fetch: (limit) => fetchQueue(dataset.id, { order, slice, split, device }, limit),
+        fetch: (limit, cursor) => fetchQueue(dataset.id, { order, slice, split, device }, limit, cursor),
         outbox: outboxOf(dataset),
         batch: batchSize(dataset),
       }),
@@ -136,9 +136,9 @@ export function Queue({ dataset, view, setView }: { dataset: Dataset; view: View
           {state.error !== undefined && sample !== undefined ? <ErrorNote error={state.error} title="More items could not be loaded" onRetry={() => labeler.more()} /> : null}
           {state.refused === undefined ? null : (
             <div class="stack-small">
-              <ErrorNote error={state.refused} title={`${plural(state.unsent, 'label')} not taken by the server`} onRetry={() => labeler.flush()} />
+              <ErrorNote error={state.refused} title={`${changes(state)} not taken by the server`} onRetry={() => labeler.flush()} />
               <button type="button" class="link" onClick={() => labeler.discard()}>
-                Give up these labels
+                {state.removals === 0 ? 'Give up these labels' : 'Give up these changes'}
               </button>
             </div>
           )}
@@ -165,6 +165,20 @@ export function Queue({ dataset, view, setView }: { dataset: Dataset; view: View
   );
 }
 
+/** What the server does not know yet. */
+function changes({ unsent, removals }: LabelerState): string {
+  return plural(unsent, removals === 0 ? 'label' : 'change');
+}
+
+function sendingWords(state: LabelerState): string {
+  const { unsent, removals } = state;
+  if (state.waiting) return `▲ The server does not answer; ${changes(state)} kept, tried again by itself`;
+  if (unsent === 0) return state.labelled > 0 ? 'all of it is with the server' : 'a label is sent a few seconds later';
+  if (removals === 0) return `${plural(unsent, 'label')} not sent yet: undo leaves no trace`;
+  const back = `${plural(removals, 'label')} about to be taken back`;
+  return unsent === removals ? back : `${plural(unsent - removals, 'label')} not sent yet, ${back}`;
+}
+
 function Item({ dataset, sample }: { dataset: Dataset; sample: Sample }): JSX.Element {
   return (
     <section class="card labeling-item" aria-label="Item" data-state="full" data-sample={sample.digest}>
@@ -188,11 +202,7 @@ function Item({ dataset, sample }: { dataset: Dataset; sample: Sample }): JSX.El
             </bdi>
           )}
         </span>
-        {sample.label?.source === 'hand' ? (
-          <span class="labeling-known">
-            labelled <Name value={sample.label.label} strong />: another key replaces it
-          </span>
-        ) : sample.guess === undefined || sample.guess === null ? (
+        {sample.guess === undefined || sample.guess === null ? (
           <span class="labeling-known muted">no guess</span>
         ) : (
           <span class="labeling-known">
@@ -267,13 +277,7 @@ function Side({ dataset, state, keymap, may, labeler, onKeys }: { dataset: Datas
           </span>
         </div>
         <p class={state.waiting ? 'bad' : 'muted'} role="status">
-          {state.waiting
-            ? `▲ The server does not answer; ${plural(state.unsent, 'label')} kept, tried again by itself`
-            : state.unsent > 0
-              ? `${plural(state.unsent, 'label')} not sent yet: undo leaves no trace`
-              : state.labelled > 0
-                ? 'all of it is with the server'
-                : 'a label is sent a few seconds later'}
+          {sendingWords(state)}
         </p>
         {may ? (
           <div class="row">
@@ -301,7 +305,12 @@ function Side({ dataset, state, keymap, may, labeler, onKeys }: { dataset: Datas
               </li>
             ))}
           </ol>
-          {last?.label === undefined ? null : <CliLine line={cli('labels', 'annotate', dataset.name, `${last.sample.digest}=${last.label}`)} label="The last label as a command" />}
+          {last?.label === undefined ? null : (
+            <>
+              <CliLine line={cli('labels', 'annotate', dataset.name, `${last.sample.digest}=${last.label}`)} label="The last label as a command" />
+              <CliLine line={cli('labels', 'remove', dataset.name, last.sample.digest, '--label', last.label)} label="Undo as a command" />
+            </>
+          )}
         </Card>
       )}
       <span class="visually-hidden" role="status">
