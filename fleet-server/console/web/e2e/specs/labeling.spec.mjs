@@ -80,8 +80,8 @@ export const checks = [
     },
   },
   {
-    name: 'functions are added with the server’s word on mistakes, fitted with progress, removed',
-    async run({ page, origin }) {
+    name: 'functions are added with the server’s word on mistakes, fitted with progress, compared, removed',
+    async run({ page, origin, server }) {
       await theme(page, 'light');
       await page.goto(`${origin}/datasets/${SERIES}/labeling?tab=functions`);
       for (const name of THEMES) {
@@ -106,6 +106,7 @@ export const checks = [
       await dialog.getByRole('button', { name: 'Add', exact: true }).click();
       await dialog.waitFor({ state: 'detached' });
       await page.getByRole('row', { name: /calm.*accel_y\.std/ }).waitFor();
+      await page.getByText('Which functions contradict each other is known once the label model is fitted.').waitFor();
       for (const [name, when, label] of [['lively', 'f["accel_y.std"] >= 2.0', 'moving'], ['hot', 'f["temp.mean"] > 24.0', 'moving']]) {
         await page.keyboard.press('c');
         await dialog.getByLabel('Name').fill(name);
@@ -120,6 +121,17 @@ export const checks = [
       await page.waitForURL(/job=/);
       await page.getByRole('heading', { name: 'The label model is fitted' }).waitFor();
       await page.getByRole('region', { name: 'Label model' }).getByText('have at least one vote').waitFor();
+      // Which of them contradict each other, as the server counts it.
+      const matrix = page.getByRole('region', { name: 'Conflict matrix' });
+      await matrix.waitFor();
+      const found = await server.call('GET', `/api/v1/datasets/${SERIES}/labeling-function-conflicts`);
+      const at = (name) => found.functions.findIndex((one) => one.name === name);
+      const cells = matrix.locator('tbody tr').nth(at('calm')).locator('td');
+      assert.equal(await cells.count(), 3);
+      const both = found.overlaps[at('calm')][at('hot')];
+      assert.match(await cells.nth(at('hot')).textContent(), both === 0 ? /never vote together/ : new RegExp(`^${found.conflicts[at('calm')][at('hot')]} of ${both}`));
+      assert.match(await cells.nth(at('calm')).textContent(), new RegExp(`votes on ${found.overlaps[at('calm')][at('calm')]}$`));
+      await command(page, `fleetctl labels lf conflicts ${SERIES}`);
       for (const name of THEMES) {
         await theme(page, name);
         await accessible(page, 'full', name);
@@ -130,7 +142,8 @@ export const checks = [
       await dialog.getByText(/fleetctl labels lf remove/).waitFor();
       await dialog.getByRole('button', { name: 'Remove', exact: true }).click();
       await dialog.waitFor({ state: 'detached' });
-      await page.getByRole('row', { name: /hot/ }).waitFor({ state: 'detached' });
+      await page.getByRole('grid').getByRole('row', { name: /hot/ }).waitFor({ state: 'detached' });
+      await page.getByText('Functions have been added or removed since').waitFor();
     },
   },
   {
@@ -252,10 +265,12 @@ export const checks = [
         await page.goto(`${origin}/datasets/${SERIES}/labeling`);
         await accessible(page, 'error', name);
         await page.unroute('**/queue?**');
-        await page.route('**/labeling-functions', (route) => route.fulfill({ status: 422, body: '{"title":"No","status":422,"detail":"not today"}' }));
-        await page.goto(`${origin}/datasets/${SERIES}/labeling?tab=functions`);
-        await accessible(page, 'error', name);
-        await page.unroute('**/labeling-functions');
+        for (const part of ['labeling-functions', 'labeling-function-conflicts']) {
+          await page.route(`**/${part}`, (route) => route.fulfill({ status: 422, body: '{"title":"No","status":422,"detail":"not today"}' }));
+          await page.goto(`${origin}/datasets/${SERIES}/labeling?tab=functions`);
+          await accessible(page, 'error', name);
+          await page.unroute(`**/${part}`);
+        }
       }
       await page.goto(`${origin}/datasets/${SERIES}/labeling`);
       await inState(page, 'full');

@@ -24,6 +24,7 @@ import type { Column } from '../../ui/table';
 import { Ago, Name } from '../../ui/text';
 import { toast } from '../../ui/toast';
 import type { Dataset } from '../datasets/data';
+import { Conflicts } from './conflicts';
 import { relabelled, useFunctions, useLabelModel, useRemoveFunction } from './data';
 import type { LabelingFunction, LabelModelKind } from './data';
 import type { SetView, View } from './labeling';
@@ -47,7 +48,7 @@ function columnsFor(onRemove: ((one: LabelingFunction) => void) | undefined): re
   return [
     { id: 'name', header: 'Function', width: 'minmax(120px, 1.1fr)', cell: (one) => <Name value={one.name} strong /> },
     { id: 'when', header: 'Votes when', width: 'minmax(180px, 2.4fr)', mono: true, priority: 2, cell: (one) => <Name value={one.when} /> },
-    { id: 'label', header: 'For', width: 'minmax(80px, .8fr)', cell: (one) => <bdi class="tag">{one.label}</bdi> },
+    { id: 'label', header: 'For', width: 'minmax(80px, .8fr)', cell: (one) => <bdi class="tag" title={one.label}>{one.label}</bdi> },
     { id: 'coverage', header: 'Coverage', width: 'minmax(104px, .8fr)', align: 'end', cell: (one) => share(one.statistics?.coverage) },
     { id: 'overlap', header: 'Overlap', width: 'minmax(104px, .8fr)', align: 'end', priority: 3, cell: (one) => share(one.statistics?.overlap) },
     { id: 'conflict', header: 'Conflict', width: 'minmax(104px, .8fr)', align: 'end', priority: 2, cell: (one) => share(one.statistics?.conflict) },
@@ -153,6 +154,7 @@ export function Functions({ dataset, view, setView }: { dataset: Dataset; view: 
           }
         />
       </div>
+      <Conflicts dataset={dataset} functions={asked.data?.items ?? []} />
       <AddFunction key={`add ${dataset.id}`} dataset={dataset} open={adding} onClose={() => setAdding(false)} />
       <Fit
         key={`fit ${dataset.id}`}

@@ -1,6 +1,8 @@
 import { describe, expect, it } from 'vitest';
 import { ApiError, Unreachable } from '../../lib/problem';
 import type { Sample } from '../datasets/data';
+import { isOutdated, pairAt, pairsOf, shareOf } from './conflict-pairs';
+import type { FunctionConflicts } from './data';
 import { asKey, defaultKeys, wrongKeys } from './keymap';
 import { Labeler } from './labeler';
 import { HOLD_MS, Outbox } from './outbox';
@@ -386,5 +388,33 @@ describe('keys', () => {
     expect(wrongKeys({ ...keymap, labels: { a: 'g', b: '' } })).toEqual({ 'label:a': expect.any(String) as string });
     expect(asKey('1W')).toBe('w');
     expect(asKey(' ')).toBe('');
+  });
+});
+
+describe('conflicts between functions', () => {
+  const found: FunctionConflicts = {
+    samples: 100,
+    fitted_at: '2026-01-01T00:00:00Z',
+    functions: ['calm', 'lively', 'hot', 'never'].map((name, index) => ({ id: String(index), name, label: index === 0 ? 'still' : 'moving' })),
+    overlaps: [[60, 20, 40, 0], [20, 50, 30, 0], [40, 30, 70, 0], [0, 0, 0, 0]],
+    conflicts: [[0, 20, 20, 0], [20, 0, 0, 0], [20, 0, 0, 0], [0, 0, 0, 0]],
+  };
+  it('are pairs that vote together, the worst first', () => {
+    expect(pairsOf(found).map(({ first, second, conflict, overlap }) => [first.name, second.name, conflict, overlap])).toEqual([
+      ['calm', 'hot', 20, 40],
+      ['calm', 'lively', 20, 20],
+      ['lively', 'hot', 0, 30],
+    ]);
+  });
+  it('are shares of what both vote on, never of nothing', () => {
+    expect(pairsOf(found).map(shareOf)).toEqual([0.5, 1, 0]);
+    const apart = pairAt(found, 0, 3);
+    expect(apart === undefined ? undefined : shareOf(apart)).toBe(0);
+    expect(pairAt(found, 0, 4)).toBeUndefined();
+  });
+  it('are of the functions that were there when they were counted', () => {
+    expect(isOutdated(found, found.functions)).toBe(false);
+    expect(isOutdated(found, found.functions.slice(1))).toBe(true);
+    expect(isOutdated(found, [...found.functions.slice(1), { id: 'other' }])).toBe(true);
   });
 });
