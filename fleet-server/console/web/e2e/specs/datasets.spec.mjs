@@ -1,6 +1,7 @@
 // Datasets: made, filled by a dropped file with progress, cancel and errors, looked at, frozen; by mouse and by keys.
 import assert from 'node:assert/strict';
 import { accessible, fits, inState, shot, small, theme } from '../checks.mjs';
+import { command } from '../hands.mjs';
 
 const THEMES = ['light', 'dark'];
 
@@ -199,6 +200,29 @@ export const checks = [
       await page.keyboard.press('Escape');
       await dialog.waitFor({ state: 'detached' });
       assert.match(page.url(), /split=train/);
+    },
+  },
+  {
+    name: 'a sample opens by its address, on whatever page of the list it stands',
+    async run({ page, origin, server }) {
+      const pages = [];
+      page.on('request', (sent) => {
+        const url = new URL(sent.url());
+        if (url.pathname.endsWith('/samples') && url.searchParams.get('values') === 'true') pages.push(sent.url());
+      });
+      const { items } = await server.call('GET', `/api/v1/datasets/${NAME}/samples?labelled=true&limit=1`);
+      const { digest, key } = items[0];
+      await page.goto(`${origin}/datasets/${NAME}?labelled=no&sample=${encodeURIComponent(digest)}`);
+      const dialog = page.getByRole('dialog', { name: 'Sample', exact: true });
+      await dialog.getByRole('img', { name: /accel over 2 seconds/ }).waitFor();
+      await dialog.getByText(key, { exact: true }).waitFor();
+      assert.equal(await command(dialog, 'fleetctl datasets sample'), `fleetctl datasets sample ${NAME} ${digest}`);
+      await accessible(page, 'full');
+      assert.deepEqual(pages, [], 'no page is asked for its values');
+      await page.goto(`${origin}/datasets/${NAME}?sample=${encodeURIComponent(`sha256:${'0'.repeat(64)}`)}`);
+      await dialog.getByText('The sample could not be loaded').waitFor();
+      await dialog.getByRole('button', { name: 'Close' }).click();
+      await dialog.waitFor({ state: 'detached' });
     },
   },
   {

@@ -68,24 +68,12 @@ export function useSamples(id: string, filter: SampleFilter, cursor: string) {
   });
 }
 
-/**
- * One sample of a page with its raw values. There is no address for a single sample: the page is asked again up to it,
- * values included, only once somebody opens one.
- */
-export function useSampleValues(id: string, filter: SampleFilter, cursor: string, position: number) {
+/** One sample with its raw values, on whatever page of the list it stands. */
+export function useSample(id: string, digest: string) {
   return useQuery({
-    queryKey: [RESOURCE, 'sample', id, filter, cursor, position],
-    enabled: position >= 0,
-    staleTime: 300_000,
-    queryFn: async ({ signal }) => {
-      const page = await unwrap(
-        api.GET('/api/v1/datasets/{id}/samples', {
-          params: { path: { id }, query: { ...sampleQuery(filter), values: true, limit: position + 1, ...after(cursor) } },
-          signal,
-        }),
-      );
-      return page.items[position] ?? null;
-    },
+    queryKey: [RESOURCE, 'sample', id, digest],
+    enabled: digest !== '',
+    queryFn: ({ signal }) => unwrap(api.GET('/api/v1/datasets/{id}/samples/{digest}', { params: { path: { id, digest }, query: { values: true } }, signal })),
   });
 }
 

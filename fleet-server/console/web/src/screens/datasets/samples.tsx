@@ -13,7 +13,7 @@ import { Table } from '../../ui/table';
 import type { Column } from '../../ui/table';
 import { Ago, Name } from '../../ui/text';
 import type { Dataset, Sample, SampleFilter } from './data';
-import { labelingHref, PAGE_SIZE, useSamples, useSampleValues } from './data';
+import { labelingHref, useSample, useSamples } from './data';
 import type { SetView, View } from './dataset';
 import { Guess } from './label-tag';
 import { Pager } from './pages';
@@ -130,35 +130,22 @@ export function Samples({ dataset, view, setView }: { dataset: Dataset; view: Vi
         />
       </div>
       <Pager cursor={view.after} next={asked.data?.next_cursor} shown={items.length} list={`${dataset.id} ${question}`} onChange={(after) => setView({ after, sample: '' }, 'push')} />
-      <Opened dataset={dataset} filter={filter} cursor={view.after} items={items} digest={view.sample} onChange={(sample) => setView({ sample })} />
+      <Opened dataset={dataset} items={items} digest={view.sample} onChange={(sample) => setView({ sample })} />
     </>
   );
 }
 
-function Opened({
-  dataset,
-  filter,
-  cursor,
-  items,
-  digest,
-  onChange,
-}: {
-  dataset: Dataset;
-  filter: SampleFilter;
-  cursor: string;
-  items: readonly Sample[];
-  digest: string;
-  onChange(digest: string): void;
-}): JSX.Element {
-  const position = digest === '' ? -1 : items.slice(0, PAGE_SIZE).findIndex((sample) => sample.digest === digest);
-  const values = useSampleValues(dataset.id, filter, cursor, position);
-  const sample = items[position];
+/** The sample that the address names, also when the page that is shown does not have it. */
+function Opened({ dataset, items, digest, onChange }: { dataset: Dataset; items: readonly Sample[]; digest: string; onChange(digest: string): void }): JSX.Element {
+  const asked = useSample(dataset.id, digest);
+  const position = items.findIndex((sample) => sample.digest === digest);
+  const sample = items[position] ?? asked.data;
   const before = items[position - 1];
-  const after = items[position + 1];
+  const after = position < 0 ? undefined : items[position + 1];
   return (
     <Dialog
-      open={sample !== undefined}
-      title={sample === undefined ? 'Sample' : `Sample ${count(position + 1)} of ${count(items.length)} on this page`}
+      open={digest !== ''}
+      title={position < 0 ? 'Sample' : `Sample ${count(position + 1)} of ${count(items.length)} on this page`}
       width="wide"
       onClose={() => onChange('')}
       footer={
@@ -176,27 +163,24 @@ function Opened({
       }
     >
       {sample === undefined ? null : (
-        <>
-          <Facts
-            items={[
-              ['Place', <bdi class="mono">{sample.key}</bdi>],
-              ['Digest', <Code value={sample.digest} />],
-              ['Slice and split', <><bdi>{sample.slice}</bdi>, {sample.split}</>],
-              ['Label', sample.label?.source === 'hand' ? <><Name value={sample.label.label} strong /> <span class="muted">by hand</span></> : <Link href={labelingHref(dataset, { slice: sample.slice })}>not labelled: to the queue</Link>],
-              ...(sample.guess === undefined || sample.guess === null ? [] : [['Label model', <Guess label={sample.guess.label} confidence={sample.guess.confidence} />] as const]),
-            ]}
-          />
-          {values.isError ? (
-            <ErrorNote error={values.error} title="The values could not be loaded" onRetry={() => values.refetch()} />
-          ) : values.data === undefined ? (
-            <Skeleton rows={4} label="Loading the values" />
-          ) : values.data?.digest === sample.digest ? (
-            <SampleView dataset={dataset} sample={values.data} />
-          ) : (
-            <p class="muted">The list has changed meanwhile: close this and open the sample again.</p>
-          )}
-        </>
+        <Facts
+          items={[
+            ['Place', <bdi class="mono">{sample.key}</bdi>],
+            ['Digest', <Code value={sample.digest} />],
+            ['Slice and split', <><bdi>{sample.slice}</bdi>, {sample.split}</>],
+            ['Label', sample.label?.source === 'hand' ? <><Name value={sample.label.label} strong /> <span class="muted">by hand</span></> : <Link href={labelingHref(dataset, { slice: sample.slice })}>not labelled: to the queue</Link>],
+            ...(sample.guess === undefined || sample.guess === null ? [] : [['Label model', <Guess label={sample.guess.label} confidence={sample.guess.confidence} />] as const]),
+          ]}
+        />
       )}
+      {asked.data !== undefined ? (
+        <SampleView dataset={dataset} sample={asked.data} />
+      ) : asked.isError ? (
+        <ErrorNote error={asked.error} title={sample === undefined ? 'The sample could not be loaded' : 'The values could not be loaded'} onRetry={() => asked.refetch()} />
+      ) : (
+        <Skeleton rows={4} label={sample === undefined ? 'Loading the sample' : 'Loading the values'} />
+      )}
+      <CliLine line={cli('datasets', 'sample', dataset.name, digest)} />
     </Dialog>
   );
 }
