@@ -1,5 +1,6 @@
 // Datasets: made, filled by a dropped file with progress, cancel and errors, looked at, frozen; by mouse and by keys.
 import assert from 'node:assert/strict';
+import { request } from 'node:http';
 import { accessible, fits, inState, shot, small, theme } from '../checks.mjs';
 import { command } from '../hands.mjs';
 
@@ -40,6 +41,17 @@ async function broken(page, address, pattern, state, name) {
   await page.waitForSelector('h1');
   await accessible(page, state, name);
   await page.unroute(pattern);
+}
+
+/** An import that is sent by hand, as another program would. */
+function importByHand(server, dataset, length) {
+  const sending = request(`${server.origin}/api/v1/datasets/${dataset}/imports?slice=elsewhere`, {
+    method: 'POST',
+    headers: { authorization: `Bearer ${server.token}`, 'content-type': 'text/csv', 'content-length': length },
+  });
+  // It is cut off in the middle.
+  sending.on('error', () => undefined);
+  return sending;
 }
 
 export const checks = [
@@ -139,6 +151,37 @@ export const checks = [
       await client.send('Network.emulateNetworkConditions', { offline: false, latency: 0, downloadThroughput: -1, uploadThroughput: -1 });
       await page.getByRole('row', { name: /cancelled/ }).waitFor();
       await page.reload();
+      await page.getByRole('tab', { name: /Samples 60/ }).waitFor();
+    },
+  },
+  {
+    name: 'an import that somebody else started is followed by its events, without asking on',
+    async run({ page, origin, server }) {
+      const asked = [];
+      page.on('request', (sent) => {
+        if (/\/api\/v1\/imports\//.test(sent.url())) asked.push(sent.url());
+      });
+      await page.goto(`${origin}/datasets/${NAME}?tab=import`);
+      await page.locator('.datasets-drop').waitFor();
+      const text = Buffer.from(csv(400, 20_000));
+      const tenth = Math.floor(text.length / 10);
+      const sending = importByHand(server, NAME, text.length);
+      const heading = page.getByRole('heading', { name: 'Another import is under way' });
+      const bar = page.getByRole('progressbar', { name: 'The server receives it' });
+      const steps = new Set();
+      for (let piece = 0; piece < 8; piece += 1) {
+        sending.write(text.subarray(piece * tenth, (piece + 1) * tenth));
+        // The server tells how far it is twice a second at most.
+        await page.waitForTimeout(700);
+        await heading.waitFor();
+        steps.add(await bar.evaluate((element) => element.value));
+      }
+      assert.ok(steps.size >= 3, `the progress moved: ${[...steps].join(' ')}`);
+      await command(page, /fleetctl datasets cancel-import /);
+      sending.destroy();
+      await heading.waitFor({ state: 'detached' });
+      await page.getByRole('row', { name: /elsewhere.*cancelled/ }).waitFor();
+      assert.deepEqual(asked, [], 'the events say it all');
       await page.getByRole('tab', { name: /Samples 60/ }).waitFor();
     },
   },

@@ -79,6 +79,10 @@ export const checks = [
       const { id } = await server.call('POST', '/api/v1/datasets', { name: 'large', labels: ['a', 'b'], shape: { kind: 'row', columns: [] }, split: { kind: 'all', split: 'train' } });
       const client = await page.context().newCDPSession(page);
       await client.send('Performance.enable');
+      const waits = [];
+      page.on('request', (request) => {
+        if (/wait_ms=/.test(request.url())) waits.push(request.url());
+      });
       await page.goto(`${origin}/datasets/large?tab=import`);
       await page.locator('.datasets-drop').waitFor();
       const before = { heap: await heap(client), memory: await browserMemory(profile), disk: await onDisk(server.home) };
@@ -119,7 +123,8 @@ export const checks = [
         await measure();
         return (await progress(page, 1)) > 0.02;
       }, 240);
-      await page.getByText(/\d[\d,]* lines?, /).waitFor();
+      await page.getByText(/\d[\d,]* lines?, /).first().waitFor();
+      assert.deepEqual(waits, [], 'how far it is comes by events');
       await page.getByRole('button', { name: 'Cancel' }).click();
       await page.getByText('large.csv was cancelled').waitFor();
       await nothingLeft(server, id, before.disk);

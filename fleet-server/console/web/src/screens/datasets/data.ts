@@ -3,6 +3,7 @@ import { keepPreviousData, useQuery } from '@tanstack/preact-query';
 import type { Schema } from '../../lib/client';
 import { api, unwrap } from '../../lib/client';
 import { count, figure, percent, plural } from '../../lib/format';
+import { usePatched } from '../../lib/live';
 import { queryClient } from '../../lib/query';
 import { href } from '../../lib/router';
 
@@ -17,6 +18,8 @@ export type Split = Schema<'Split'>;
 
 /** As live events name it, and the first part of every key. */
 export const RESOURCE = 'dataset';
+/** Imports have events of their own, which bring their rows along. */
+export const IMPORT = 'import';
 
 /** Rows of one page of a list. */
 export const PAGE_SIZE = 100;
@@ -100,10 +103,24 @@ export function useRunsOf(version: string | undefined) {
 
 export function useImports(id: string, cursor: string) {
   return useQuery({
-    queryKey: [RESOURCE, 'imports', id, cursor],
+    queryKey: [IMPORT, 'list', id, cursor],
     queryFn: ({ signal }) => unwrap(api.GET('/api/v1/datasets/{id}/imports', { params: { path: { id }, query: { limit: PAGE_SIZE, ...after(cursor) } }, signal })),
     placeholderData: keepPreviousData,
   });
+}
+
+/** One import as it stands; live events move it on. */
+export function useImport(id: string, enabled: boolean) {
+  const asked = useQuery({
+    queryKey: [IMPORT, 'one', id],
+    enabled,
+    queryFn: ({ signal }) => unwrap(api.GET('/api/v1/imports/{id}', { params: { path: { id } }, signal })),
+  });
+  return usePatched(IMPORT, id, asked.data, asked.dataUpdatedAt);
+}
+
+export function isUnderWay(one: Pick<Import, 'state'>): boolean {
+  return one.state === 'receiving' || one.state === 'reading';
 }
 
 function after(cursor: string): { cursor?: string } {
@@ -111,8 +128,8 @@ function after(cursor: string): { cursor?: string } {
 }
 
 /** Everything about datasets is asked again: after what this tab has done itself, without waiting for the event. */
-export function changed(): Promise<void> {
-  return queryClient.invalidateQueries({ queryKey: [RESOURCE] });
+export async function changed(): Promise<void> {
+  await Promise.all([RESOURCE, IMPORT].map((resource) => queryClient.invalidateQueries({ queryKey: [resource] })));
 }
 
 /** `windows of 50 steps × 6 channels at 10 Hz`. */

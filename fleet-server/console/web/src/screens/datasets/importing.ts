@@ -5,7 +5,7 @@ import type { Upload } from '../../lib/client';
 import { isAbort } from '../../lib/problem';
 import { createStore } from '../../lib/store';
 import { changed } from './data';
-import type { Import, ImportReport, Split } from './data';
+import type { ImportReport, Split } from './data';
 
 export interface Transfer {
   /** What the import is called, chosen here, so that it can be asked for while it is being sent. */
@@ -15,8 +15,6 @@ export interface Transfer {
   size: number;
   sent: number;
   state: 'sending' | 'reading' | 'cancelling' | 'finished' | 'failed' | 'cancelled';
-  /** As the server sees it, once all has been sent. */
-  server?: Import;
   report?: ImportReport;
   error?: unknown;
 }
@@ -85,38 +83,19 @@ async function reasonOf(id: string, error: unknown): Promise<unknown> {
   return error;
 }
 
-/** Follows an import, change by change, until it has ended: the server answers when there is something new. */
-export async function follow(id: string, signal: AbortSignal, onNews: (now: Import) => void): Promise<void> {
-  while (!signal.aborted) {
-    try {
-      const now = await unwrap(api.GET('/api/v1/imports/{id}', { params: { path: { id }, query: { wait_ms: 20_000 } }, signal }));
-      if (signal.aborted) return;
-      onNews(now);
-      if (now.state !== 'receiving' && now.state !== 'reading') return;
-    } catch {
-      // Progress alone is lost: how it ended is said by the upload's own answer, or by the list.
-      return;
-    }
-  }
-}
-
 export async function start(dataset: string, file: File, options: { slice: string; split: '' | Split }): Promise<void> {
   if (isActive(transfers.get().get(dataset))) return;
   const id = newImportId();
   transfers.set((before) => new Map(before).set(dataset, { id, file: file.name, slice: options.slice, size: file.size, sent: 0, state: 'sending' }));
   if (running.size === 0) addEventListener('beforeunload', warn);
   const query = new URLSearchParams({ import: id, slice: options.slice, ...(options.split === '' ? {} : { split: options.split }) });
-  const following = new AbortController();
   const transfer = upload<ImportReport>(`/api/v1/datasets/${encodeURIComponent(dataset)}/imports?${query.toString()}`, file, {
     contentType: 'text/csv',
     onProgress(sent) {
       const now = transfers.get().get(dataset);
       if (now?.state !== 'sending') return;
       put(dataset, { sent });
-      if (sent >= file.size) {
-        put(dataset, { state: 'reading' });
-        void follow(id, following.signal, (server) => put(dataset, { server }));
-      }
+      if (sent >= file.size) put(dataset, { state: 'reading' });
     },
   });
   running.set(dataset, transfer);
@@ -128,7 +107,6 @@ export async function start(dataset: string, file: File, options: { slice: strin
     const gone = isAbort(error) || transfers.get().get(dataset)?.state === 'cancelling';
     put(dataset, gone ? { state: 'cancelled' } : { state: 'failed', error: await reasonOf(id, error) });
   } finally {
-    following.abort();
     running.delete(dataset);
     if (running.size === 0) removeEventListener('beforeunload', warn);
     void changed();

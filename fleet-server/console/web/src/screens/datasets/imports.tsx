@@ -1,7 +1,8 @@
 // Files into a dataset: drop or pick one, see how far it is, cancel it, read what is wrong with it; and those before.
 import type { JSX } from 'preact';
-import { useEffect, useState } from 'preact/hooks';
+import { useState } from 'preact/hooks';
 import { bytes, count, percent, plural } from '../../lib/format';
+import { usePatched } from '../../lib/live';
 import { useStaticRows } from '../../lib/rows';
 import { can } from '../../lib/session';
 import { cli } from '../../lib/shell';
@@ -17,10 +18,10 @@ import type { Column } from '../../ui/table';
 import { Ago, Name } from '../../ui/text';
 import { toast } from '../../ui/toast';
 import type { Dataset, Import, ImportReport, Split } from './data';
-import { changed, useImports } from './data';
+import { IMPORT, isUnderWay, useImport, useImports } from './data';
 import type { SetView, View } from './dataset';
 import { FilePicker } from './file-picker';
-import { cancel, cancelImport, choose, chosen, follow, forget, isActive, start, transfers } from './importing';
+import { cancel, cancelImport, choose, chosen, forget, isActive, start, transfers } from './importing';
 import type { Chosen, Transfer } from './importing';
 import { Pager } from './pages';
 import { missingColumns, readHeader } from './spec';
@@ -32,8 +33,8 @@ const COLUMNS: readonly Column<Import>[] = [
     header: 'State',
     width: 'minmax(110px, 1fr)',
     cell: (item) => (
-      <Status value={item.state} tone={item.state === 'receiving' || item.state === 'reading' ? 'busy' : item.state === 'finished' ? 'ok' : item.state === 'failed' ? 'bad' : 'idle'}>
-        {item.state === 'receiving' || item.state === 'reading' ? `${item.state} ${percent(item.progress, 0)}` : item.state}
+      <Status value={item.state} tone={isUnderWay(item) ? 'busy' : item.state === 'finished' ? 'ok' : item.state === 'failed' ? 'bad' : 'idle'}>
+        {isUnderWay(item) ? `${item.state} ${percent(item.progress, 0)}` : item.state}
       </Status>
     ),
   },
@@ -77,7 +78,7 @@ export function Imports({ dataset, view, setView }: { dataset: Dataset; view: Vi
   const items = asked.data?.items ?? [];
   const rows = useStaticRows(asked.data?.items, { error: asked.error, retry: () => void asked.refetch(), fetchedAt: asked.dataUpdatedAt });
   // Started elsewhere: by another tab, another person, the command line.
-  const other = items.find((item) => (item.state === 'receiving' || item.state === 'reading') && item.id !== transfer?.id);
+  const other = items.find((item) => isUnderWay(item) && item.id !== transfer?.id);
   return (
     <>
       {can('build') ? (
@@ -90,7 +91,7 @@ export function Imports({ dataset, view, setView }: { dataset: Dataset; view: Vi
           </>
         )
       ) : null}
-      {other === undefined ? null : <Elsewhere item={other} />}
+      {other === undefined ? null : <Elsewhere key={other.id} listed={other} fetchedAt={asked.dataUpdatedAt} />}
       <div class="datasets-bar">
         <h2>Imports so far</h2>
         <CliLine line={cli('datasets', 'imports', dataset.name)} />
@@ -101,6 +102,7 @@ export function Imports({ dataset, view, setView }: { dataset: Dataset; view: Vi
           rows={{ ...rows, stale: asked.isPlaceholderData }}
           columns={COLUMNS}
           rowId={(item) => item.id}
+          resource={IMPORT}
           empty={<Empty cli={cli('datasets', 'import', dataset.name, 'data.csv')}>No file has been imported yet.</Empty>}
         />
       </div>
@@ -178,7 +180,8 @@ function Choose({ dataset, file }: { dataset: Dataset; file: Chosen | undefined 
 }
 
 function Going({ dataset, transfer }: { dataset: Dataset; transfer: Transfer }): JSX.Element {
-  const { server } = transfer;
+  // Before all of it has been sent there is nothing to say of the reading.
+  const server = useImport(transfer.id, transfer.state === 'reading');
   return (
     <Card
       title={<bdi>{transfer.file}</bdi>}
@@ -254,16 +257,11 @@ function Report({ file, report, onShow, onClose }: { file: string; report: Impor
   );
 }
 
-function Elsewhere({ item: listed }: { item: Import }): JSX.Element {
+function Elsewhere({ listed, fetchedAt }: { listed: Import; fetchedAt: number }): JSX.Element | null {
   const [error, setError] = useState<unknown>(undefined);
-  const [item, setItem] = useState(listed);
-  useEffect(() => {
-    const watching = new AbortController();
-    setItem(listed);
-    void follow(listed.id, watching.signal, setItem).then(() => (watching.signal.aborted ? undefined : changed()));
-    return () => watching.abort();
-    // The import is what is followed; its figures come from following.
-  }, [listed.id]);
+  const item = usePatched(IMPORT, listed.id, listed, fetchedAt);
+  // How it ended stands in the list.
+  if (!isUnderWay(item)) return null;
   return (
     <Card
       title="Another import is under way"
