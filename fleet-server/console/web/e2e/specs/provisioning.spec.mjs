@@ -39,6 +39,18 @@ export const checks = [
     },
   },
   {
+    name: 'a token that lapses soon is on the overview, with its time as all others',
+    async run({ page, origin, server }) {
+      await server.call('POST', '/api/v1/claim-tokens', { uses: 3, lifetime_s: 60, tags: {} });
+      await page.goto(`${origin}/?attention=all`);
+      const row = page.getByRole('link', { name: /a claim token with 3 uses left lapses/ });
+      await row.waitFor();
+      const said = await row.locator('.overview-attention-what').textContent();
+      assert.match(said, /at \d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?!\d)/);
+      assert.doesNotMatch(said, /\dT\d\d:/);
+    },
+  },
+  {
     name: 'a token is revoked by keys alone, and says so',
     async run({ page, origin, server }) {
       const token = await server.call('POST', '/api/v1/claim-tokens', { uses: 77, lifetime_s: 3600, tags: {} });

@@ -91,6 +91,11 @@ export function timestamp(time: string | number | null | undefined): string {
   return `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())} ${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}`;
 }
 
+/** Text of the server's with its times as all others are shown: in the reader's time zone. */
+export function withTimes(text: string): string {
+  return text.replace(/\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z/g, (time) => timestamp(time));
+}
+
 /** `12.5 %` from 0.125; `NaN` and the like: `–`. */
 export function percent(share: number | null | undefined, digits = 1): string {
   if (share === null || share === undefined || !Number.isFinite(share)) return NOTHING;

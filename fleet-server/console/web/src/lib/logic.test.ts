@@ -1,6 +1,6 @@
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import { downsample, sampledNote } from './downsample';
-import { bytes, count, duration, figure, isolate, percent, plural, relative, shortDigest } from './format';
+import { bytes, count, duration, figure, isolate, percent, plural, relative, shortDigest, timestamp, withTimes } from './format';
 import { ChordReader, isSingle, keyName } from './keys';
 import { ALL, isSelected, NONE, selectedCount, toggled, withIds } from './selection';
 import { cli, shellQuote } from './shell';
@@ -51,6 +51,12 @@ describe('format', () => {
     expect(ages).toEqual(['now', '47 s', '15 min', '3 h', '9 d', '2 y']);
     expect(relative(now + 180_000, now)).toBe('in 3 min');
     expect(relative('nonsense', now)).toBe('–');
+  });
+  it('shows the times in a text as all others', () => {
+    const time = '2026-11-23T02:00:00.000Z';
+    expect(withTimes(`root 1 lapses at ${time}`)).toBe(`root 1 lapses at ${timestamp(time)}`);
+    expect(withTimes('2026-11-23T02:00:00Z')).toBe(timestamp(time));
+    expect(withTimes('in 2026-11, at 02:00')).toBe('in 2026-11, at 02:00');
   });
   it('isolates foreign text and drops what would turn the rest round', () => {
     expect(isolate('a\u202eb')).toBe('\u2068ab\u2069');

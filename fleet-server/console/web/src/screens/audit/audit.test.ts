@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { timestamp } from '../../lib/format';
 import { questionOf, shortened, verdictOf } from './data';
 import type { Verification } from './data';
 
@@ -40,6 +41,7 @@ describe('ids in rows', () => {
   it('are short, and nothing else is', () => {
     expect(shortened('01a2071a-ca98-7158-9419-204619cf7b95')).toBe('…204619cf7b95');
     expect(shortened(`sha256:${'b'.repeat(64)}`)).toBe('bbbbbbbbbbbb…');
+    expect(shortened('2026-11-23T02:00:00.000Z')).toBe(timestamp('2026-11-23T02:00:00.000Z'));
     expect(shortened('press 01a2071a-ca98-7158-9419-204619cf7b95')).toBe('press 01a2071a-ca98-7158-9419-204619cf7b95');
   });
 });

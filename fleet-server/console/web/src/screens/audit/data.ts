@@ -4,7 +4,7 @@ import type { Schema } from '../../lib/client';
 import { api, unwrap } from '../../lib/client';
 import type { Field } from '../../lib/filter';
 import { terms } from '../../lib/filter';
-import { shortDigest } from '../../lib/format';
+import { shortDigest, withTimes } from '../../lib/format';
 
 export type AuditEvent = Schema<'AuditEvent'>;
 export type Verification = Schema<'AuditVerification'>;
@@ -100,8 +100,8 @@ export function verdictOf(verification: Verification): Verdict {
   return { ok: verification.ok && brokenCount === 0, entries: verification.server.entries + verification.device_entries, broken, brokenCount, devices: verification.devices };
 }
 
-/** Ids by their end, which is what tells those of one minute apart; digests by their beginning. The whole is one click away. */
+/** Ids by their end, which is what tells those of one minute apart; digests by their beginning; times as everywhere. The whole is one click away. */
 export function shortened(value: string): string {
   if (/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(value)) return `…${value.slice(-12)}`;
-  return /^sha256:[0-9a-f]{64}$/.test(value) ? shortDigest(value) : value;
+  return /^sha256:[0-9a-f]{64}$/.test(value) ? shortDigest(value) : withTimes(value);
 }

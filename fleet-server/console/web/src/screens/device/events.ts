@@ -1,5 +1,5 @@
 // Events of a device's timeline in words. What is not known here is shown by its own name: agents may be newer than this page.
-import { percent, shortDigest, timestamp } from '../../lib/format';
+import { percent, shortDigest, withTimes } from '../../lib/format';
 import type { Tone } from '../../ui/status';
 import type { TimelineEvent } from './data';
 
@@ -47,14 +47,12 @@ export function eventWords(event: string): { tone: Tone; title: string } {
 }
 
 const DIGEST = /^sha256:[0-9a-f]{64}$/;
-const TIME = /^\d{4}-\d\d-\d\dT[\d:.]+Z$/;
 /** Said already by the event's place, or of use to programs alone. The audit screen shows everything. */
 const LEFT_OUT = new Set(['manifest', 'line', 'release_counter', 'deployment', 'fleet', 'previous_count', 'previous_hash', 'certificate']);
 
 function valueWords(name: string, value: string): string {
   if (DIGEST.test(value)) return shortDigest(value);
-  if (TIME.test(value)) return timestamp(value);
-  return name === 'share' && value !== '' && Number.isFinite(Number(value)) ? percent(Number(value)) : value;
+  return name === 'share' && value !== '' && Number.isFinite(Number(value)) ? percent(Number(value)) : withTimes(value);
 }
 
 /** What the event says of itself, the parts a person reads first. */

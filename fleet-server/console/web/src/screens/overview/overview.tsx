@@ -2,7 +2,7 @@
 import type { JSX } from 'preact';
 import { useMemo } from 'preact/hooks';
 import { Bars, PhaseBar } from '../../charts/shapes';
-import { bytes, count, percent, plural } from '../../lib/format';
+import { bytes, count, percent, plural, withTimes } from '../../lib/format';
 import { href, Link, navigate, oneOf, useSearch } from '../../lib/router';
 import { can } from '../../lib/session';
 import { cli } from '../../lib/shell';
@@ -63,19 +63,20 @@ function Counts({ data }: { data: OverviewData }): JSX.Element {
 
 function AttentionRow({ item }: { item: Attention }): JSX.Element {
   const name = nameOf(item);
+  const title = withTimes(item.title);
   return (
     <li class="overview-attention">
       <Link href={placeOf(item)}>
         <Status tone={SOON.has(item.kind) ? 'busy' : 'bad'}>{KINDS[item.kind] ?? item.kind}</Status>
         <span class="overview-attention-what">
           {name === undefined ? (
-            <bdi class="strong">{item.title}</bdi>
+            <bdi class="strong">{title}</bdi>
           ) : (
             <span>
-              <bdi class="strong">{name}</bdi> <bdi>{item.title}</bdi>
+              <bdi class="strong">{name}</bdi> <bdi>{title}</bdi>
             </span>
           )}
-          {item.detail === '' ? null : <bdi class="muted">{item.detail}</bdi>}
+          {item.detail === '' ? null : <bdi class="muted">{withTimes(item.detail)}</bdi>}
         </span>
         <span class="muted num">
           <Ago time={item.at} />
