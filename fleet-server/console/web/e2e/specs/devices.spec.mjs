@@ -4,6 +4,23 @@ import { accessible, inState, shot, small, theme } from '../checks.mjs';
 
 const THEMES = ['light', 'dark'];
 
+/** How far the words of headers end from the words of the first row below them, in columns of numbers. */
+const misalignment = (page) =>
+  page.evaluate(() => {
+    const end = (element, which) => {
+      const texts = document.createTreeWalker(element, NodeFilter.SHOW_TEXT);
+      const words = [];
+      while (texts.nextNode()) if (texts.currentNode.data.trim() !== '') words.push(texts.currentNode);
+      const range = document.createRange();
+      range.selectNodeContents(words.at(which));
+      return range.getBoundingClientRect().right;
+    };
+    const heads = [...document.querySelectorAll('[role=grid] [role=columnheader]')];
+    const cells = [...document.querySelectorAll('[role=grid] .tbody [role=row]')][0].querySelectorAll('[role=gridcell]');
+    // The header's first words are its name, an arrow may follow.
+    return heads.flatMap((head, index) => (head.classList.contains('end') ? [{ name: head.textContent, off: Math.abs(end(head, 0) - end(cells[index], -1)) }] : []));
+  });
+
 export const checks = [
   {
     name: 'an empty fleet says what to do',
@@ -26,6 +43,18 @@ export const checks = [
       await server.addAgent('edge-2');
       await page.getByRole('row', { name: /edge-1/ }).waitFor();
       await page.getByRole('row', { name: /edge-2.*Online/ }).waitFor();
+    },
+  },
+  {
+    name: 'headers end where the numbers below them end, sorted or not',
+    async run({ page, origin }) {
+      for (const sort of ['', '?sort=inferences', '?sort=-last_seen']) {
+        await page.goto(`${origin}/devices${sort}`);
+        await page.getByRole('row', { name: /edge-1/ }).waitFor();
+        const found = await misalignment(page);
+        assert.ok(found.length >= 3, `${found.length} columns of numbers`);
+        for (const { name, off } of found) assert.ok(off < 1, `${name} is off by ${off} px`);
+      }
     },
   },
   {
