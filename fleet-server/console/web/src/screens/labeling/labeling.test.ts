@@ -201,6 +201,20 @@ describe('the queue', () => {
     expect([bench.labels.size, bench.kept]).toEqual([0, []]);
   });
 
+  it('says nothing of a refused label that was taken back meanwhile', async () => {
+    const bench = new Bench(6);
+    await settle();
+    bench.labeler.label('a');
+    bench.fail = new ApiError({ title: 'No', status: 422, detail: 'unknown label' });
+    const sending = bench.labeler.flush();
+    bench.labeler.undo();
+    await sending;
+    expect(bench.labeler.state.get().refused).toBeUndefined();
+    await bench.pass(HOLD_MS);
+    expect(bench.labeler.state.get()).toMatchObject({ refused: undefined, unsent: 0, removals: 0 });
+    expect([bench.labels.size, bench.kept]).toEqual([0, []]);
+  });
+
   it('goes on behind its cursor: no page is asked twice, and nothing is shown twice or left out', async () => {
     const bench = new Bench(40, 8);
     await settle();

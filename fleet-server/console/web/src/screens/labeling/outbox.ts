@@ -136,7 +136,7 @@ export class Outbox {
     const failures = (await Promise.all([this.give(batch), this.removeAll(batch)])).flat();
     for (const [sample] of batch) this.sending.delete(sample);
     const refused = failures.find(isRefusal);
-    this.put({ waiting: failures.some((error) => !isRefusal(error)), ...(refused === undefined || this.held.size === 0 ? {} : { refused }) });
+    this.put({ waiting: refused === undefined && failures.some((error) => !isRefusal(error)), ...(refused === undefined ? {} : { refused }) });
     const now = this.state.get();
     if (now.refused === undefined) this.schedule(now.waiting ? RETRY_MS : 0);
     else if (this.watchers === 0) this.deps.refusedUnseen(now.unsent);
@@ -159,8 +159,8 @@ export class Outbox {
     } catch (error) {
       // Without an answer they may be there all the same: one that is taken back now is asked to be removed.
       if (!isRefusal(error)) for (const { sample, label } of marks) this.note(sample, label);
-      for (const [sample, held] of batch) if (held.label !== undefined) this.restore(sample, held);
-      return [error];
+      const left = batch.filter(([sample, held]) => held.label !== undefined && this.restore(sample, held));
+      return left.length === 0 ? [] : [error];
     }
   }
 
@@ -176,8 +176,7 @@ export class Outbox {
           this.stored.delete(sample);
           return undefined;
         } catch (error) {
-          this.restore(sample, held);
-          return error;
+          return this.restore(sample, held) ? error : undefined;
         }
       }),
     );
@@ -185,9 +184,11 @@ export class Outbox {
     return failures.filter((error) => error !== undefined);
   }
 
-  /** Kept after all, unless the item has been labelled anew meanwhile. */
-  private restore(sample: string, held: Held): void {
-    if (!this.held.has(sample)) this.held.set(sample, held);
+  /** Kept after all; false: something else is to happen to the item by now. */
+  private restore(sample: string, held: Held): boolean {
+    if (this.held.has(sample)) return false;
+    this.held.set(sample, held);
+    return true;
   }
 
   private note(sample: string, label: string): void {
