@@ -1,5 +1,5 @@
-// Rows of a list that the server gives page by page with a cursor, in its own order and without a count. What the list is
-// asked beyond that (sorting, terms) is answered here, over the newest rows up to a bound.
+// Rows of a list that the server gives page by page with a cursor, in its own order. What the list is asked beyond what the
+// server can answer (sorting, terms) is answered here, over the newest rows up to a bound.
 import type { QueryKey } from '@tanstack/preact-query';
 import { useInfiniteQuery } from '@tanstack/preact-query';
 import { useEffect, useMemo } from 'preact/hooks';
@@ -13,6 +13,8 @@ export const MAX_ROWS = PAGE * MAX_PAGES;
 interface CursorPage<T> {
   items: T[];
   next_cursor?: string | null | undefined;
+  /** What matches on all pages, where the server counts it. */
+  total?: number | undefined;
 }
 
 export interface CursorRows<T> extends RowSource<T> {
@@ -22,6 +24,8 @@ export interface CursorRows<T> extends RowSource<T> {
   shown: readonly T[];
   /** Nothing is missing from `fetched`. */
   complete: boolean;
+  /** How many the server says there are of what it was asked, those not fetched counted in. */
+  matching: number | undefined;
 }
 
 /**
@@ -49,7 +53,8 @@ export function useCursorRows<T>(
   const fetched = useMemo(() => pages?.flatMap((page) => page.items) ?? [], [pages]);
   const shown = useMemo(() => arrange?.(fetched) ?? fetched, [arrange, fetched]);
   // Rows that are still to come are grey bars at the end; scrolling to them fetches them.
-  const coming = !all && hasNextPage ? PAGE : 0;
+  const matching = pages?.at(-1)?.total;
+  const coming = !all && hasNextPage ? Math.min(PAGE, Math.max(1, (matching ?? Infinity) - shown.length)) : 0;
   return {
     status: query.data !== undefined ? 'ready' : isError ? 'error' : 'loading',
     error: query.error,
@@ -64,6 +69,7 @@ export function useCursorRows<T>(
     retry: () => void (query.data === undefined ? query.refetch() : fetchNextPage()),
     fetched,
     shown,
+    matching,
     complete: query.data !== undefined && (pages?.at(-1)?.next_cursor ?? undefined) === undefined,
   };
 }
