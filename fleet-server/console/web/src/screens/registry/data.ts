@@ -72,8 +72,8 @@ export function useRolloutsOf(version: string) {
 export function useFinishedRuns() {
   return useQuery({
     queryKey: ['run', 'choices'],
-    queryFn: ({ signal }) => unwrap(api.GET('/api/v1/runs', { params: { query: { limit: 200 } }, signal })),
-    select: (page) => page.items.filter((run) => run.status === 'FINISHED'),
+    queryFn: ({ signal }) => unwrap(api.GET('/api/v1/runs', { params: { query: { status: 'FINISHED', limit: 200 } }, signal })),
+    select: (page) => page.items,
   });
 }
 

@@ -48,7 +48,7 @@ export function useRollout(id: string) {
 /** In the order of device names, narrowed and counted by the server; `cause` as the failures name it. */
 export function useDeploymentRows(id: string, states: readonly string[], cause: string) {
   const state = states.join(',');
-  return useCursorRows<Deployment>([DEPLOYMENT, id, 'rows', state, cause], (cursor, limit, signal) =>
+  return useCursorRows<Deployment>([DEPLOYMENT, id, 'rows', { state, cause }], (cursor, limit, signal) =>
     unwrap(
       api.GET('/api/v1/rollouts/{id}/deployments', {
         params: {

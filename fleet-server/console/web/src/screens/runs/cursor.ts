@@ -8,7 +8,6 @@ import type { RowSource } from '../../lib/rows';
 const PAGE = 100;
 /** Older rows are reached by narrowing what the server is asked. */
 const MAX_PAGES = 20;
-export const MAX_ROWS = PAGE * MAX_PAGES;
 
 interface CursorPage<T> {
   items: T[];
@@ -28,7 +27,13 @@ export interface CursorRows<T> extends RowSource<T> {
   matching: number | undefined;
 }
 
+/** All but the last part of the key: which list it is. */
+function listOf(key: QueryKey): string {
+  return JSON.stringify(key.slice(0, -1));
+}
+
 /**
+ * The last part of `key` is what is asked of the list: until the answer to another question is here, the rows before stay.
  * `arrange` filters and sorts; with it every page is fetched (up to the bound), because the best row may stand on the last
  * one. Without it pages come as the table is scrolled.
  */
@@ -41,6 +46,7 @@ export function useCursorRows<T>(
     queryKey: key,
     queryFn: ({ pageParam, signal }) => fetch(pageParam, PAGE, signal),
     initialPageParam: undefined as string | undefined,
+    placeholderData: (before, query) => (query !== undefined && listOf(query.queryKey) === listOf(key) ? before : undefined),
     getNextPageParam: (last: CursorPage<T>, pages: CursorPage<T>[]) => (pages.length >= MAX_PAGES ? undefined : (last.next_cursor ?? undefined)),
   });
   const { hasNextPage, isFetching, fetchNextPage, isError } = query;
@@ -58,7 +64,7 @@ export function useCursorRows<T>(
   return {
     status: query.data !== undefined ? 'ready' : isError ? 'error' : 'loading',
     error: query.error,
-    stale: all && hasNextPage && !isError,
+    stale: query.isPlaceholderData || (all && hasNextPage && !isError),
     total: shown.length + coming,
     rowAt: (index) => shown[index],
     fetchedAt: () => query.dataUpdatedAt,
