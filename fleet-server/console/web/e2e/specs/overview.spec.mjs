@@ -93,7 +93,7 @@ export const checks = [
       await page.route(ADDRESS, (route) => route.fulfill({ json: TROUBLED }));
       await page.goto(`${origin}/`);
       await inState(page, 'full');
-      const button = page.getByRole('button', { name: `Acknowledge the attack on ${attack.id}…` });
+      const button = page.getByRole('button', { name: `Acknowledge… the attack on ${attack.id}` });
       await button.focus();
       await page.keyboard.press('Enter');
       const dialog = page.getByRole('dialog', { name: 'Acknowledge this attack?' });

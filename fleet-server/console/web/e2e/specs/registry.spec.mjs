@@ -120,7 +120,7 @@ export const checks = [
       await page.getByRole('row', { name: /clouds/ }).waitFor();
       await page.keyboard.press('/');
       await page.keyboard.type('signature:signed clou ');
-      await page.locator('.page-note').getByText(`${total} matching`, { exact: true }).waitFor();
+      await page.getByText(`${total} matching`, { exact: true }).waitFor();
       await page.waitForURL((url) => url.searchParams.get('filter') === 'signature:signed clou ');
       await page.getByText('fleetctl models list --signature=signed --text=clou').first().waitFor();
       await page.goto(`${origin}/models/clouds?filter=signature%3Arevoked`);

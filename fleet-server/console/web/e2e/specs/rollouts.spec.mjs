@@ -119,11 +119,11 @@ export const checks = [
       const grid = page.getByRole('grid', { name: 'Deployments' });
       await grid.getByRole('row', { name: /press-2/ }).waitFor();
       const { items: causes } = await server.call('GET', `/api/v1/rollouts/${id}/failures`);
-      await page.getByRole('button', { name: /^Show the devices that failed for/ }).first().press('Enter');
+      await page.getByRole('button', { name: /^Show .*: failed for/ }).first().press('Enter');
       await page.waitForURL((url) => url.searchParams.get('cause') === causes[0].cause);
       await page.getByText(`fleetctl rollouts deployments ${id} --state failure,rolled-back '--cause=`).waitFor();
       await page.locator('.ro-deployments').getByText(causes[0].count === 1 ? '1 device' : `${causes[0].count} devices`, { exact: true }).waitFor();
-      await page.getByRole('button', { name: /Show every cause$/ }).press('Enter');
+      await page.getByRole('button', { name: /: show every cause$/ }).press('Enter');
       await page.waitForURL((url) => !url.searchParams.has('cause'));
       await bothThemes(page, `${origin}/rollouts/${id}`, 'full', 'rollout-halted');
       await bothThemes(page, `${origin}/rollouts`, 'full', 'rollouts');
@@ -131,7 +131,7 @@ export const checks = [
       await page.getByRole('group', { name: 'Show rollouts' }).getByRole('button', { name: 'Halted' }).press('Enter');
       await page.waitForURL(/state=halted/);
       await page.getByText('fleetctl rollouts list --state halted').first().waitFor();
-      await page.locator('.page-note').getByText('1 halted').waitFor();
+      await page.getByText('1 halted, newest first').waitFor();
       await page.getByRole('button', { name: 'Completed', exact: true }).press('Enter');
       await page.getByText('No rollout is completed.').waitFor();
       await narrow(page, `${origin}/rollouts/${id}`);

@@ -162,7 +162,7 @@ export const checks = [
       ]) {
         const { total } = await server.call('GET', `/api/v1/runs?limit=1&${query}`);
         await page.goto(`${origin}/runs?filter=${encodeURIComponent(filter)}`);
-        await page.locator('.page-note').getByText(`${total} matching`, { exact: true }).waitFor();
+        await page.getByText(`${total} matching`, { exact: true }).waitFor();
       }
       await page.goto(`${origin}/runs?filter=${encodeURIComponent('status:cancelled clou')}`);
       await page.getByText('fleetctl runs list --status killed --text=clou', { exact: true }).first().waitFor();

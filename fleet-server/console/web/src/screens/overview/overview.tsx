@@ -84,7 +84,7 @@ function AttentionRow({ item, onAcknowledge }: { item: Attention; onAcknowledge:
         </span>
       </Link>
       {onAcknowledge === undefined ? null : (
-        <Button size="small" aria-label={`Acknowledge the attack on ${item.id}…`} onClick={() => onAcknowledge(item)}>
+        <Button size="small" aria-label={`Acknowledge… the attack on ${item.id}`} onClick={() => onAcknowledge(item)}>
           Acknowledge…
         </Button>
       )}

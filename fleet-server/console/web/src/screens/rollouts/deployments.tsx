@@ -91,7 +91,7 @@ export function Deployments({ rollout, show, cause, onNarrow }: Narrowed & { rol
           ))}
         </div>
         {cause === '' ? null : (
-          <button type="button" class="button small ro-cause" onClick={() => onNarrow({ show, cause: '' })} aria-label={`Cause: ${cause}. Show every cause`} title={cause}>
+          <button type="button" class="button small ro-cause" onClick={() => onNarrow({ show, cause: '' })} aria-label={`Cause ${cause}: show every cause`} title={cause}>
             <span class="muted">Cause</span> <bdi>{cause}</bdi> <Icon name="close" size={12} />
           </button>
         )}
@@ -162,7 +162,7 @@ export function Causes({ rollout, failed, onShow }: { rollout: Rollout; failed: 
                       </span>
                     ))}
                     {item.count > item.devices.length ? ` and ${count(item.count - item.devices.length)} more` : ''}, last <Ago time={item.last_seen} suffix />.{' '}
-                    <button type="button" class="link" onClick={() => onShow(item.cause)} aria-label={`Show the devices that failed for: ${item.cause}`}>
+                    <button type="button" class="link" onClick={() => onShow(item.cause)} aria-label={`Show ${item.count === 1 ? 'it' : `all ${count(item.count)}`}: failed for ${item.cause}`}>
                       Show {item.count === 1 ? 'it' : `all ${count(item.count)}`}
                     </button>
                   </p>

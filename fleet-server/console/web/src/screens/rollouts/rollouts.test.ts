@@ -29,7 +29,7 @@ describe('targets', () => {
     expect(namesToCel(Array.from({ length: 181 }, (_unused, index) => `p${index}`))).toBeUndefined();
     expect(namesToCel(Array.from({ length: 40 }, (_unused, index) => `${'p'.repeat(60)}${index}`))).toBeUndefined();
   });
-  it('counts what a filter can say too', () => {
+  it('says to the device list what a filter can say too', () => {
     expect(celToFilter('true')).toBe('');
     expect(celToFilter('device.tags.site == \'oslo\' && (device.arch == "x86_64")')).toBe('site:oslo arch:x86_64');
     // A device without the tag is not selected by an expression about it.

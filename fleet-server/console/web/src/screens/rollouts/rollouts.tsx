@@ -156,7 +156,7 @@ export default function Rollouts(): JSX.Element {
           </button>
         </p>
       ) : null}
-      <div class="row ro-states" role="group" aria-label="Show rollouts">
+      <div class="row" role="group" aria-label="Show rollouts">
         {SHOWN.map((each) => (
           <button key={each} type="button" class="button small next-chip" aria-pressed={each === view.state} onClick={() => setView({ state: each, before: '' })}>
             {WORDS[each]}
