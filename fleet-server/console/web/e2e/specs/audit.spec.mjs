@@ -69,6 +69,34 @@ export const checks = [
     },
   },
   {
+    name: 'actor, subject and time are the server’s to narrow by; an entry narrows to itself, and each term is cleared by one key',
+    async run({ page, origin, server }) {
+      const { id } = await server.call('POST', '/api/v1/claim-tokens', { uses: 1, lifetime_s: 600, tags: {} });
+      const { items } = await server.call('GET', `/api/v1/audit?subject=claim-token:${id}`);
+      assert.equal(items.length, 1);
+      await page.goto(`${origin}/audit?filter=${encodeURIComponent(`event:claim-token.* subject:claim-token:${id}`)}`);
+      await page.getByRole('row', { name: /claim-token\.created/ }).waitFor();
+      await page.getByText(`fleetctl audit list --event 'claim-token.*' --subject claim-token:${id}`).waitFor();
+      await page.keyboard.press('j');
+      await page.keyboard.press('Enter');
+      await page.getByRole('dialog').getByRole('button', { name: 'Only this actor' }).press('Enter');
+      await page.getByRole('dialog').waitFor({ state: 'detached' });
+      await page.waitForURL((url) => url.searchParams.get('filter').endsWith(` actor:${items[0].actor}`));
+      const terms = page.getByRole('list', { name: 'Filters in force' });
+      await terms.getByRole('button', { name: `Clear subject:claim-token:${id}` }).press('Enter');
+      await page.waitForURL((url) => !url.searchParams.get('filter').includes('subject'));
+      await accessible(page, 'full');
+      await terms.getByRole('button', { name: 'Clear all' }).press('Enter');
+      await page.waitForURL((url) => !url.searchParams.has('filter'));
+      await page.goto(`${origin}/audit?filter=to%3A2020-01-01`);
+      await inState(page, 'empty');
+      await page.goto(`${origin}/audit?filter=from%3A2020-01-01`);
+      await inState(page, 'full');
+      await page.goto(`${origin}/audit?filter=from%3Asoon%20`);
+      await page.getByText('from: needs a day such as', { exact: false }).waitFor();
+    },
+  },
+  {
     name: 'older entries are a page away, and Back comes back',
     async run({ page, origin, server }) {
       for (let index = 0; index < 104; index += 1) await server.call('POST', '/api/v1/claim-tokens', { uses: 1, lifetime_s: 600, tags: {} });

@@ -129,7 +129,7 @@ export const checks = [
         ['/rollouts', /vibration/],
         ['/models/vibration', /2\.1\.0/],
         ['/rollouts/0192f0c1-0000-7000-8000-000000000001', /golden outputs differ by 0\.31/],
-        ['/rollouts/new', /match now/],
+        ['/rollouts/new', /Choose a signed version/],
       ]) {
         await page.goto(origin + path);
         await inState(page, 'full');

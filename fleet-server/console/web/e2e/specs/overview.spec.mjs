@@ -30,7 +30,9 @@ const TROUBLED = {
       id: '01a2071e-da07-7099-807a-3be8ab9092b5',
       spec: { model_version: '01a2071b-0e63-71f4-9070-6160c286f9ef', phases: [{ kind: 'count', devices: 5 }, { kind: 'percent', percent: 25 }, { kind: 'percent', percent: 100 }] },
       line: 'motions', semver: '1.2.0', state: 'running', phase: 1, decision: 'phase 2: waiting for 12 of 305 device(s)',
-      counts: { success: 290, soaking: 12, failure: 3 }, targeted: 310, created_at: new Date().toISOString(), updated_at: new Date().toISOString(),
+      counts: { success: 290, soaking: 17, failure: 3 }, targeted: 310, waiting: 930,
+      phases: [{ phase: 0, reach: 5, counts: { success: 5 } }, { phase: 1, reach: 310, counts: { success: 285, soaking: 17, failure: 3 } }, { phase: 2, reach: 1240, counts: {} }],
+       created_at: new Date().toISOString(), updated_at: new Date().toISOString(),
     },
   ],
   last_24h: { bytes: 48_234_112, inferences: 8_123_400, failures: 212 },
@@ -47,6 +49,7 @@ export const checks = [
         await page.goto(`${origin}/`);
         await accessible(page, 'full', name);
         await small(page);
+        await page.getByText('285/305').waitFor();
         await page.getByText('press-0 🦺 <img src=x onerror=alert(1)>').waitFor();
         await shot(page, `overview-${name}`);
         await page.unroute(ADDRESS);
@@ -81,6 +84,35 @@ export const checks = [
       await page.locator('.overview-attention a').first().focus();
       await page.keyboard.press('Enter');
       await page.waitForURL(/\/devices\/press-0$/);
+    },
+  },
+  {
+    name: 'an attack is acknowledged where it is shown, by keys, and only the one that was seen',
+    async run({ page, origin }) {
+      const attack = TROUBLED.attention[2];
+      await page.route(ADDRESS, (route) => route.fulfill({ json: TROUBLED }));
+      await page.goto(`${origin}/`);
+      await inState(page, 'full');
+      const button = page.getByRole('button', { name: `Acknowledge… the attack on ${attack.id}` });
+      await button.focus();
+      await page.keyboard.press('Enter');
+      const dialog = page.getByRole('dialog', { name: 'Acknowledge this attack?' });
+      await dialog.getByText(`fleetctl devices acknowledge ${attack.id}`).waitFor();
+      const refused = { title: 'Conflict', status: 409, detail: 'the last attack is of another time by now' };
+      await page.route('**/alerts/acknowledge', (route) => route.fulfill({ status: 409, contentType: 'application/problem+json', body: JSON.stringify(refused) }));
+      const confirm = dialog.getByRole('button', { name: 'Acknowledge', exact: true });
+      await confirm.press('Enter');
+      await dialog.getByText('the last attack is of another time by now').waitFor();
+      await page.unroute('**/alerts/acknowledge');
+      let sent;
+      await page.route('**/alerts/acknowledge', (route) => {
+        sent = { path: new URL(route.request().url()).pathname, body: route.request().postDataJSON() };
+        return route.fulfill({ json: {} });
+      });
+      await confirm.press('Enter');
+      await dialog.waitFor({ state: 'detached' });
+      assert.deepEqual(sent, { path: `/api/v1/devices/${attack.id}/alerts/acknowledge`, body: { attack_at: attack.at } });
+      await page.getByText(`The attack on ${attack.id} is acknowledged`).waitFor();
     },
   },
   {

@@ -29,7 +29,7 @@ export const checks = [
           [LINES, '/models', 'The registry is empty'],
           [VERSIONS, '/models/%D7%A9%D7%9C%D7%95%D7%9D%20%3Cb%3E', 'This line has no versions yet'],
         ]) {
-          await page.route(pattern, json(200, { items: [] }));
+          await page.route(pattern, json(200, { items: [], total: 0 }));
           await page.goto(origin + path);
           await accessible(page, 'empty', name);
           await page.getByText(words).waitFor();
@@ -110,6 +110,26 @@ export const checks = [
       await page.getByRole('list', { name: 'Lineage' }).getByRole('link', { name: 'clouds, seed 5' }).click();
       await page.getByRole('heading', { name: 'clouds, seed 5' }).waitFor();
       await page.getByRole('link', { name: 'clouds 1.0.0' }).waitFor();
+    },
+  },
+  {
+    name: 'the server narrows and counts lines and versions, and the address holds the question',
+    async run({ page, origin, server }) {
+      const { total } = await server.call('GET', '/api/v1/models?signature=signed&text=clou');
+      await page.goto(`${origin}/models`);
+      await page.getByRole('row', { name: /clouds/ }).waitFor();
+      await page.keyboard.press('/');
+      await page.keyboard.type('signature:signed clou ');
+      await page.getByText(`${total} matching`, { exact: true }).waitFor();
+      await page.waitForURL((url) => url.searchParams.get('filter') === 'signature:signed clou ');
+      await page.getByText('fleetctl models list --signature=signed --text=clou').first().waitFor();
+      await page.goto(`${origin}/models/clouds?filter=signature%3Arevoked`);
+      await page.getByText('No version of this line matches this filter.').waitFor();
+      await page.getByText('fleetctl models versions clouds --signature=revoked').first().waitFor();
+      await page.getByRole('button', { name: 'Clear the filter' }).press('Enter');
+      await page.getByRole('row', { name: /1\.0\.0.*Signed/ }).waitFor();
+      await page.goto(`${origin}/models?filter=size%3A3%20`);
+      await page.getByText('not by “size”').waitFor();
     },
   },
   {

@@ -67,16 +67,30 @@ export const checks = [
       assert.equal(await page.getByLabel('Target').inputValue(), 'device.id.startsWith("press-") && device.arch != "none"');
       await bothThemes(page, page.url(), 'full', 'rollout-plan');
       await narrow(page, page.url());
-      // An expression that no device filter says: the server's compiler has the word, where it was asked.
+      // The preview is the server's: also what no device filter says is counted, and what its compiler refuses is said before sending.
+      const preview = page.getByRole('region', { name: 'Preview' });
+      await page.getByLabel('Target').fill('device.id in ["press-2", "nobody"]');
+      await preview.getByText('1 device matches now').waitFor();
+      await preview.getByText(/fleetctl rollouts preview --model-version \S+ --target/).waitFor();
       await page.getByLabel('Target').fill('device.colour == "red"');
-      await page.getByText('The server counts this expression').waitFor();
+      await preview.getByText('The server cannot say whom this reaches').waitFor();
+      assert.equal(await preview.getAttribute('data-state'), 'error');
       await page.getByRole('button', { name: 'Make the draft' }).click();
       await page.locator('.form [data-state=error]').waitFor();
       await page.getByLabel('Target').fill('device.id.startsWith("press-")');
+      await preview.getByText('2 devices match now').waitFor();
+      await preview.getByText('Nothing stands in their way').waitFor();
+      const first = await preview.locator('.ro-first .tag').allInnerTexts();
+      await page.getByText(/fleetctl rollouts create .*--seed \d+/).waitFor();
       await page.getByRole('button', { name: 'Make the draft' }).click();
       await page.waitForURL(/\/rollouts\/[0-9a-f-]{36}$/);
       await page.getByText('Draft', { exact: true }).waitFor();
-      assert.equal((await server.call('GET', '/api/v1/rollouts')).items[0].state, 'draft', 'nothing starts by itself');
+      const [draft] = (await server.call('GET', '/api/v1/rollouts')).items;
+      assert.equal(draft.state, 'draft', 'nothing starts by itself');
+      // With the preview's seed: the devices that it named are the ones that the rollout begins with.
+      assert.deepEqual((await server.call('POST', '/api/v1/rollouts/preview', draft.spec)).first, first);
+      await preview.getByText('2 devices match now').waitFor();
+      assert.deepEqual(await preview.locator('.ro-first .tag').allInnerTexts(), first);
     },
   },
   {
@@ -102,9 +116,24 @@ export const checks = [
       await page.getByRole('link', { name: 'press-2' }).first().waitFor();
       await page.getByRole('button', { name: /^Failed/ }).press('Enter');
       await page.waitForURL(/show=failed/);
-      await page.getByRole('grid', { name: 'Deployments' }).getByRole('row', { name: /press-2/ }).waitFor();
+      const grid = page.getByRole('grid', { name: 'Deployments' });
+      await grid.getByRole('row', { name: /press-2/ }).waitFor();
+      const { items: causes } = await server.call('GET', `/api/v1/rollouts/${id}/failures`);
+      await page.getByRole('button', { name: /^Show .*: failed for/ }).first().press('Enter');
+      await page.waitForURL((url) => url.searchParams.get('cause') === causes[0].cause);
+      await page.getByText(`fleetctl rollouts deployments ${id} --state failure,rolled-back '--cause=`).waitFor();
+      await page.locator('.ro-deployments').getByText(causes[0].count === 1 ? '1 device' : `${causes[0].count} devices`, { exact: true }).waitFor();
+      await page.getByRole('button', { name: /: show every cause$/ }).press('Enter');
+      await page.waitForURL((url) => !url.searchParams.has('cause'));
       await bothThemes(page, `${origin}/rollouts/${id}`, 'full', 'rollout-halted');
       await bothThemes(page, `${origin}/rollouts`, 'full', 'rollouts');
+      await page.goto(`${origin}/rollouts`);
+      await page.getByRole('group', { name: 'Show rollouts' }).getByRole('button', { name: 'Halted' }).press('Enter');
+      await page.waitForURL(/state=halted/);
+      await page.getByText('fleetctl rollouts list --state halted').first().waitFor();
+      await page.getByText('1 halted, newest first').waitFor();
+      await page.getByRole('button', { name: 'Completed', exact: true }).press('Enter');
+      await page.getByText('No rollout is completed.').waitFor();
       await narrow(page, `${origin}/rollouts/${id}`);
       await page.goto(`${origin}/rollouts/${id}`);
       await inState(page, 'full');

@@ -98,6 +98,14 @@ export const checks = [
       await page.getByRole('dialog').getByText(/fleetctl runs evaluate/).waitFor();
       await page.getByRole('dialog').getByRole('button', { name: 'Measure' }).click();
       await page.getByText(/of 20 samples right/).waitFor();
+      // What was measured is listed, and one key goes back to it.
+      const before = page.getByRole('region', { name: 'Evaluations' });
+      await before.getByRole('row', { name: /train/ }).getByRole('button').press('Enter');
+      await page.waitForURL(/split=train/);
+      await page.getByText(/of 60 samples right/).waitFor();
+      const { items } = await server.call('GET', `/api/v1/runs/${run.id}/evaluations`);
+      assert.equal(await before.locator('tbody tr').count(), items.length);
+      await page.getByText(`fleetctl runs evaluations ${run.id}`).waitFor();
     },
   },
   {
@@ -115,6 +123,8 @@ export const checks = [
       await page.keyboard.press('/');
       await page.keyboard.type('experiment:clouds seed:>10 status:finished ');
       await page.getByText('2 matching').waitFor();
+      // What the server narrows by is what the command line says; the seed is left to the list.
+      await page.getByText('fleetctl runs list --experiment=clouds --status finished', { exact: true }).waitFor();
       await page.getByRole('button', { name: /Holdout accuracy/ }).click();
       await page.waitForURL(/sort=accuracy/);
       await page.getByRole('grid', { name: 'Runs' }).focus();
@@ -139,6 +149,26 @@ export const checks = [
       await page.getByText('1 side by side').waitFor();
       await page.goBack();
       await page.getByText('2 side by side').waitFor();
+    },
+  },
+  {
+    name: 'the server narrows and counts: state, dataset version and words',
+    async run({ page, origin, server }) {
+      const { version } = await datasetVersion(server);
+      for (const [filter, query] of [
+        ['status:finished', 'status=FINISHED'],
+        [`version:${version.id}`, `dataset_version=${version.id}`],
+        ['clou', 'text=clou'],
+      ]) {
+        const { total } = await server.call('GET', `/api/v1/runs?limit=1&${query}`);
+        await page.goto(`${origin}/runs?filter=${encodeURIComponent(filter)}`);
+        await page.getByText(`${total} matching`, { exact: true }).waitFor();
+      }
+      await page.goto(`${origin}/runs?filter=${encodeURIComponent('status:cancelled clou')}`);
+      await page.getByText('fleetctl runs list --status killed --text=clou', { exact: true }).first().waitFor();
+      await inState(page, 'empty');
+      await page.getByRole('button', { name: 'Clear the filter' }).press('Enter');
+      await page.waitForURL((url) => !url.searchParams.has('filter'));
     },
   },
   {

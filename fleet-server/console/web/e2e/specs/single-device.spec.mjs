@@ -71,6 +71,10 @@ export const checks = [
         await accessible(page, 'full', name);
         await shot(page, `device-trouble-${name}`);
       }
+      await page.getByRole('list', { name: 'Needs attention' }).getByRole('button', { name: 'Acknowledge…' }).click();
+      await page.getByRole('dialog').getByText(`fleetctl devices acknowledge ${NAME}`).waitFor();
+      await page.getByRole('dialog').getByText('<b>counter</b> 1 is below 2').waitFor();
+      await page.keyboard.press('Escape');
       await page.setViewportSize({ width: 390, height: 844 });
       await page.goto(`${origin}/devices/${NAME}`);
       await inState(page, 'full');

@@ -153,6 +153,12 @@ describe('a request', () => {
     expect(keys()).toEqual([null]);
   });
 
+  it('that asks by POST and makes nothing carries none either', async () => {
+    answers['POST /api/v1/rollouts/preview'] = () => Response.json({});
+    await sessionFetch(new Request('http://fleet.test/api/v1/rollouts/preview', { method: 'POST', headers: { 'content-type': 'application/json' }, body: '{}' }));
+    expect(asked.map(({ headers }) => [headers.get('idempotency-key'), headers.get('x-csrf-token')])).toEqual([[null, 'csrf of ada']]);
+  });
+
   /** Sends while the session is over; whoever `comes` signs in. */
   async function over(comes: string): Promise<Response> {
     answers['POST /api/v1/datasets'] = () => problem(401, 'over');

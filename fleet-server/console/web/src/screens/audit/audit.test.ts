@@ -1,18 +1,33 @@
 import { describe, expect, it } from 'vitest';
 import { timestamp } from '../../lib/format';
-import { questionOf, shortened, verdictOf } from './data';
+import { fieldsOf, questionOf, questionWords, removable, shortened, verdictOf, withTerm } from './data';
 import type { Verification } from './data';
 
 describe('the filter of the audit log', () => {
-  it('is an event, a device, or both', () => {
+  it('is what happened, by whom, to what, when, and in whose chain', () => {
     expect(questionOf('')).toEqual({ question: {} });
-    expect(questionOf('event:rollout.halted device:"press 1"')).toEqual({ question: { event: 'rollout.halted', device: 'press 1' } });
+    expect(questionOf('event:rollout.* device:"press 1"')).toEqual({ question: { event: 'rollout.*', device: 'press 1' } });
+    const { question } = questionOf('actor:token:admin subject:"device:press-07" from:2026-11-23T02:00:00+02:00 to:2026-11-24');
+    expect(question).toEqual({ actor: 'token:admin', subject: 'device:press-07', from: '2026-11-23T00:00:00.000Z', to: new Date('2026-11-24T00:00:00').toISOString() });
+    expect(questionWords({ event: 'rollout.*', from: '2026-11-23T00:00:00.000Z' })).toEqual(['--event', 'rollout.*', '--from', '2026-11-23T00:00:00.000Z']);
   });
   it('says what it cannot do instead of leaving it out', () => {
     expect(questionOf('-event:a').wrong).toContain('NOT');
     expect(questionOf('hello').wrong).toContain('hello');
-    expect(questionOf('actor:me').wrong).toContain('actor');
+    expect(questionOf('who:me').wrong).toContain('who');
     expect(questionOf('event:a event:b').wrong).toContain('twice');
+    for (const bad of ['from:yesterday', 'to:2026-13-40', 'from:3']) expect(questionOf(bad).wrong, bad).toContain('needs a day');
+  });
+  it('loses one term at a time, as they are written', () => {
+    expect(removable('event:a  actor:"b c" ')).toEqual([{ text: 'event:a', without: 'actor:"b c"' }, { text: 'actor:"b c"', without: 'event:a' }]);
+    expect(removable('from:')).toEqual([]);
+  });
+  it('takes what an entry says', () => {
+    expect(withTerm('event:a actor:x', 'actor', 'device:press-07')).toBe('event:a actor:device:press-07');
+    expect(questionOf(withTerm('', 'subject', 'device:press "7"')).question).toEqual({ subject: 'device:press "7"' });
+  });
+  it('offers days that it understands itself', () => {
+    for (const { name, values } of fieldsOf(Date.parse('2026-11-23T12:00:00Z'))) for (const value of name === 'from' || name === 'to' ? (values ?? []) : []) expect(questionOf(`${name}:${value}`).wrong).toBeUndefined();
   });
 });
 

@@ -12,6 +12,7 @@ import { Button } from '../../ui/button';
 import { CliLine, CopyButton } from '../../ui/cli';
 import { FilterInput } from '../../ui/combobox';
 import { Dialog } from '../../ui/dialog';
+import { Icon } from '../../ui/icon';
 import { useCommands } from '../../ui/palette';
 import { Facts, Page } from '../../ui/page';
 import { Empty, ErrorNote } from '../../ui/states';
@@ -19,7 +20,8 @@ import { Table } from '../../ui/table';
 import type { Column } from '../../ui/table';
 import { Ago, Name } from '../../ui/text';
 import type { AuditEvent } from './data';
-import { FIELDS, questionOf, shortened, useAudit, useEntry, useVerification } from './data';
+import { fieldsOf, questionOf, questionWords, removable, shortened, useAudit, useEntry, useVerification, withTerm } from './data';
+import type { Name as FieldName } from './data';
 import { Pager } from './pager';
 import { Verify } from './verify';
 import './audit.css';
@@ -75,7 +77,39 @@ const COLUMNS: readonly Column<AuditEvent>[] = [
   },
 ];
 
-function EntryDialog({ entry, onClose }: { entry: AuditEvent; onClose(): void }): JSX.Element {
+/** What the log is narrowed by: each term goes with one press. */
+function InForce({ filter, onChange }: { filter: string; onChange(filter: string): void }): JSX.Element | null {
+  const all = removable(filter);
+  if (all.length === 0) return null;
+  return (
+    <ul class="audit-terms" aria-label="Filters in force">
+      {all.map(({ text: term, without }, at) => (
+        <li key={at}>
+          <button type="button" class="button small" aria-label={`Clear ${term}`} title={`Clear ${term}`} onClick={() => onChange(without)}>
+            <bdi>{term}</bdi> <Icon name="close" size={12} />
+          </button>
+        </li>
+      ))}
+      {all.length > 1 ? (
+        <li>
+          <button type="button" class="link" onClick={() => onChange('')}>
+            Clear all
+          </button>
+        </li>
+      ) : null}
+    </ul>
+  );
+}
+
+function EntryDialog({ entry, onNarrow, onClose }: { entry: AuditEvent; onNarrow(field: FieldName, value: string): void; onClose(): void }): JSX.Element {
+  const narrowed = (field: FieldName, value: string, words: string): JSX.Element => (
+    <>
+      <bdi>{value}</bdi>{' '}
+      <button type="button" class="link" onClick={() => onNarrow(field, value)}>
+        {words}
+      </button>
+    </>
+  );
   return (
     <Dialog
       open
@@ -93,8 +127,9 @@ function EntryDialog({ entry, onClose }: { entry: AuditEvent; onClose(): void })
         items={[
           ['Entry', <span class="num">{entry.index}</span>],
           ['When', <time dateTime={entry.at}>{timestamp(entry.at)}</time>],
-          ['Actor', <bdi>{entry.actor}</bdi>],
-          ['Subject', <bdi>{entry.subject}</bdi>],
+          ['Event', narrowed('event', entry.event, 'Only these events')],
+          ['Actor', narrowed('actor', entry.actor, 'Only this actor')],
+          ['Subject', narrowed('subject', entry.subject, 'Only this subject')],
           ...(entry.device === undefined || entry.device === null ? [] : [['Chain of', <bdi>{entry.device}</bdi>] as const]),
           ...Object.entries(entry.detail).map(([name, value]) => [name, <bdi class="mono">{value}</bdi>] as const),
         ]}
@@ -125,23 +160,15 @@ export default function Audit(): JSX.Element {
     if (settled(view.filter) !== filter && view.cursor !== '') setView({ cursor: '' });
   }, [view.filter, view.cursor, filter, setView]);
 
-  const line = useMemo(
-    () =>
-      cli(
-        'audit',
-        'list',
-        ...(question.event === undefined ? [] : ['--event', question.event]),
-        ...(question.device === undefined ? [] : ['--device', question.device]),
-        ...(view.cursor === '' ? [] : ['--cursor', view.cursor]),
-      ),
-    [question.event, question.device, view.cursor],
-  );
+  const fields = useMemo(() => fieldsOf(Date.now()), []);
+  const line = cli('audit', 'list', ...questionWords(question), ...(view.cursor === '' ? [] : ['--cursor', view.cursor]));
   return (
     <Page title="Audit" note={question.device === undefined ? 'the server’s log' : <>the chain of <bdi>{question.device}</bdi></>} fill>
       <Verify verification={verification} />
       <div class="list-bar">
         <div class="audit-filter">
-          <FilterInput value={view.filter} onChange={(next) => setView({ filter: next })} fields={FIELDS} label="Filter the audit log" placeholder="Filter: event:rollout.halted device:edge-1" />
+          <FilterInput value={view.filter} onChange={(next) => setView({ filter: next })} fields={fields} label="Filter the audit log" placeholder="Filter: event:rollout.* actor:token:admin from:2026-11-23" />
+          <InForce filter={view.filter} onChange={(next) => setView({ filter: next, cursor: '' })} />
           {wrong === undefined ? null : (
             <p class="field-error" role="alert">
               {wrong}
@@ -181,7 +208,7 @@ export default function Audit(): JSX.Element {
           </p>
         )
       ) : null}
-      {open === undefined ? null : <EntryDialog entry={open} onClose={() => setView({ entry: -1 })} />}
+      {open === undefined ? null : <EntryDialog entry={open} onNarrow={(field, value) => setView({ filter: withTerm(view.filter, field, value), cursor: '', entry: -1 }, 'push')} onClose={() => setView({ entry: -1 })} />}
     </Page>
   );
 }

@@ -3,8 +3,8 @@ import { keepPreviousData, useQuery } from '@tanstack/preact-query';
 import type { Schema } from '../../lib/client';
 import { api, unwrap } from '../../lib/client';
 import type { Field } from '../../lib/filter';
-import { terms } from '../../lib/filter';
-import { shortDigest, withTimes } from '../../lib/format';
+import { quoteValue, terms } from '../../lib/filter';
+import { parseTime, shortDigest, withTimes } from '../../lib/format';
 
 export type AuditEvent = Schema<'AuditEvent'>;
 export type Verification = Schema<'AuditVerification'>;
@@ -22,31 +22,72 @@ const EVENTS = [
   'rollout.phase-passed', 'run.created', 'run.evaluated', 'run.finished', 'session.closed', 'session.opened', 'session.refused', 'sign-in-link.created', 'signature.refused',
 ] as const;
 
-export const FIELDS: readonly Field[] = [
-  { name: 'event', help: 'what happened, by its whole name', values: EVENTS },
-  { name: 'device', help: 'a device’s own chain instead of the server’s log' },
-];
+const DAY_MS = 86_400_000;
 
-export interface AuditQuestion {
-  event?: string;
-  device?: string;
+/** `2026-11-23`, in the reader's time zone, so many days before `now`. */
+function day(now: number, before: number): string {
+  const at = new Date(now - before * DAY_MS);
+  return `${at.getFullYear()}-${String(at.getMonth() + 1).padStart(2, '0')}-${String(at.getDate()).padStart(2, '0')}`;
+}
+
+export function fieldsOf(now: number): readonly Field[] {
+  const days = [day(now, 0), day(now, 1), day(now, 7), day(now, 30)];
+  return [
+    { name: 'event', help: 'what happened; rollout.* for a beginning', values: EVENTS },
+    { name: 'actor', help: 'who did it: token:admin, device:press-07, reconciler:*', values: ['token:*', 'session:*', 'device:*', 'reconciler:*'] },
+    { name: 'subject', help: 'what it was done to: rollout:ID, device:press-07', values: ['device:*', 'rollout:*', 'run:*', 'dataset:*', 'model-version:*', 'claim-token:*', 'session:*'] },
+    { name: 'from', help: 'then or later: a day, or a time as RFC 3339 writes it', values: days },
+    { name: 'to', help: 'before that day or time', values: days },
+    { name: 'device', help: 'a device’s own chain instead of the server’s log' },
+  ];
+}
+
+const NAMES = ['event', 'actor', 'subject', 'from', 'to', 'device'] as const;
+export type Name = (typeof NAMES)[number];
+
+export type AuditQuestion = { [K in Name]?: string };
+
+/** A day begins at midnight where the reader is; a time is as it is written. */
+function momentOf(value: string): string | undefined {
+  const at = parseTime(/^\d{4}-\d{2}-\d{2}$/.test(value) ? `${value}T00:00:00` : /^\d{4}-\d{2}-\d{2}T\d/.test(value) ? value : undefined);
+  return at === undefined ? undefined : new Date(at).toISOString();
 }
 
 /** The filter as the server can answer it, or what it cannot. */
 export function questionOf(filter: string): { question: AuditQuestion; wrong?: string } {
   const question: AuditQuestion = {};
   for (const term of terms(filter)) {
-    if (term.negated) return { question, wrong: 'The audit log knows no NOT: ask for one event, for one device, or for both.' };
-    if (term.field !== 'event' && term.field !== 'device') return { question, wrong: `The audit log is filtered by event: and device: alone, not by “${term.field ?? term.value}”.` };
-    if (question[term.field] !== undefined) return { question, wrong: `${term.field}: stands twice; the audit log answers one at a time.` };
-    question[term.field] = term.value;
+    if (term.negated) return { question, wrong: 'The audit log knows no NOT: ask for what happened, by whom, to what or when.' };
+    const name = NAMES.find((each) => each === term.field);
+    if (name === undefined) return { question, wrong: `The audit log is filtered by ${NAMES.map((each) => `${each}:`).join(' ')} alone, not by “${term.field ?? term.value}”.` };
+    if (question[name] !== undefined) return { question, wrong: `${name}: stands twice; the audit log answers one at a time.` };
+    const value = name === 'from' || name === 'to' ? momentOf(term.value) : term.value;
+    if (value === undefined) return { question, wrong: `${name}: needs a day such as 2026-11-23, or a time such as 2026-11-23T02:00:00Z.` };
+    question[name] = value;
   }
   return { question };
 }
 
+/** The filter term by term, as they are written, each with what is left without it. */
+export function removable(filter: string): { text: string; without: string }[] {
+  const all = terms(filter).map((term) => filter.slice(term.start, term.end));
+  return all.map((text, at) => ({ text, without: all.filter((_term, index) => index !== at).join(' ') }));
+}
+
+/** The filter with this field asked for this, in place of what it was asked for before. */
+export function withTerm(filter: string, field: Name, value: string): string {
+  const others = terms(filter).filter((term) => term.field !== field);
+  const word = /^[^\s"\\]+$/.test(value) ? value : quoteValue(value);
+  return [...others.map((term) => filter.slice(term.start, term.end)), `${field}:${word}`].join(' ');
+}
+
+export function questionWords(question: AuditQuestion): string[] {
+  return NAMES.flatMap((name) => (question[name] === undefined ? [] : [`--${name}`, question[name]]));
+}
+
 export function useAudit(question: AuditQuestion, cursor: string, enabled: boolean) {
   return useQuery({
-    queryKey: [RESOURCE, 'list', question.event ?? '', question.device ?? '', cursor],
+    queryKey: [RESOURCE, 'list', question, cursor],
     queryFn: ({ signal }) =>
       unwrap(api.GET('/api/v1/audit', { params: { query: { ...question, limit: PAGE, ...(cursor === '' ? {} : { cursor }) } }, signal })),
     enabled,

@@ -15,6 +15,8 @@ import { Page } from '../../ui/page';
 import { ErrorNote, Skeleton } from '../../ui/states';
 import { Stat, Status } from '../../ui/status';
 import { Ago, Name } from '../../ui/text';
+import { AcknowledgeDialog } from './acknowledge';
+import type { Attack } from './acknowledge';
 import type { Device as DeviceData } from './data';
 import { useDevice, useVersionNames } from './data';
 import { DecommissionDialog } from './decommission';
@@ -28,9 +30,15 @@ const SEARCH = { span: oneOf(['24h', '7d', '30d'], '24h'), before: text() };
 /** Declared losses of audit entries that are listed; the newest are the ones to act on. */
 const MOST_GAPS = 3;
 
-function Trouble({ device }: { device: DeviceData }): JSX.Element | null {
+/** The attack that is still an alert: one that somebody has looked at stands in the timeline. */
+function openAttack(device: DeviceData | undefined): NonNullable<DeviceData['last_attack']> | undefined {
+  const attack = device?.last_attack ?? undefined;
+  return attack?.acknowledged === true ? undefined : attack;
+}
+
+function Trouble({ device, onAcknowledge }: { device: DeviceData; onAcknowledge: (() => void) | undefined }): JSX.Element | null {
   const gaps = device.audit_gaps ?? [];
-  const attack = device.last_attack ?? undefined;
+  const attack = openAttack(device);
   const error = device.error ?? undefined;
   const drifted = (device.alerts ?? []).includes('drift');
   const failed = device.deployments.find((deployment) => deployment.state === 'failure' || deployment.state === 'rolled-back');
@@ -68,6 +76,11 @@ function Trouble({ device }: { device: DeviceData }): JSX.Element | null {
           <span class="muted num">
             <Ago time={attack.at} suffix />
           </span>
+          {onAcknowledge === undefined ? null : (
+            <Button size="small" onClick={onAcknowledge}>
+              Acknowledge…
+            </Button>
+          )}
         </li>
       )}
       {gaps.slice(0, MOST_GAPS).map((gap) => (
@@ -129,7 +142,16 @@ export default function Device({ params }: { params: Params }): JSX.Element {
   const names = useVersionNames(lines);
   const operates = can('operate') && device !== undefined && device.status !== 'decommissioned';
 
+  // Held as it was when it was asked about: another one must not take its place under the hand.
+  const [asking, setAsking] = useState<Attack | undefined>(undefined);
+  const attack = operates ? openAttack(device) : undefined;
+  const acknowledge = attack === undefined ? undefined : (): void => setAsking({ device: id, at: attack.at, words: `refused an attack: ${attack.attack}`, detail: attack.detail });
+
   useShortcuts(() => (operates ? [{ keys: 't', label: 'Edit the tags', group: 'Device', run: () => setDialog('tags') }] : []), [operates]);
+  useCommands(
+    () => (acknowledge === undefined ? [] : [{ label: 'Acknowledge the attack…', group: 'This device', icon: 'check' as const, run: acknowledge }]),
+    [attack?.at],
+  );
   useCommands(
     () =>
       operates
@@ -168,7 +190,7 @@ export default function Device({ params }: { params: Params }): JSX.Element {
         )
       ) : (
         <div class="stack device" data-state="full">
-          <Trouble device={device} />
+          <Trouble device={device} onAcknowledge={acknowledge} />
           <Figures device={device} />
           <div class="device-columns">
             <div class="stack">
@@ -184,6 +206,7 @@ export default function Device({ params }: { params: Params }): JSX.Element {
           </div>
           <CliLine line={cli('devices', 'show', id)} />
           <TagsDialog id={id} tags={device.tags} open={dialog === 'tags'} onClose={() => setDialog(undefined)} />
+          <AcknowledgeDialog attack={asking} onClose={() => setAsking(undefined)} />
           <DecommissionDialog id={dialog === 'decommission' ? id : undefined} onClose={() => setDialog(undefined)} />
         </div>
       )}

@@ -26,54 +26,25 @@ const DONE = ['success', 'already-installed', 'no-longer-applicable', 'decommiss
 const FAILED = ['failure', 'rolled-back'];
 
 function sum(counts: Record<string, number>, states: readonly string[]): number {
-  return states.reduce((total, state) => total + (counts[state] ?? counts[state.replaceAll('-', '_')] ?? 0), 0);
+  return states.reduce((total, state) => total + (counts[state] ?? 0), 0);
 }
 
 type PhaseSize = Schema<'PhaseSize'>;
-
-/** How many of `matching` devices a phase reaches in all, rounded as the planner rounds; undefined: nobody can say yet. */
-function reach(size: PhaseSize, matching: number | undefined): number | undefined {
-  if (size.kind === 'count') return matching === undefined ? size.devices : Math.min(size.devices, matching);
-  return matching === undefined ? undefined : Math.min(matching, Math.max(1, Math.ceil((matching * size.percent) / 100)));
-}
 
 function phaseName(size: PhaseSize): string {
   return size.kind === 'count' ? plural(size.devices, 'device') : percent(size.percent / 100);
 }
 
-/** A canary, then all: what the server does when nobody said otherwise. */
-const DEFAULT_PHASES: readonly PhaseSize[] = [
-  { kind: 'count', devices: 1 },
-  { kind: 'percent', percent: 100 },
-];
-
-/**
- * The rollout's phases with their devices by outcome. The server counts what the whole rollout has reached and how it ended
- * there; a phase begins when the one before has ended, so that outcomes fill the phases in their order, and failures show
- * where they are dealt with: in the last phase that has begun. How many devices match in all follows from what a phase of a
- * percentage has reached; before there is one, phases to come have no number.
- */
-export function phasesOf(rollout: Pick<Rollout, 'spec' | 'counts' | 'targeted' | 'phase'>): Phase[] {
-  const sizes = rollout.spec.phases === undefined || rollout.spec.phases.length === 0 ? DEFAULT_PHASES : rollout.spec.phases;
-  const reached = rollout.targeted;
-  const current = Math.min(rollout.phase, sizes.length - 1);
-  const now = sizes[current];
-  const matching = now?.kind === 'percent' && reached > 0 ? Math.round((reached * 100) / now.percent) : undefined;
-  const failed = sum(rollout.counts, FAILED);
-  let done = sum(rollout.counts, DONE);
-  let running = Object.values(rollout.counts).reduce((total, each) => total + each, 0) - done - failed;
+/** The rollout's phases as the server counts them, each alone. One whose reach is not known yet has no devices. */
+export function phasesOf(rollout: Pick<Rollout, 'spec' | 'phases'>): Phase[] {
   let before = 0;
-  return sizes.map((size, index) => {
-    const wanted = index === current ? reached : (reach(size, matching) ?? before);
-    const end = Math.max(before, index < current ? Math.min(wanted, reached) : wanted);
-    const total = end - before;
-    before = end;
-    const failedHere = index === current ? Math.min(failed, total) : 0;
-    const doneHere = Math.min(done, total - failedHere);
-    done -= doneHere;
-    const runningHere = Math.min(running, total - doneHere - failedHere);
-    running -= runningHere;
-    return { label: phaseName(size), total, done: doneHere, running: runningHere, failed: failedHere };
+  return rollout.phases.map(({ phase, reach, counts }) => {
+    const size = rollout.spec.phases?.[phase];
+    const total = Math.max(0, (reach ?? before) - before);
+    before = reach ?? before;
+    const done = sum(counts, DONE);
+    const failed = sum(counts, FAILED);
+    return { label: size === undefined ? `Phase ${phase + 1}` : phaseName(size), total, done, failed, running: sum(counts, Object.keys(counts)) - done - failed };
   });
 }
 
@@ -113,11 +84,11 @@ export function listOf(kind: AttentionKind): string {
     case 'device-error':
       return href('/devices', {}, { filter: 'status:alert' });
     case 'unsigned-version':
-      return '/models';
+      return href('/models', {}, { filter: 'signature:unsigned' });
     case 'expiring-token':
       return '/provisioning';
     case 'halted-rollout':
-      return '/rollouts';
+      return href('/rollouts', {}, { state: 'halted' });
     case 'expiring-document':
       return '/audit';
   }

@@ -1,17 +1,19 @@
 // Overview: how the fleet is, what runs where, what needs somebody, what is under way. An empty fleet leads by the hand.
 import type { JSX } from 'preact';
-import { useMemo } from 'preact/hooks';
+import { useMemo, useState } from 'preact/hooks';
 import { Bars, PhaseBar } from '../../charts/shapes';
 import { bytes, count, percent, plural, withTimes } from '../../lib/format';
 import { href, Link, navigate, oneOf, useSearch } from '../../lib/router';
 import { can } from '../../lib/session';
 import { cli } from '../../lib/shell';
+import { Button } from '../../ui/button';
 import { CliLine } from '../../ui/cli';
 import { useCommands } from '../../ui/palette';
 import { Card, Page } from '../../ui/page';
 import { ErrorNote, Skeleton } from '../../ui/states';
 import { Stat, Status } from '../../ui/status';
 import { Ago } from '../../ui/text';
+import { AcknowledgeDialog } from '../device/acknowledge';
 import type { Attention, Overview as OverviewData, Rollout } from './data';
 import { fewOf, isNewcomer, listOf, nameOf, phasesOf, placeOf, useOverview } from './data';
 import { Steps } from './steps';
@@ -61,7 +63,7 @@ function Counts({ data }: { data: OverviewData }): JSX.Element {
   );
 }
 
-function AttentionRow({ item }: { item: Attention }): JSX.Element {
+function AttentionRow({ item, onAcknowledge }: { item: Attention; onAcknowledge: ((item: Attention) => void) | undefined }): JSX.Element {
   const name = nameOf(item);
   const title = withTimes(item.title);
   return (
@@ -82,12 +84,19 @@ function AttentionRow({ item }: { item: Attention }): JSX.Element {
           <Ago time={item.at} />
         </span>
       </Link>
+      {onAcknowledge === undefined ? null : (
+        <Button size="small" aria-label={`Acknowledge… the attack on ${item.id}`} onClick={() => onAcknowledge(item)}>
+          Acknowledge…
+        </Button>
+      )}
     </li>
   );
 }
 
 function AttentionCard({ items, totals }: { items: readonly Attention[]; totals: OverviewData['attention_totals'] }): JSX.Element {
   const [view, setView] = useSearch(SEARCH);
+  const [asking, setAsking] = useState<Attention | undefined>(undefined);
+  const operates = can('operate');
   const shown = view.attention === 'all' ? items : fewOf(items, FEW);
   const all = totals.reduce((sum, of) => sum + of.total, 0);
   return (
@@ -110,7 +119,7 @@ function AttentionCard({ items, totals }: { items: readonly Attention[]; totals:
       ) : (
         <ul>
           {shown.map((item) => (
-            <AttentionRow key={`${item.kind}/${item.id}/${item.at}`} item={item} />
+            <AttentionRow key={`${item.kind}/${item.id}/${item.at}`} item={item} onAcknowledge={operates && item.kind === 'attack' ? setAsking : undefined} />
           ))}
         </ul>
       )}
@@ -121,6 +130,7 @@ function AttentionCard({ items, totals }: { items: readonly Attention[]; totals:
           </button>
         </p>
       ) : null}
+      <AcknowledgeDialog attack={asking === undefined ? undefined : { device: asking.id, at: asking.at, words: asking.title, detail: asking.detail }} onClose={() => setAsking(undefined)} />
     </Card>
   );
 }
@@ -171,7 +181,7 @@ function RolloutsCard({ rollouts, total, canPlan }: { rollouts: readonly Rollout
       )}
       {total > rollouts.length ? (
         <p class="overview-more">
-          <Link href="/rollouts">The newest {count(rollouts.length)} of {count(total)} live rollouts: see all</Link>
+          <Link href={href('/rollouts', {}, { state: 'live' })}>The newest {count(rollouts.length)} of {count(total)} live rollouts: see all</Link>
         </p>
       ) : null}
     </Card>

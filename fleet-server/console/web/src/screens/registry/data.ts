@@ -5,6 +5,7 @@ import { api, unwrap } from '../../lib/client';
 import { useFollow } from '../overview/follow';
 import { useCursorRows } from '../runs/cursor';
 import { modelTerm } from './words';
+import type { Narrow } from './words';
 
 export type Model = Schema<'Model'>;
 export type ModelVersion = Schema<'ModelVersion'>;
@@ -14,22 +15,22 @@ export type Run = Schema<'Run'>;
 
 export const RESOURCE = 'model';
 
-export function useLineRows() {
-  const key = [RESOURCE, 'lines'];
+export function useLineRows(narrow: Narrow) {
+  const key = [RESOURCE, 'lines', narrow];
   // Which devices run what stands in the answer.
   useFollow(key, ['device']);
   return useCursorRows<Model>(key, (cursor, limit, signal) =>
-    unwrap(api.GET('/api/v1/models', { params: { query: { limit, ...(cursor === undefined ? {} : { cursor }) } }, signal })),
+    unwrap(api.GET('/api/v1/models', { params: { query: { limit, ...narrow, ...(cursor === undefined ? {} : { cursor }) } }, signal })),
   );
 }
 
-export function useVersionRows(line: string) {
-  const key = [RESOURCE, line, 'versions'];
+export function useVersionRows(line: string, narrow: Narrow) {
+  const key = [RESOURCE, line, 'versions', narrow];
   useFollow(key, ['device']);
   return useCursorRows<ModelVersion>(key, (cursor, limit, signal) =>
     unwrap(
       api.GET('/api/v1/models/{line}/versions', {
-        params: { path: { line }, query: { limit, ...(cursor === undefined ? {} : { cursor }) } },
+        params: { path: { line }, query: { limit, ...narrow, ...(cursor === undefined ? {} : { cursor }) } },
         signal,
       }),
     ),
@@ -72,8 +73,8 @@ export function useRolloutsOf(version: string) {
 export function useFinishedRuns() {
   return useQuery({
     queryKey: ['run', 'choices'],
-    queryFn: ({ signal }) => unwrap(api.GET('/api/v1/runs', { params: { query: { limit: 200 } }, signal })),
-    select: (page) => page.items.filter((run) => run.status === 'FINISHED'),
+    queryFn: ({ signal }) => unwrap(api.GET('/api/v1/runs', { params: { query: { status: 'FINISHED', limit: 200 } }, signal })),
+    select: (page) => page.items,
   });
 }
 

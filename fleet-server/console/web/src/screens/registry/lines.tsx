@@ -1,11 +1,9 @@
 // The registry: the lines of models, what is newest of each and how many devices run it.
 import type { JSX } from 'preact';
-import { count, NOTHING, plural } from '../../lib/format';
+import { count, NOTHING } from '../../lib/format';
 import { useShortcuts } from '../../lib/keys';
 import { href, Link, navigate } from '../../lib/router';
 import { can } from '../../lib/session';
-import { cli } from '../../lib/shell';
-import { CliLine } from '../../ui/cli';
 import { useCommands } from '../../ui/palette';
 import { Page } from '../../ui/page';
 import { Empty } from '../../ui/states';
@@ -14,6 +12,7 @@ import type { Column } from '../../ui/table';
 import { Ago, Name } from '../../ui/text';
 import { useLineRows } from './data';
 import type { Model } from './data';
+import { NarrowBar, noteOf, NoneMatches, told, useNarrowing } from './narrow';
 import { runningTerm } from './words';
 import './registry.css';
 
@@ -37,8 +36,11 @@ function InUse({ model }: { model: Model }): JSX.Element {
   );
 }
 
+const LIST = ['models', 'list'];
+
 export default function Lines(): JSX.Element {
-  const rows = useLineRows();
+  const by = useNarrowing();
+  const rows = told(useLineRows(by.narrow), by);
   const columns: readonly Column<Model>[] = [
     {
       id: 'line',
@@ -51,7 +53,18 @@ export default function Lines(): JSX.Element {
       ),
     },
     { id: 'latest', header: 'Latest version', width: 'minmax(100px, .8fr)', mono: true, cell: (model) => model.latest ?? <span class="muted">{NOTHING}</span> },
-    { id: 'versions', header: 'Versions', width: 'minmax(80px, .5fr)', align: 'end', cell: (model) => count(model.versions) },
+    {
+      id: 'versions',
+      header: 'Versions',
+      width: 'minmax(112px, .8fr)',
+      align: 'end',
+      cell: (model) => (
+        <span class="num">
+          {count(model.versions)}
+          {(model.unsigned ?? 0) === 0 ? null : <span class="muted"> ○ {count(model.unsigned)} unsigned</span>}
+        </span>
+      ),
+    },
     { id: 'use', header: 'On devices', width: 'minmax(180px, 2.4fr)', priority: 2, cell: (model) => <InUse model={model} /> },
     {
       id: 'devices',
@@ -83,11 +96,10 @@ export default function Lines(): JSX.Element {
     () => (build ? [{ label: 'Make a package of a run', group: 'Registry', icon: 'plus' as const, keys: 'n', run: () => navigate('/model-versions/new') }] : []),
     [build],
   );
-  const line = cli('models', 'list');
   return (
     <Page
       title="Registry"
-      note={rows.status === 'ready' ? plural(rows.shown.length, 'model line') : undefined}
+      note={noteOf(rows, by, 'model line')}
       fill
       actions={
         build ? (
@@ -97,29 +109,34 @@ export default function Lines(): JSX.Element {
         ) : undefined
       }
     >
-      <div class="list-bar registry-bar">
-        <p class="muted">A line is one task with its versions. Devices take only what the line’s release keys have signed.</p>
-        <CliLine line={line} />
-      </div>
+      <p class="muted">A line is one task with its versions. Devices take only what the line’s release keys have signed.</p>
+      <NarrowBar by={by} label="Filter model lines" placeholder="Filter: signature:unsigned motions" words={LIST} />
       <Table
         label="Model lines"
         rows={rows}
         columns={columns}
         rowId={(model) => model.line}
         onOpen={(model) => navigate(href('/models/:line', { line: model.line }))}
+        question={JSON.stringify(by.narrow)}
         empty={
-          <Empty
-            action={
-              build ? (
-                <Link class="button primary" href="/model-versions/new">
-                  Make the first package
-                </Link>
-              ) : undefined
-            }
-            cli="fleetctl models package LINE --run ID --semver 1.0.0"
-          >
-            The registry is empty: a package is made of a finished run, then signed, then rolled out.
-          </Empty>
+          by.text.trim() !== '' ? (
+            <NoneMatches by={by} words={LIST}>
+              No model line matches this filter.
+            </NoneMatches>
+          ) : (
+            <Empty
+              action={
+                build ? (
+                  <Link class="button primary" href="/model-versions/new">
+                    Make the first package
+                  </Link>
+                ) : undefined
+              }
+              cli="fleetctl models package LINE --run ID --semver 1.0.0"
+            >
+              The registry is empty: a package is made of a finished run, then signed, then rolled out.
+            </Empty>
+          )
         }
       />
     </Page>

@@ -1,12 +1,11 @@
 // One line: its versions, whether each is signed, what it was made of and where it runs.
 import type { JSX } from 'preact';
-import { bytes, count, figure, NOTHING, plural, shortDigest } from '../../lib/format';
+import { bytes, count, figure, NOTHING, shortDigest } from '../../lib/format';
 import { useShortcuts } from '../../lib/keys';
 import { href, Link, navigate } from '../../lib/router';
 import type { Params } from '../../lib/router';
 import { can } from '../../lib/session';
 import { cli } from '../../lib/shell';
-import { CliLine } from '../../ui/cli';
 import { Page } from '../../ui/page';
 import { Empty } from '../../ui/states';
 import { Status } from '../../ui/status';
@@ -16,6 +15,7 @@ import { Ago } from '../../ui/text';
 import { VersionLink } from '../runs/parts';
 import { RESOURCE, useRunById, useVersionRows } from './data';
 import type { ModelVersion } from './data';
+import { NarrowBar, noteOf, NoneMatches, told, useNarrowing } from './narrow';
 import { runningTerm } from './words';
 import './registry.css';
 
@@ -36,7 +36,9 @@ function RunLink({ id }: { id: string }): JSX.Element {
 
 export default function Versions({ params }: { params: Params }): JSX.Element {
   const line = params.line ?? '';
-  const rows = useVersionRows(line);
+  const by = useNarrowing();
+  const rows = told(useVersionRows(line, by.narrow), by);
+  const list = ['models', 'versions', line];
   const build = can('build');
   const making = href('/model-versions/new', {}, { line });
   useShortcuts(() => (build ? [{ keys: 'n', label: 'Make a package of a run', group: 'Registry', run: () => navigate(making) }] : []), [build, making]);
@@ -101,7 +103,7 @@ export default function Versions({ params }: { params: Params }): JSX.Element {
     <Page
       title={<bdi>{line}</bdi>}
       back={{ href: '/models', label: 'Registry' }}
-      note={rows.status === 'ready' ? plural(rows.shown.length, 'version') : undefined}
+      note={noteOf(rows, by, 'version')}
       fill
       actions={
         build ? (
@@ -111,12 +113,10 @@ export default function Versions({ params }: { params: Params }): JSX.Element {
         ) : undefined
       }
     >
-      <div class="list-bar registry-bar">
-        <p class="muted">
-          Release role <code>release/{line}</code>: its keys sign what devices may run.
-        </p>
-        <CliLine line={cli('models', 'versions', line)} />
-      </div>
+      <p class="muted">
+        Release role <code>release/{line}</code>: its keys sign what devices may run.
+      </p>
+      <NarrowBar by={by} label="Filter versions" placeholder="Filter: signature:signed 1.2" words={list} />
       <Table
         label={`Versions of ${line}`}
         rows={rows}
@@ -125,19 +125,26 @@ export default function Versions({ params }: { params: Params }): JSX.Element {
         rowName={(version) => version.semver}
         resource={RESOURCE}
         onOpen={(version) => navigate(href('/model-versions/:id', { id: version.id }))}
+        question={`${line} ${JSON.stringify(by.narrow)}`}
         empty={
-          <Empty
-            action={
-              build ? (
-                <Link class="button primary" href={making}>
-                  Make the first package
-                </Link>
-              ) : undefined
-            }
-            cli={`${cli('models', 'package', line)} --run ID --semver 1.0.0`}
-          >
-            This line has no versions yet.
-          </Empty>
+          by.text.trim() !== '' ? (
+            <NoneMatches by={by} words={list}>
+              No version of this line matches this filter.
+            </NoneMatches>
+          ) : (
+            <Empty
+              action={
+                build ? (
+                  <Link class="button primary" href={making}>
+                    Make the first package
+                  </Link>
+                ) : undefined
+              }
+              cli={`${cli('models', 'package', line)} --run ID --semver 1.0.0`}
+            >
+              This line has no versions yet.
+            </Empty>
+          )
         }
       />
     </Page>

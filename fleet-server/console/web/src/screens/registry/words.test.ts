@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { fileStem, isVersion, modelTerm, nextVersion, readManifest, readSigned, signingRequest, signingSteps, tensorText } from './words';
+import { fileStem, isVersion, modelTerm, narrowOf, narrowWords, nextVersion, readManifest, readSigned, signingRequest, signingSteps, tensorText } from './words';
 
 describe('versions', () => {
   it('the next one is a minor one', () => {
@@ -14,6 +14,22 @@ describe('versions', () => {
   it('as the device filter names them', () => {
     expect(modelTerm('motions', '1.0.0')).toBe('model:motions@1.0.0');
     expect(modelTerm('two words')).toBe('model:"two words"');
+  });
+});
+
+describe('the filter of the registry', () => {
+  it('is a signature state, a word, or both', () => {
+    expect(narrowOf('')).toEqual({ narrow: {} });
+    const { narrow } = narrowOf('signature:unsigned "two words"');
+    expect(narrow).toEqual({ signature: 'unsigned', text: 'two words' });
+    expect(narrowWords(narrow)).toEqual(['--signature=unsigned', '--text=two words']);
+  });
+
+  it('says what it cannot do instead of leaving it out', () => {
+    expect(narrowOf('-signature:signed').wrong).toContain('NOT');
+    expect(narrowOf('devices:3').wrong).toContain('devices');
+    expect(narrowOf('one two').wrong).toContain('one word');
+    expect(narrowOf('signature:signed signature:revoked').wrong).toContain('twice');
   });
 });
 

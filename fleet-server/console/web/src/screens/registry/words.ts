@@ -1,6 +1,7 @@
 // Packages in words: the manifest read with care (the API gives it as a document of any shape), version numbers, files that
 // carry signatures, and the commands that sign. No markup, no server.
-import { quoteValue } from '../../lib/filter';
+import { quoteValue, terms } from '../../lib/filter';
+import type { Field } from '../../lib/filter';
 import { cli } from '../../lib/shell';
 
 /** The device filter's term for a version, or for any version of a line. */
@@ -11,6 +12,34 @@ export function modelTerm(line: string, semver?: string): string {
 /** The filter of the devices that run it now: those that have left the fleet do not count. */
 export function runningTerm(line: string, semver?: string): string {
   return `${modelTerm(line, semver)} -status:decommissioned`;
+}
+
+const SIGNATURES = ['unsigned', 'signed', 'revoked'] as const;
+
+export const FIELDS: readonly Field[] = [{ name: 'signature', help: SIGNATURES.join(', '), values: SIGNATURES }];
+
+/** What the server narrows lines and versions by. */
+export interface Narrow {
+  signature?: string;
+  text?: string;
+}
+
+/** The filter as the server can answer it, or what it cannot. */
+export function narrowOf(filter: string): { narrow: Narrow; wrong?: string } {
+  const narrow: Narrow = {};
+  for (const term of terms(filter)) {
+    if (term.negated) return { narrow, wrong: 'The registry knows no NOT: ask for one signature state, for a word, or for both.' };
+    if (term.field !== undefined && term.field !== 'signature') return { narrow, wrong: `The registry is filtered by signature: and by a word, not by “${term.field}”.` };
+    const name = term.field === undefined ? 'text' : 'signature';
+    if (narrow[name] !== undefined) return { narrow, wrong: name === 'text' ? 'The registry looks for one word at a time: put several into quotation marks.' : 'signature: stands twice; ask for one state at a time.' };
+    narrow[name] = term.value;
+  }
+  return { narrow };
+}
+
+/** The same on the command line, after `models list` or `models versions LINE`. */
+export function narrowWords(narrow: Narrow): string[] {
+  return [...(narrow.signature === undefined ? [] : [`--signature=${narrow.signature}`]), ...(narrow.text === undefined ? [] : [`--text=${narrow.text}`])];
 }
 
 export interface Component {

@@ -1,5 +1,5 @@
 // A rollout's target is a CEL expression over what a device is; the device list has a filter language. What both can say is
-// carried from one into the other: a filtered list becomes a target, and a target is counted before anything is started.
+// carried from one into the other: a filtered list becomes a target, and a target leads to the devices that it selects.
 // Anything else is left to the server, which alone decides what an expression means.
 import { parseFilter, quoteValue } from '../../lib/filter';
 

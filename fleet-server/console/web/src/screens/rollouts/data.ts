@@ -1,14 +1,16 @@
 // What the rollout screens ask of the server, and the four orders they give.
 import { keepPreviousData, useMutation, useQuery, useQueryClient } from '@tanstack/preact-query';
+import { useRef } from 'preact/hooks';
 import type { Schema } from '../../lib/client';
 import { api, unwrap } from '../../lib/client';
-import { celToFilter } from './cel';
+import { useCursorRows } from '../runs/cursor';
 
 export type Rollout = Schema<'Rollout'>;
 export type Spec = Schema<'CreateRollout'>;
 export type PhaseSize = Schema<'PhaseSize'>;
 export type ModelVersion = Schema<'ModelVersion'>;
 export type Deployment = Schema<'Deployment'>;
+export type RolloutPreview = Schema<'RolloutPreview'>;
 export type Order = 'start' | 'pause' | 'resume' | 'abort';
 
 /** As live events name them, and the first part of every key. */
@@ -17,16 +19,21 @@ export const DEPLOYMENT = 'deployment';
 
 /** A page of the list. Older ones follow by cursor. */
 const ROLLOUTS = 100;
-/** Deployments come in pages of so many, the most the server gives at once … */
-export const DEPLOYMENTS_PAGE = 1000;
-/** … and so many pages at most are read: the list is not sorted or filtered by the server. */
-const DEPLOYMENT_PAGES = 2;
+/** Causes of failures that are shown. */
+export const CAUSES = 12;
 
-export function useRollouts(cursor: string) {
+/** `states`: in any of them; none: in all. `total` counts what matches on all pages. */
+export function useRollouts(states: readonly Rollout['state'][], cursor = '', limit = ROLLOUTS) {
+  const state = states.join(',');
   return useQuery({
-    queryKey: [RESOURCE, 'list', cursor],
+    queryKey: [RESOURCE, 'list', state, cursor, limit],
     queryFn: ({ signal }) =>
-      unwrap(api.GET('/api/v1/rollouts', { params: { query: { limit: ROLLOUTS, ...(cursor === '' ? {} : { cursor }) } }, signal })),
+      unwrap(
+        api.GET('/api/v1/rollouts', {
+          params: { query: { limit, ...(state === '' ? {} : { state }), ...(cursor === '' ? {} : { cursor }) } },
+          signal,
+        }),
+      ),
     placeholderData: keepPreviousData,
   });
 }
@@ -38,33 +45,48 @@ export function useRollout(id: string) {
   });
 }
 
-export interface Deployments {
-  items: Deployment[];
-  /** There are more than were read. */
-  more: boolean;
+/** In the order of device names, narrowed and counted by the server; `cause` as the failures name it. */
+export function useDeploymentRows(id: string, states: readonly string[], cause: string) {
+  const state = states.join(',');
+  return useCursorRows<Deployment>([DEPLOYMENT, id, 'rows', { state, cause }], (cursor, limit, signal) =>
+    unwrap(
+      api.GET('/api/v1/rollouts/{id}/deployments', {
+        params: {
+          path: { id },
+          query: { limit, ...(state === '' ? {} : { state }), ...(cause === '' ? {} : { cause }), ...(cursor === undefined ? {} : { cursor }) },
+        },
+        signal,
+      }),
+    ),
+  );
 }
 
-/** In the order of device names: all of a rollout's deployments, or the first thousands of a large one. */
-export function useDeployments(id: string, enabled = true) {
+export function useFailures(id: string, enabled: boolean) {
   return useQuery({
     enabled,
-    queryKey: [DEPLOYMENT, id],
-    queryFn: async ({ signal }): Promise<Deployments> => {
-      const items: Deployment[] = [];
-      let cursor: string | undefined;
-      for (let page = 0; page < DEPLOYMENT_PAGES; page += 1) {
-        const answer = await unwrap(
-          api.GET('/api/v1/rollouts/{id}/deployments', {
-            params: { path: { id }, query: { limit: DEPLOYMENTS_PAGE, ...(cursor === undefined ? {} : { cursor }) } },
-            signal,
-          }),
-        );
-        items.push(...answer.items);
-        cursor = answer.next_cursor ?? undefined;
-        if (cursor === undefined) break;
-      }
-      return { items, more: cursor !== undefined };
+    queryKey: [DEPLOYMENT, id, 'failures'],
+    queryFn: ({ signal }) => unwrap(api.GET('/api/v1/rollouts/{id}/failures', { params: { path: { id }, query: { limit: CAUSES } }, signal })),
+  });
+}
+
+/**
+ * What a rollout would do if it were started now. The server looks at the whole fleet for it, so it is asked when somebody
+ * changes the plan or asks again, and not whenever a device has said something. What has no seed keeps the first one that the
+ * server took: the devices that are named stay the same while the plan is edited.
+ */
+export function usePreview(spec: Spec | undefined) {
+  const seed = useRef<number | undefined>(undefined);
+  return useQuery({
+    enabled: spec !== undefined,
+    queryKey: ['rollout-preview', spec],
+    queryFn: async ({ signal }) => {
+      if (spec === undefined) throw new Error('nothing to preview');
+      const taken = spec.seed ?? seed.current;
+      const preview = await unwrap(api.POST('/api/v1/rollouts/preview', { body: taken === undefined ? spec : { ...spec, seed: taken }, signal }));
+      seed.current ??= preview.seed;
+      return preview;
     },
+    placeholderData: keepPreviousData,
   });
 }
 
@@ -107,11 +129,12 @@ export function useLines() {
   });
 }
 
-/** The newest versions of a line. */
-export function useVersions(line: string) {
+/** The newest versions of a line that can be rolled out. */
+export function useSignedVersions(line: string) {
   return useQuery({
-    queryKey: ['model', 'versions', line],
-    queryFn: ({ signal }) => unwrap(api.GET('/api/v1/models/{line}/versions', { params: { path: { line }, query: { limit: 100 } }, signal })),
+    queryKey: ['model', 'versions', line, 'signed'],
+    queryFn: ({ signal }) =>
+      unwrap(api.GET('/api/v1/models/{line}/versions', { params: { path: { line }, query: { signature: 'signed', limit: 100 } }, signal })),
     enabled: line !== '',
   });
 }
@@ -122,23 +145,4 @@ export function useVersion(id: string) {
     queryFn: ({ signal }) => unwrap(api.GET('/api/v1/model-versions/{id}', { params: { path: { id } }, signal })),
     enabled: id !== '',
   });
-}
-
-/** How many examples of matching devices are named. */
-const EXAMPLES = 6;
-
-/**
- * Devices that an expression selects. Only expressions that say what the device filter can say as well are counted; the rest
- * gives `undefined`, and is counted by the rollout itself.
- */
-export function useMatching(target: string) {
-  const filter = celToFilter(target);
-  const asked = filter === undefined ? undefined : `${filter} -status:decommissioned`.trim();
-  const answer = useQuery({
-    queryKey: ['device', 'matching', asked],
-    queryFn: ({ signal }) => unwrap(api.GET('/api/v1/devices', { params: { query: { filter: asked ?? '', sort: 'id', limit: EXAMPLES } }, signal })),
-    enabled: asked !== undefined,
-    placeholderData: keepPreviousData,
-  });
-  return { filter: asked, answer, total: asked === undefined ? undefined : answer.data?.total };
 }

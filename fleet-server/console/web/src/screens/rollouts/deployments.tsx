@@ -2,24 +2,24 @@
 import type { JSX } from 'preact';
 import { bytes, count, percent, plural } from '../../lib/format';
 import { href, Link, navigate } from '../../lib/router';
-import { useStaticRows } from '../../lib/rows';
 import { cli } from '../../lib/shell';
 import { Meter } from '../../charts/shapes';
+import { CliLine } from '../../ui/cli';
+import { Icon } from '../../ui/icon';
 import { Card } from '../../ui/page';
-import { Empty } from '../../ui/states';
+import { Empty, ErrorNote, Skeleton } from '../../ui/states';
 import { Status } from '../../ui/status';
 import { Table } from '../../ui/table';
 import type { Column } from '../../ui/table';
 import { Ago, Name } from '../../ui/text';
-import type { Deployment, Rollout, useDeployments } from './data';
-import { causesOf, deploymentTone, outcomeOf, tally } from './plan';
+import { CAUSES, useDeploymentRows, useFailures } from './data';
+import type { Deployment, Rollout } from './data';
+import { deploymentTone, outcomeOf, STATES_OF, tally } from './plan';
 import type { Outcome } from './plan';
 
 export type Shown = 'all' | Outcome;
 export const SHOWN: readonly Shown[] = ['all', 'running', 'succeeded', 'failed', 'withdrawn'];
 const WORDS: Record<Shown, string> = { all: 'All', running: 'Running', succeeded: 'Succeeded', failed: 'Failed', withdrawn: 'Withdrawn' };
-
-type Answer = ReturnType<typeof useDeployments>;
 
 const COLUMNS: readonly Column<Deployment>[] = [
   {
@@ -66,28 +66,40 @@ const COLUMNS: readonly Column<Deployment>[] = [
   },
 ];
 
-export function Deployments({ rollout, answer, shown, onShow }: { rollout: Rollout; answer: Answer; shown: Shown; onShow(shown: Shown): void }): JSX.Element {
+export interface Narrowed {
+  show: Shown;
+  /** As the failures name it; empty: any. */
+  cause: string;
+}
+
+export function Deployments({ rollout, show, cause, onNarrow }: Narrowed & { rollout: Rollout; onNarrow(narrowed: Narrowed): void }): JSX.Element {
   const sum = tally(rollout.counts);
-  const all = answer.data?.items;
-  const wanted = shown === 'all' ? all : all?.filter((deployment) => outcomeOf(deployment.state) === shown);
-  const rows = useStaticRows(wanted, { error: answer.error, retry: () => void answer.refetch(), fetchedAt: answer.dataUpdatedAt });
+  const states = show === 'all' ? [] : STATES_OF[show];
+  const rows = useDeploymentRows(rollout.id, states, cause);
+  const line = cli('rollouts', 'deployments', rollout.id, states.length > 0 && '--state', states.length > 0 && states.join(','), cause !== '' && `--cause=${cause}`);
+  const { matching } = rows;
   return (
     <section class="ro-deployments" aria-label="Deployments">
       <div class="ro-filter">
         <h2>Devices</h2>
         <div class="row" role="group" aria-label="Show deployments">
           {SHOWN.map((each) => (
-            <button key={each} type="button" class="button small next-chip" aria-pressed={each === shown} onClick={() => onShow(each)}>
+            <button key={each} type="button" class="button small next-chip" aria-pressed={each === show} onClick={() => onNarrow({ show: each, cause: each === 'all' || each === 'failed' ? cause : '' })}>
               {WORDS[each]}
               <span class="badge">{count(each === 'all' ? sum.deployed : sum[each])}</span>
             </button>
           ))}
         </div>
-        {answer.data?.more === true ? (
-          <p class="muted ro-more">
-            The first {count(answer.data.items.length)} of {count(sum.deployed)}, by device name. The command line has all of them.
-          </p>
-        ) : null}
+        {cause === '' ? null : (
+          <button type="button" class="button small ro-cause" onClick={() => onNarrow({ show, cause: '' })} aria-label={`Cause ${cause}: show every cause`} title={cause}>
+            <span class="muted">Cause</span> <bdi>{cause}</bdi> <Icon name="close" size={12} />
+          </button>
+        )}
+        {rows.status !== 'ready' || matching === undefined ? null : (
+          <span class="muted num" aria-live="polite">
+            {plural(matching, 'device')}
+          </span>
+        )}
       </div>
       <Table
         label="Deployments"
@@ -96,48 +108,72 @@ export function Deployments({ rollout, answer, shown, onShow }: { rollout: Rollo
         rowId={(deployment) => deployment.id}
         rowName={(deployment) => deployment.device}
         onOpen={(deployment) => navigate(href('/devices/:id', { id: deployment.device }))}
-        question={shown}
+        question={`${show} ${cause}`}
         empty={
-          <Empty cli={cli('rollouts', 'deployments', rollout.id)}>
+          <Empty cli={line}>
             {sum.deployed === 0
               ? rollout.state === 'draft'
                 ? 'No device has been given this version: the rollout has not been started.'
                 : 'No device has been given this version yet.'
-              : `No device of this rollout is ${WORDS[shown].toLowerCase()}.`}
+              : cause !== ''
+                ? 'No device of this rollout failed for this cause.'
+                : `No device of this rollout is ${WORDS[show].toLowerCase()}.`}
           </Empty>
         }
       />
+      {matching !== undefined && rows.fetched.length < matching && rows.total === rows.fetched.length ? (
+        <p class="muted">The first {count(rows.fetched.length)} of {count(matching)}, by device name. The command line has all of them.</p>
+      ) : null}
+      {rows.status === 'ready' && rows.total > 0 ? <CliLine line={line} label="Deployments on the command line" /> : null}
     </section>
   );
 }
 
-export function Causes({ answer, failed }: { answer: Answer; failed: number }): JSX.Element | null {
-  if (failed === 0 || answer.data === undefined) return null;
-  const causes = causesOf(answer.data.items);
+/** Failures as the server groups them. */
+export function Causes({ rollout, failed, onShow }: { rollout: Rollout; failed: number; onShow(cause: string): void }): JSX.Element | null {
+  const answer = useFailures(rollout.id, failed > 0);
+  if (failed === 0) return null;
+  const { data } = answer;
   return (
-    <Card title="Failures by cause" note={`${plural(failed, 'device')}${answer.data.more ? `, of the first ${count(answer.data.items.length)} read` : ''}`}>
-      <ul class="ro-causes">
-        {causes.slice(0, 12).map((cause) => (
-          <li key={cause.cause}>
-            <Status tone="bad">{plural(cause.count, 'device')}</Status>
-            <p>
-              <bdi>{cause.example}</bdi>
-            </p>
-            <p class="muted">
-              {cause.devices.map((device, index) => (
-                <span key={device}>
-                  {index === 0 ? '' : ', '}
-                  <Link href={href('/devices/:id', { id: device })}>
-                    <bdi>{device}</bdi>
-                  </Link>
-                </span>
+    <Card title="Failures by cause" note={data === undefined ? undefined : `${plural(data.devices, 'device')}, ${plural(data.causes, 'cause')}`}>
+      <div class="stack" data-state={data !== undefined ? 'full' : answer.isError ? 'error' : 'loading'}>
+        {data === undefined ? (
+          answer.isError ? (
+            <ErrorNote error={answer.error} title="The failures could not be loaded" onRetry={() => answer.refetch()} />
+          ) : (
+            <Skeleton rows={3} label="Loading failures" />
+          )
+        ) : (
+          <>
+            <ul class="ro-causes">
+              {data.items.map((item) => (
+                <li key={item.cause}>
+                  <Status tone="bad">{plural(item.count, 'device')}</Status>
+                  <p>
+                    <bdi>{item.reason ?? item.cause}</bdi>
+                  </p>
+                  <p class="muted">
+                    {item.devices.map((device, index) => (
+                      <span key={device}>
+                        {index === 0 ? '' : ', '}
+                        <Link href={href('/devices/:id', { id: device })}>
+                          <bdi>{device}</bdi>
+                        </Link>
+                      </span>
+                    ))}
+                    {item.count > item.devices.length ? ` and ${count(item.count - item.devices.length)} more` : ''}, last <Ago time={item.last_seen} suffix />.{' '}
+                    <button type="button" class="link" onClick={() => onShow(item.cause)} aria-label={`Show ${item.count === 1 ? 'it' : `all ${count(item.count)}`}: failed for ${item.cause}`}>
+                      Show {item.count === 1 ? 'it' : `all ${count(item.count)}`}
+                    </button>
+                  </p>
+                </li>
               ))}
-              {cause.count > cause.devices.length ? ` and ${count(cause.count - cause.devices.length)} more` : ''}
-            </p>
-          </li>
-        ))}
-      </ul>
-      {causes.length > 12 ? <p class="muted">And {plural(causes.length - 12, 'rarer cause')}: filter the devices by “Failed”.</p> : null}
+            </ul>
+            {data.causes > data.items.length ? <p class="muted">And {plural(data.causes - data.items.length, 'rarer cause')}: the command line has up to a hundred.</p> : null}
+          </>
+        )}
+      </div>
+      <CliLine line={cli('rollouts', 'failures', rollout.id, data !== undefined && data.causes > CAUSES && '--limit', data !== undefined && data.causes > CAUSES && 100)} label="Failures on the command line" />
     </Card>
   );
 }

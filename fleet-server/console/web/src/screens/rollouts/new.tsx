@@ -2,7 +2,7 @@
 // form stands what it would reach. Nothing is sent to a device from here: a draft is started on its own page.
 import type { JSX } from 'preact';
 import { useEffect, useMemo, useState } from 'preact/hooks';
-import { bytes, count, plural } from '../../lib/format';
+import { bytes, plural } from '../../lib/format';
 import { useDebounced } from '../../lib/hooks';
 import { href, Link, navigate, oneOf, text, useSearch } from '../../lib/router';
 import { can } from '../../lib/session';
@@ -17,11 +17,11 @@ import { Empty, ErrorNote, Skeleton } from '../../ui/states';
 import { Status } from '../../ui/status';
 import { toast } from '../../ui/toast';
 import { filterToCel } from './cel';
-import { useCreate, useLines, useMatching, useVersion, useVersions } from './data';
-import type { ModelVersion, PhaseSize } from './data';
+import { useCreate, useLines, usePreview, useSignedVersions, useVersion } from './data';
 import { NextStep } from './next';
-import { beginning, createLine, goal, isBegun, NEW_PLAN, planProblems, secondsText, sizeOf, sizeText, specOf } from './plan';
+import { beginning, createLine, isBegun, NEW_PLAN, planProblems, previewSpec, secondsText, specOf } from './plan';
 import type { PhaseDraft, Plan, PlanField } from './plan';
+import { Preview } from './preview';
 import './rollouts.css';
 
 /**
@@ -117,77 +117,6 @@ function Seconds({ label, help, value, error, onInput }: { label: string; help: 
   );
 }
 
-/** How many devices the plan reaches, and how they are spread over the phases. */
-function Preview({ plan, version }: { plan: Plan; version: ModelVersion | undefined }): JSX.Element {
-  const target = useDebounced(plan.target, 250);
-  const matching = useMatching(target.trim());
-  const sizes: PhaseSize[] = plan.phases.map(sizeOf);
-  const total = matching.total;
-  let before = 0;
-  const steps = sizes.map((size, index) => {
-    const reaches = total === undefined || !Number.isFinite(size.kind === 'count' ? size.devices : size.percent) ? undefined : Math.max(before, goal(size, total));
-    const step = { name: `Phase ${index + 1}`, reaches, added: reaches === undefined ? undefined : reaches - before };
-    before = reaches ?? before;
-    return step;
-  });
-  return (
-    <section class="card ro-preview" aria-label="Preview">
-      <header class="card-head">
-        <h2>What it reaches</h2>
-      </header>
-      {matching.filter === undefined ? (
-        <p class="muted">The server counts this expression when the rollout starts: the device list has no words for it. It is checked when the draft is made.</p>
-      ) : matching.answer.isError ? (
-        <ErrorNote error={matching.answer.error} title="The devices could not be counted" onRetry={() => matching.answer.refetch()} />
-      ) : total === undefined ? (
-        <Skeleton rows={2} label="Counting devices" />
-      ) : (
-        <>
-          <p class="next-count" aria-live="polite">
-            <b class="num">{count(total)}</b> {total === 1 ? 'device matches' : 'devices match'} now
-          </p>
-          {total === 0 ? (
-            <p class="muted">A rollout that matches nobody waits for the first device that does.</p>
-          ) : (
-            <p class="ro-names">
-              {matching.answer.data?.items.map((device) => (
-                <Link key={device.id} class="tag" href={href('/devices/:id', { id: device.id })}>
-                  <bdi>{device.id}</bdi>
-                </Link>
-              ))}
-              {total > (matching.answer.data?.items.length ?? 0) ? (
-                <Link href={href('/devices', {}, { filter: matching.filter })}>all {count(total)}</Link>
-              ) : null}
-            </p>
-          )}
-        </>
-      )}
-      <ol class="ro-steps" aria-label="Phases of this plan">
-        {steps.map((step, index) => {
-          const size = sizes[index];
-          return (
-            <li key={step.name}>
-              <span>
-                <b>{step.name}</b> <span class="muted">to {size === undefined || !Number.isFinite(size.kind === 'count' ? size.devices : size.percent) ? '?' : sizeText(size)}</span>
-              </span>
-              <span class="bar-track" aria-hidden="true">
-                <span class="bar-fill plain" style={{ inlineSize: `${total === undefined || total === 0 || step.reaches === undefined ? 0 : (100 * step.reaches) / total}%` }} />
-              </span>
-              <span class="num muted">{step.added === undefined ? '' : step.added === 0 ? 'nobody new' : `+${count(step.added)}`}</span>
-            </li>
-          );
-        })}
-      </ol>
-      {version === undefined ? null : (
-        <p class="muted">
-          {bytes(version.package_bytes)} at most for each device; one that has parts of it loads only the rest.
-          {total !== undefined && total > 0 ? ` ${bytes(version.package_bytes * total)} in all.` : ''}
-        </p>
-      )}
-    </section>
-  );
-}
-
 export default function NewRollout(): JSX.Element {
   const [view, setView] = useSearch(SEARCH);
   const [plan, change, discard] = useDraft<Plan>('rollout-plan', NEW_PLAN);
@@ -197,8 +126,8 @@ export default function NewRollout(): JSX.Element {
   const lines = useLines();
   const given = useVersion(view.version);
   const line = view.line !== '' ? view.line : (given.data?.line ?? (view.version === '' ? (lines.data?.items[0]?.line ?? '') : ''));
-  const versions = useVersions(line);
-  const signed = useMemo(() => (versions.data?.items ?? []).filter((version) => version.signature === 'signed'), [versions.data]);
+  const versions = useSignedVersions(line);
+  const signed = versions.data?.items ?? [];
   const version = view.version === '' ? signed[0] : (given.data ?? signed.find((candidate) => candidate.id === view.version));
   const chosen = version?.line === line && version.signature === 'signed' ? version : undefined;
   const create = useCreate();
@@ -212,9 +141,12 @@ export default function NewRollout(): JSX.Element {
     else if (begin.harvest === true && !plan.harvest) change({ harvest: true, onDrift: true });
   }, [begin]);
 
-  const spec = specOf(plan, chosen?.id ?? '');
+  const settledPlan = useDebounced(plan, 250);
+  const asked = previewSpec(settledPlan, chosen?.id ?? '');
+  const preview = usePreview(asked);
+  const spec = specOf(plan, chosen?.id ?? '', preview.data?.seed);
   const back = { href: '/rollouts', label: 'Rollouts' };
-  const unsigned = (versions.data?.items.length ?? 0) - signed.length;
+  const unsigned = lines.data?.items.find((each) => each.line === line)?.unsigned ?? 0;
   if (lines.data === undefined)
     return (
       <Page title="New rollout" back={back}>
@@ -409,7 +341,12 @@ export default function NewRollout(): JSX.Element {
           </Form>
         </div>
         <aside class="ro-aside">
-          <Preview plan={plan} version={chosen} />
+          <Preview
+            spec={asked}
+            answer={preview}
+            ordered
+            waiting={chosen === undefined ? 'Choose a signed version, and the server says what this plan would do.' : 'The server says what this plan would do as soon as its target, its phases and its slot can be read.'}
+          />
           <CliLine line={createLine(spec)} />
           <NextStep at="rollout" to="model" title="Before it goes out" action="Check the version" href={chosen === undefined ? href('/models/:line', { line }) : href('/model-versions/:id', { id: chosen.id })} icon="registry">
             Its signature, its tests and what it was made of stand in the registry.

@@ -1,6 +1,6 @@
 // Bars of a rollout: its outcome in one line, and phase by phase with what each of them is.
 import type { JSX } from 'preact';
-import { count } from '../../lib/format';
+import { count, plural } from '../../lib/format';
 import { Status } from '../../ui/status';
 import type { Tone } from '../../ui/status';
 import type { PhaseView, Tally } from './plan';
@@ -38,8 +38,7 @@ const LOOK: Record<PhaseView['state'], { tone: Tone; word: string }> = {
 
 function figures(phase: PhaseView): string {
   const { tally, total } = phase;
-  if (tally === undefined) return total === undefined ? 'devices not counted yet' : `${count(total)} ${total === 1 ? 'device' : 'devices'}`;
-  if (phase.state === 'waiting') return total === undefined ? 'counted when it begins' : `${count(total)} ${total === 1 ? 'device' : 'devices'}`;
+  if (phase.state === 'waiting') return total === undefined ? 'counted when it begins' : plural(total, 'device');
   return `${count(tally.succeeded)} of ${count(total ?? tally.deployed)} succeeded`;
 }
 
@@ -48,8 +47,8 @@ export function Phases({ phases, halted = false }: { phases: readonly PhaseView[
     <ol class="ro-phases" aria-label="Phases">
       {phases.map((phase) => {
         const look = halted && phase.state === 'current' ? { tone: 'bad' as const, word: 'Gate failed' } : LOOK[phase.state];
-        const total = phase.total ?? phase.tally?.deployed ?? 0;
-        const known = phase.tally ?? { succeeded: phase.state === 'passed' ? total : 0, running: 0, failed: 0, withdrawn: 0, deployed: 0 };
+        const known = phase.tally;
+        const total = phase.total ?? known.deployed;
         return (
           <li key={phase.name} class={phase.state} aria-current={phase.state === 'current' ? 'step' : undefined} style={{ flexGrow: String(Math.max(1, Math.min(4, Math.sqrt(total)))) }}>
             <div class="ro-phase-head">

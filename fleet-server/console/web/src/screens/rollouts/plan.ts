@@ -3,7 +3,7 @@ import { duration, percent } from '../../lib/format';
 import { cli } from '../../lib/shell';
 import type { Tone } from '../../ui/status';
 import { targetOf } from './cel';
-import type { Deployment, PhaseSize, Rollout, Spec } from './data';
+import type { PhaseSize, Rollout, RolloutPreview, Spec } from './data';
 
 export interface PhaseDraft {
   kind: 'devices' | 'percent';
@@ -117,7 +117,8 @@ export function sizeOf(phase: PhaseDraft): PhaseSize {
   return phase.kind === 'devices' ? { kind: 'count', devices: number(phase.value) } : { kind: 'percent', percent: number(phase.value) };
 }
 
-export function specOf(plan: Plan, version: string): Spec {
+/** `seed`: of the preview that was shown, so that the rollout begins with the devices that it named. */
+export function specOf(plan: Plan, version: string, seed?: number): Spec {
   return {
     model_version: version,
     slot: plan.slot,
@@ -129,12 +130,20 @@ export function specOf(plan: Plan, version: string): Spec {
     max_error_permille: number(plan.maxErrors),
     max_bytes_per_s: number(plan.maxBytes),
     harvest: plan.harvest ? { on_drift: plan.onDrift, below_confidence: number(plan.below), max_samples: number(plan.maxSamples) } : null,
+    ...(seed === undefined ? {} : { seed }),
   };
 }
 
+/** What a preview depends on; `undefined` while that cannot be asked. Mistakes elsewhere do not take the preview away. */
+export function previewSpec(plan: Plan, version: string): Spec | undefined {
+  const { version: none, slot, target, phases } = planProblems(plan, version);
+  if (none !== undefined || slot !== undefined || target !== undefined || phases !== undefined) return undefined;
+  return { model_version: version, slot: plan.slot, target: plan.target.trim(), phases: plan.phases.map(sizeOf) };
+}
+
 /** The same plan on the command line; what is as the command has it anyway is left out. */
-export function createLine(spec: Spec): string {
-  const words: (string | number)[] = ['rollouts', 'create', '--model-version', spec.model_version === '' ? 'ID' : spec.model_version];
+export function createLine(spec: Spec, verb: 'create' | 'preview' = 'create'): string {
+  const words: (string | number)[] = ['rollouts', verb, '--model-version', spec.model_version === '' ? 'ID' : spec.model_version];
   const unless = (usual: unknown, flag: string, value: string | number | undefined): void => {
     if (value !== undefined && value !== usual && !Number.isNaN(value)) words.push(flag, value);
   };
@@ -148,18 +157,13 @@ export function createLine(spec: Spec): string {
   unless(10, '--max-error-permille', spec.max_error_permille);
   unless(0, '--max-bytes-per-s', spec.max_bytes_per_s);
   unless(0, '--start-spread', spec.start_spread_s);
+  unless(null, '--seed', spec.seed ?? undefined);
   if (spec.harvest !== null && spec.harvest !== undefined) {
     if (spec.harvest.on_drift) words.push('--harvest-on-drift');
     unless(0, '--harvest-below', spec.harvest.below_confidence);
     unless(100, '--harvest-max', spec.harvest.max_samples);
   }
   return cli(...words);
-}
-
-/** Devices that a phase reaches in all, of `targeted`: the planner's rule. */
-export function goal(size: PhaseSize, targeted: number): number {
-  if (size.kind === 'count') return Math.min(size.devices, targeted);
-  return Math.min(targeted, Math.max(1, Math.ceil((targeted * size.percent) / 100)));
 }
 
 export function sizeText(size: PhaseSize): string {
@@ -199,70 +203,47 @@ export function tally(counts: Readonly<Record<string, number>>): Tally {
   return sum;
 }
 
+/** The states of an outcome, as the server narrows deployments by them. */
+export const STATES_OF: Readonly<Record<Outcome, readonly string[]>> = {
+  running: ['pending', 'downloading', 'installing', 'verifying', 'soaking'],
+  succeeded: ['success', 'already-installed'],
+  failed: ['failure', 'rolled-back'],
+  withdrawn: ['no-longer-applicable', 'decommissioned'],
+};
+
+/** A canary, then all: what the server does when nobody said otherwise. */
+const DEFAULT_PHASES: readonly PhaseSize[] = [
+  { kind: 'count', devices: 1 },
+  { kind: 'percent', percent: 100 },
+];
+
+export function sizesOf(spec: Pick<Spec, 'phases'>): readonly PhaseSize[] {
+  return spec.phases === undefined || spec.phases.length === 0 ? DEFAULT_PHASES : spec.phases;
+}
+
 export interface PhaseView {
   name: string;
   size: string;
   state: 'passed' | 'current' | 'waiting' | 'skipped';
   /** Devices of this phase alone; `undefined`: not known before it begins. */
   total: number | undefined;
-  /** `undefined`: not known phase by phase. */
-  tally: Tally | undefined;
+  tally: Tally;
 }
 
-/**
- * Phase by phase. `deployments`: all of them, or `undefined` when there are more than were read. `matching`: devices that the
- * target selects, as far as that is known.
- */
-export function phasesOf(rollout: Rollout, deployments: readonly Deployment[] | undefined, matching: number | undefined): PhaseView[] {
-  const deployed = tally(rollout.counts).deployed;
+/** Phase by phase, as the server counts them; of a draft, as its preview says. */
+export function phasesOf(rollout: Pick<Rollout, 'spec' | 'state' | 'phase' | 'phases'>, preview?: RolloutPreview): PhaseView[] {
   const over = rollout.state === 'completed' || rollout.state === 'aborted';
-  const known = over ? deployed : matching === undefined ? undefined : Math.max(matching, deployed);
+  const sizes = sizesOf(rollout.spec);
   let before = 0;
-  return (rollout.spec.phases ?? []).map((size, index) => {
+  return rollout.phases.map(({ phase: index, reach, counts }) => {
+    const size = sizes[index];
     const began = rollout.state !== 'draft' && index <= rollout.phase;
     const state = rollout.state === 'completed' || (began && index < rollout.phase) ? 'passed' : began ? 'current' : over ? 'skipped' : 'waiting';
-    const states: Record<string, number> = {};
-    for (const deployment of deployments ?? []) if (deployment.phase === index) states[deployment.state] = (states[deployment.state] ?? 0) + 1;
-    const counted = deployments === undefined ? undefined : tally(states);
-    const reaches = known === undefined ? undefined : Math.max(goal(size, known), before);
-    const planned = reaches === undefined ? undefined : reaches - before;
-    before = reaches ?? before + (counted?.deployed ?? 0);
-    const given = counted?.deployed ?? 0;
-    const total = state === 'passed' && counted !== undefined ? given : state === 'skipped' ? 0 : planned === undefined ? (given > 0 ? given : undefined) : Math.max(planned, given);
-    return { name: `Phase ${index + 1}`, size: sizeText(size), state, total, tally: counted };
+    const known = reach ?? undefined;
+    const total = known === undefined ? (state === 'skipped' ? 0 : preview?.phases[index]?.devices) : known - before;
+    before = known ?? before;
+    return { name: `Phase ${index + 1}`, size: size === undefined ? '' : sizeText(size), state, total, tally: tally(counts) };
   });
-}
-
-export interface Cause {
-  cause: string;
-  count: number;
-  /** The first one's own words, when the cause stands for several that differ in a figure. */
-  example: string;
-  devices: string[];
-}
-
-/** Devices named per cause. */
-const NAMED = 5;
-
-/** The same failure on many devices is one line: digests, figures and quoted names are what they differ in. */
-export function causesOf(deployments: readonly Deployment[]): Cause[] {
-  const causes = new Map<string, Cause>();
-  for (const { state, reason, device } of deployments) {
-    if (outcomeOf(state) !== 'failed') continue;
-    const said = reason ?? 'The device gave no reason.';
-    const cause = said
-      .replace(/(?:sha256:)?[0-9a-f]{16,}/gi, '…')
-      .replace(/\b[0-9a-f]{8}-[0-9a-f-]{27}\b/gi, '…')
-      .replace(/"[^"]*"|'[^']*'/g, '“…”')
-      .replace(/\d+(?:\.\d+)?/g, 'N');
-    const known = causes.get(cause);
-    if (known === undefined) causes.set(cause, { cause, count: 1, example: said, devices: [device] });
-    else {
-      known.count += 1;
-      if (known.devices.length < NAMED) known.devices.push(device);
-    }
-  }
-  return [...causes.values()].sort((left, right) => right.count - left.count || left.cause.localeCompare(right.cause));
 }
 
 /** `1 min`, beside a field of seconds. */

@@ -1,13 +1,13 @@
 // One rollout while it runs: its phases, the planner's word, gates, devices, and the orders a person may give. What is shown
 // is what the server said; an order changes nothing here until it has been answered.
 import type { JSX } from 'preact';
-import { useState } from 'preact/hooks';
+import { useEffect, useState } from 'preact/hooks';
 import { ApiError } from '../../lib/client';
 import { bytes, count, duration, figure, percent, plural } from '../../lib/format';
 import { usePatched } from '../../lib/live';
 import { useShortcuts } from '../../lib/keys';
 import type { Params } from '../../lib/router';
-import { href, Link, oneOf, useSearch } from '../../lib/router';
+import { href, Link, oneOf, text, useSearch } from '../../lib/router';
 import { can } from '../../lib/session';
 import { cli } from '../../lib/shell';
 import { Button } from '../../ui/button';
@@ -19,15 +19,17 @@ import { Empty, ErrorNote, Skeleton } from '../../ui/states';
 import { Stat, Status } from '../../ui/status';
 import { Ago } from '../../ui/text';
 import { toast } from '../../ui/toast';
-import { RESOURCE, useDeployments, useMatching, useOrder, useRollout } from './data';
-import type { Order, Rollout as Data } from './data';
+import { RESOURCE, useOrder, usePreview, useRollout } from './data';
+import type { Order, Rollout as Data, RolloutPreview } from './data';
 import { Causes, Deployments, SHOWN } from './deployments';
 import { NextStep } from './next';
 import { Phases } from './phases';
-import { phasesOf, sizeText, tally } from './plan';
+import { phasesOf, sizesOf, sizeText, tally } from './plan';
+import { Preview } from './preview';
 import './rollouts.css';
 
-const SEARCH = { show: oneOf(SHOWN, 'all') };
+/** `cause`: of a failure, as the server names it. */
+const SEARCH = { show: oneOf(SHOWN, 'all'), cause: text() };
 
 /** Orders that the server takes in each state. */
 const ORDERS: Record<Data['state'], readonly Order[]> = {
@@ -80,11 +82,11 @@ export default function RolloutScreen({ params }: { params: Params }): JSX.Eleme
 function Loaded({ rollout, stale, onRetry, back }: { rollout: Data; stale: unknown; onRetry(): void; back: { href: string; label: string } }): JSX.Element {
   const [view, setView] = useSearch(SEARCH);
   const [asking, setAsking] = useState<Order | undefined>(undefined);
-  const deployments = useDeployments(rollout.id);
-  const matching = useMatching(rollout.spec.target ?? 'true');
+  const draft = rollout.state === 'draft';
+  const preview = usePreview(draft ? rollout.spec : undefined);
   const allowed = can('operate') ? ORDERS[rollout.state] : [];
   const sum = tally(rollout.counts);
-  const phases = phasesOf(rollout, deployments.data?.more === false ? deployments.data.items : undefined, matching.total);
+  const phases = phasesOf(rollout, draft ? preview.data : undefined);
   const keys = allowed.join(' ');
   useShortcuts(() => allowed.map((order) => ({ keys: LABELS[order].key, label: LABELS[order].button, group: 'This rollout', run: () => setAsking(order) })), [keys]);
   useCommands(
@@ -115,7 +117,7 @@ function Loaded({ rollout, stale, onRetry, back }: { rollout: Data; stale: unkno
       {stale === null || stale === undefined ? null : <ErrorNote error={stale} title="This may be out of date" onRetry={onRetry} />}
       <div class="stack ro-full" data-state="full">
         <section class="stats" aria-label="Outcome so far">
-          <Stat label="Given to" value={count(sum.deployed)} note={matching.total === undefined ? 'devices' : `of ${plural(Math.max(matching.total, sum.deployed), 'device')} that match now`} />
+          <Stat label="Given to" value={count(rollout.targeted)} note={waitingText(rollout)} />
           <Stat label="Succeeded" tone="ok" value={count(sum.succeeded)} note={sum.deployed === 0 ? undefined : percent(sum.succeeded / sum.deployed)} href={stat('succeeded')} current={view.show === 'succeeded'} />
           <Stat label="Running" tone="busy" value={count(sum.running)} note="loading, verifying, soaking" href={stat('running')} current={view.show === 'running'} />
           <Stat label="Failed" tone={sum.failed > 0 ? 'bad' : 'idle'} value={count(sum.failed)} note="or rolled back by itself" href={stat('failed')} current={view.show === 'failed'} />
@@ -126,18 +128,26 @@ function Loaded({ rollout, stale, onRetry, back }: { rollout: Data; stale: unkno
             <bdi>{rollout.decision === '' ? 'No decision yet: the rollout has not been started.' : rollout.decision}</bdi>
           </blockquote>
         </Card>
-        <Causes answer={deployments} failed={sum.failed} />
+        {draft ? <Preview spec={rollout.spec} answer={preview} ordered={typeof rollout.spec.seed === 'number'} /> : null}
+        <Causes rollout={rollout} failed={sum.failed} onShow={(cause) => setView({ show: 'failed', cause })} />
         <Onward rollout={rollout} failed={sum.failed} />
-        <Deployments rollout={rollout} answer={deployments} shown={view.show} onShow={(show) => setView({ show })} />
+        <Deployments rollout={rollout} show={view.show} cause={view.cause} onNarrow={(narrowed) => setView(narrowed)} />
         <div class="grid-2">
           <PlanFacts rollout={rollout} />
           <GateFacts rollout={rollout} />
         </div>
         <CliLine line={cli('rollouts', rollout.state === 'running' ? 'watch' : 'show', rollout.id)} />
       </div>
-      <Orders rollout={rollout} asking={asking} matching={matching.total} onClose={() => setAsking(undefined)} />
+      <Orders rollout={rollout} asking={asking} preview={preview.data} recount={() => void preview.refetch()} onClose={() => setAsking(undefined)} />
     </Page>
   );
+}
+
+/** Who is still to be given it, where the server knows. */
+function waitingText(rollout: Data): string {
+  const { waiting } = rollout;
+  if (waiting === undefined || waiting === null) return rollout.state === 'running' ? 'devices; the others are being chosen' : 'devices';
+  return waiting === 0 ? 'nobody else waits for it' : `${plural(waiting, 'other device')} ${waiting === 1 ? 'waits' : 'wait'} for it`;
 }
 
 function PlanFacts({ rollout }: { rollout: Data }): JSX.Element {
@@ -149,7 +159,7 @@ function PlanFacts({ rollout }: { rollout: Data }): JSX.Element {
         items={[
           ['Target', <code class="ro-cel">{spec.target ?? 'true'}</code>],
           ['Slot', spec.slot ?? 'main'],
-          ['Phases', (spec.phases ?? []).map(sizeText).join(' → ')],
+          ['Phases', sizesOf(spec).map(sizeText).join(' → ')],
           ['Start spread', (spec.start_spread_s ?? 0) === 0 ? 'all at once' : `over ${duration((spec.start_spread_s ?? 0) * 1000)}`],
           ['Download limit', (spec.max_bytes_per_s ?? 0) === 0 ? 'none' : `${bytes(spec.max_bytes_per_s)}/s and device`],
           [
@@ -210,7 +220,7 @@ function Onward({ rollout, failed }: { rollout: Data; failed: number }): JSX.Ele
   );
 }
 
-function Orders({ rollout, asking, matching, onClose }: { rollout: Data; asking: Order | undefined; matching: number | undefined; onClose(): void }): JSX.Element {
+function Orders({ rollout, asking, preview, recount, onClose }: { rollout: Data; asking: Order | undefined; preview: RolloutPreview | undefined; recount(): void; onClose(): void }): JSX.Element {
   const order = useOrder(rollout.id);
   const name = `${rollout.line} ${rollout.semver}`;
   const sum = tally(rollout.counts);
@@ -218,12 +228,18 @@ function Orders({ rollout, asking, matching, onClose }: { rollout: Data; asking:
     await order.mutateAsync(which);
     toast(`${LABELS[which].done}: ${name}`);
   };
-  const first = rollout.spec.phases?.[0];
+  const first = sizesOf(rollout.spec)[0];
+  const misfits = (preview?.obstacles ?? []).reduce((total, group) => total + (group.misfit ? group.count : 0), 0);
+  useEffect(() => {
+    // What is asked to be started is told as it is now, not as it was when the page was opened.
+    if (asking === 'start') recount();
+  }, [asking]);
   return (
     <>
       <ConfirmDialog open={asking === 'start'} title={`Start ${name}?`} confirm="Start" danger={false} cli={cli('rollouts', 'start', rollout.id)} onClose={onClose} onConfirm={give('start')}>
         <p>
-          {matching === undefined ? 'The server counts the devices that match its target when it starts. ' : `${plural(matching, 'device')} match its target now. `}
+          {preview === undefined ? 'The server counts the devices that match its target when it starts. ' : `${plural(preview.selected, 'device')} match${preview.selected === 1 ? 'es' : ''} its target now. `}
+          {misfits === 0 ? '' : `${plural(misfits, 'device')} of them would refuse it and count as failed. `}
           {first === undefined ? '' : `The first phase reaches ${sizeText(first)}; each further one waits until the one before has passed its gates.`}
         </p>
       </ConfirmDialog>

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { celToFilter, filterToCel, namesToCel, targetOf } from './cel';
-import type { Deployment, Rollout } from './data';
-import { beginning, causesOf, createLine, goal, isBegun, NEW_PLAN, phasesOf, planProblems, specOf, tally } from './plan';
+import type { Rollout, RolloutPreview } from './data';
+import { beginning, createLine, isBegun, NEW_PLAN, phasesOf, planProblems, previewSpec, specOf, STATES_OF, outcomeOf, tally } from './plan';
 
 const VERSION = '01a2071b-0e63-71f4-9070-6160c286f9ef';
 
@@ -29,7 +29,7 @@ describe('targets', () => {
     expect(namesToCel(Array.from({ length: 181 }, (_unused, index) => `p${index}`))).toBeUndefined();
     expect(namesToCel(Array.from({ length: 40 }, (_unused, index) => `${'p'.repeat(60)}${index}`))).toBeUndefined();
   });
-  it('counts what a filter can say too', () => {
+  it('says to the device list what a filter can say too', () => {
     expect(celToFilter('true')).toBe('');
     expect(celToFilter('device.tags.site == \'oslo\' && (device.arch == "x86_64")')).toBe('site:oslo arch:x86_64');
     // A device without the tag is not selected by an expression about it.
@@ -82,11 +82,19 @@ describe('plans', () => {
     expect(isBegun({ ...NEW_PLAN, soak: '5' }, {})).toBe(true);
     expect(isBegun({ ...NEW_PLAN, phases: [{ kind: 'percent', value: '100' }] }, {})).toBe(true);
   });
-  it('reach what the planner says', () => {
-    expect(goal({ kind: 'count', devices: 5 }, 3)).toBe(3);
-    expect(goal({ kind: 'percent', percent: 10 }, 3)).toBe(1);
-    expect(goal({ kind: 'percent', percent: 50 }, 101)).toBe(51);
-    expect(goal({ kind: 'percent', percent: 100 }, 0)).toBe(0);
+  it('are previewed as far as the preview depends on them, whatever else is wrong', () => {
+    const spec = { model_version: VERSION, slot: 'main', target: 'true', phases: [{ kind: 'count', devices: 1 }, { kind: 'percent', percent: 100 }] };
+    expect(previewSpec(NEW_PLAN, VERSION)).toEqual(spec);
+    expect(previewSpec({ ...NEW_PLAN, soak: '-1', below: 'x', target: ' true ' }, VERSION)).toEqual(spec);
+    expect(previewSpec(NEW_PLAN, '')).toBeUndefined();
+    for (const patch of [{ target: ' ' }, { slot: 'A' }, { phases: [] }]) expect(previewSpec({ ...NEW_PLAN, ...patch }, VERSION)).toBeUndefined();
+    expect(createLine(spec as Rollout['spec'], 'preview')).toBe(`fleetctl rollouts preview --model-version ${VERSION}`);
+  });
+  it('begin with the devices that the preview named', () => {
+    expect(specOf({ ...NEW_PLAN, harvest: false }, VERSION)).not.toHaveProperty('seed');
+    const spec = specOf({ ...NEW_PLAN, harvest: false }, VERSION, 0);
+    expect(spec.seed).toBe(0);
+    expect(createLine(spec)).toBe(`fleetctl rollouts create --model-version ${VERSION} --seed 0`);
   });
 });
 
@@ -108,42 +116,37 @@ function rollout(patch: Partial<Rollout>): Rollout {
   };
 }
 
-function deployment(device: string, phase: number, state: string, reason?: string): Deployment {
-  return { id: device, device, phase, state, bytes_received: 0, bytes_total: 0, updated_at: '', ...(reason === undefined ? {} : { reason }) };
-}
-
 describe('progress', () => {
   it('puts eleven states into four outcomes', () => {
     expect(tally({ success: 2, 'already-installed': 1, failure: 1, 'rolled-back': 1, pending: 1, soaking: 1, 'no-longer-applicable': 1, decommissioned: 1 })).toEqual({
       succeeded: 3, failed: 2, running: 2, withdrawn: 2, deployed: 9,
     });
   });
-  it('tells phases from deployments and from what the target selects', () => {
-    const given = [deployment('a', 0, 'success'), deployment('b', 0, 'success'), deployment('c', 1, 'soaking')];
-    const phases = phasesOf(rollout({ counts: { success: 2, soaking: 1 } }), given, 10);
-    expect(phases.map((phase) => [phase.state, phase.total, phase.tally?.succeeded])).toEqual([
-      ['passed', 2, 2],
-      ['current', 3, 0],
-      ['waiting', 5, 0],
+  it('names the states of an outcome as the outcome of those states', () => {
+    for (const [outcome, states] of Object.entries(STATES_OF)) for (const state of states) expect(outcomeOf(state)).toBe(outcome);
+  });
+  it('tells phases as the server counts them', () => {
+    const given = [
+      { phase: 0, reach: 2, counts: { success: 2 } },
+      { phase: 1, reach: 5, counts: { soaking: 1 } },
+      { phase: 2, reach: 10, counts: {} },
+    ];
+    const phases = phasesOf(rollout({ phases: given }));
+    expect(phases.map((phase) => [phase.state, phase.total, phase.tally.succeeded, phase.tally.running])).toEqual([
+      ['passed', 2, 2, 0],
+      ['current', 3, 0, 1],
+      ['waiting', 5, 0, 0],
     ]);
   });
-  it('claims nothing about phases whose devices were not read or counted', () => {
-    const phases = phasesOf(rollout({ counts: { pending: 3 } }), undefined, undefined);
-    expect(phases.map((phase) => [phase.total, phase.tally])).toEqual([[undefined, undefined], [undefined, undefined], [undefined, undefined]]);
+  it('claims nothing about phases whose reach is not known, and takes that of a draft from its preview', () => {
+    const phases = [0, 1, 2].map((phase) => ({ phase, counts: {} }));
+    const draft = rollout({ state: 'draft', phase: 0, phases });
+    expect(phasesOf(draft).map((phase) => [phase.state, phase.total])).toEqual([['waiting', undefined], ['waiting', undefined], ['waiting', undefined]]);
+    const preview = { phases: [2, 3, 5].map((devices, phase) => ({ phase, devices, reach: 0, size: { kind: 'count', devices } })) } as unknown as RolloutPreview;
+    expect(phasesOf(draft, preview).map((phase) => phase.total)).toEqual([2, 3, 5]);
   });
   it('does not promise devices to an aborted rollout', () => {
-    const phases = phasesOf(rollout({ state: 'aborted', phase: 0, counts: { success: 1 } }), [deployment('a', 0, 'success')], 10);
-    expect(phases.map((phase) => [phase.state, phase.total])).toEqual([['current', 1], ['skipped', 0], ['skipped', 0]]);
-  });
-  it('groups failures that differ in figures, digests and names', () => {
-    const causes = causesOf([
-      deployment('a', 0, 'failure', 'nothing was heard of the device for 180 s'),
-      deployment('b', 0, 'failure', 'nothing was heard of the device for 60 s'),
-      deployment('c', 0, 'rolled-back', 'p95 of 812 us is above the budget'),
-      deployment('d', 0, 'failure'),
-      deployment('e', 0, 'success', 'fine'),
-    ]);
-    expect(causes.map((cause) => [cause.count, cause.devices])).toEqual([[2, ['a', 'b']], [1, ['c']], [1, ['d']]]);
-    expect(causes[0]?.example).toBe('nothing was heard of the device for 180 s');
+    const given = [{ phase: 0, reach: 1, counts: { success: 1 } }, { phase: 1, counts: {} }, { phase: 2, counts: {} }];
+    expect(phasesOf(rollout({ state: 'aborted', phase: 0, phases: given })).map((phase) => [phase.state, phase.total])).toEqual([['current', 1], ['skipped', 0], ['skipped', 0]]);
   });
 });

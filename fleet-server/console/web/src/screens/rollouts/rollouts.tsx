@@ -3,7 +3,7 @@ import type { JSX } from 'preact';
 import { count, plural } from '../../lib/format';
 import { usePatched } from '../../lib/live';
 import { useShortcuts } from '../../lib/keys';
-import { href, Link, navigate, text, useSearch } from '../../lib/router';
+import { href, Link, navigate, oneOf, text, useSearch } from '../../lib/router';
 import { useStaticRows } from '../../lib/rows';
 import { can } from '../../lib/session';
 import { cli } from '../../lib/shell';
@@ -14,20 +14,30 @@ import { Status } from '../../ui/status';
 import { Table } from '../../ui/table';
 import type { Column } from '../../ui/table';
 import { Ago, Name } from '../../ui/text';
-import { DEPLOYMENTS_PAGE, RESOURCE, useDeployments, useMatching, useRollouts } from './data';
+import { RESOURCE, useRollouts } from './data';
 import type { Rollout } from './data';
 import { NextStep } from './next';
 import { Outcome, Phases } from './phases';
-import { phasesOf, tally } from './plan';
+import { phasesOf, sizesOf, tally } from './plan';
 import './rollouts.css';
 
+type State = Rollout['state'];
+const SHOWN = ['all', 'live', 'draft', 'running', 'paused', 'halted', 'completed', 'aborted'] as const;
+type Shown = (typeof SHOWN)[number];
+const WORDS: Record<Shown, string> = { all: 'All', live: 'Under way', draft: 'Drafts', running: 'Running', paused: 'Paused', halted: 'Halted', completed: 'Completed', aborted: 'Aborted' };
+/** Started and not ended. */
+const LIVE: readonly State[] = ['running', 'paused', 'halted'];
+
+function statesOf(shown: Shown): readonly State[] {
+  return shown === 'all' ? [] : shown === 'live' ? LIVE : [shown];
+}
+
 /** `before`: the cursor of an older page. */
-const SEARCH = { before: text() };
-const UNDER_WAY = new Set(['running', 'paused', 'halted']);
+const SEARCH = { state: oneOf(SHOWN, 'all'), before: text() };
 const MAX_CARDS = 3;
 
 function phaseText(rollout: Rollout): string {
-  const phases = rollout.spec.phases?.length ?? 0;
+  const phases = sizesOf(rollout.spec).length;
   return rollout.state === 'draft' ? plural(phases, 'phase') : `${Math.min(rollout.phase + 1, phases)} of ${phases}`;
 }
 
@@ -50,7 +60,7 @@ const COLUMNS: readonly Column<Rollout>[] = [
     width: 'minmax(132px, 1.2fr)',
     cell: (rollout) => {
       const sum = tally(rollout.counts);
-      return sum.deployed === 0 ? <span class="muted">none yet</span> : <Outcome tally={sum} total={Math.max(rollout.targeted, sum.deployed)} />;
+      return sum.deployed === 0 ? <span class="muted">none yet</span> : <Outcome tally={sum} total={rollout.targeted} />;
     },
   },
   { id: 'decision', header: 'Last decision', width: 'minmax(160px, 2fr)', priority: 2, cell: (rollout) => <Name value={rollout.decision} /> },
@@ -78,9 +88,8 @@ const COLUMNS: readonly Column<Rollout>[] = [
 /** One that is under way: its phases and what the planner said last. */
 function LiveCard({ rollout: fetched, fetchedAt }: { rollout: Rollout; fetchedAt: number }): JSX.Element {
   const rollout = usePatched(RESOURCE, fetched.id, fetched, fetchedAt);
-  const matching = useMatching(rollout.spec.target ?? 'true');
   const sum = tally(rollout.counts);
-  const deployments = useDeployments(rollout.id, sum.deployed <= DEPLOYMENTS_PAGE);
+  const { waiting } = rollout;
   return (
     <section class="card ro-live">
       <header class="card-head">
@@ -93,9 +102,10 @@ function LiveCard({ rollout: fetched, fetchedAt }: { rollout: Rollout; fetchedAt
         <span class="muted num ro-live-sum">
           {count(sum.succeeded)} succeeded{sum.running > 0 ? `, ${count(sum.running)} running` : ''}
           {sum.failed > 0 ? <span class="hot"> ▲ {count(sum.failed)} failed</span> : null}
+          {waiting === undefined || waiting === null || waiting === 0 ? '' : `, ${count(waiting)} waiting`}
         </span>
       </header>
-      <Phases phases={phasesOf(rollout, deployments.data?.items, matching.total)} halted={rollout.state === 'halted'} />
+      <Phases phases={phasesOf(rollout)} halted={rollout.state === 'halted'} />
       <p class="muted">
         <bdi>{rollout.decision}</bdi>
       </p>
@@ -105,17 +115,23 @@ function LiveCard({ rollout: fetched, fetchedAt }: { rollout: Rollout; fetchedAt
 
 export default function Rollouts(): JSX.Element {
   const [view, setView] = useSearch(SEARCH);
-  const answer = useRollouts(view.before);
+  const states = statesOf(view.state);
+  const answer = useRollouts(states, view.before);
+  const live = useRollouts(LIVE, '', MAX_CARDS);
+  const done = useRollouts(['completed'], '', 1);
   const items = answer.data?.items;
-  const rows = useStaticRows(items, { error: answer.error, retry: () => void answer.refetch(), fetchedAt: answer.dataUpdatedAt });
-  const live = (items ?? []).filter((rollout) => UNDER_WAY.has(rollout.state)).slice(0, MAX_CARDS);
-  const latest = items?.find((rollout) => rollout.state === 'completed');
-  const line = cli('rollouts', 'list', view.before !== '' && '--cursor', view.before !== '' && view.before);
+  const static_ = useStaticRows(items, { error: answer.error, retry: () => void answer.refetch(), fetchedAt: answer.dataUpdatedAt });
+  const rows = { ...static_, stale: answer.isPlaceholderData };
+  const total = answer.data?.total;
+  const cards = view.state === 'all' && view.before === '' ? (live.data?.items ?? []) : [];
+  const moreLive = cards.length === 0 ? 0 : (live.data?.total ?? 0) - cards.length;
+  const latest = done.data?.items[0];
+  const line = cli('rollouts', 'list', states.length > 0 && '--state', states.length > 0 && states.join(','), view.before !== '' && '--cursor', view.before !== '' && view.before);
   useShortcuts(() => [{ keys: 'c', label: 'New rollout', group: 'This screen', run: () => navigate('/rollouts/new') }], []);
   return (
     <Page
       title="Rollouts"
-      note={items === undefined ? undefined : `${count(items.length)}${answer.data?.next_cursor == null && view.before === '' ? '' : ' on this page'}, newest first`}
+      note={items === undefined || answer.isPlaceholderData ? undefined : `${view.state === 'all' ? plural(total ?? 0, 'rollout') : `${count(total)} ${WORDS[view.state].toLowerCase()}`}, newest first`}
       fill
       actions={
         can('operate') ? (
@@ -125,13 +141,28 @@ export default function Rollouts(): JSX.Element {
         ) : undefined
       }
     >
-      {live.length === 0 ? null : (
+      {cards.length === 0 ? null : (
         <section class="ro-lives" aria-label="Under way">
-          {live.map((rollout) => (
-            <LiveCard key={rollout.id} rollout={rollout} fetchedAt={answer.dataUpdatedAt} />
+          {cards.map((rollout) => (
+            <LiveCard key={rollout.id} rollout={rollout} fetchedAt={live.dataUpdatedAt} />
           ))}
         </section>
       )}
+      {moreLive > 0 ? (
+        <p class="muted">
+          {plural(moreLive, 'older one')} {moreLive === 1 ? 'is' : 'are'} under way too:{' '}
+          <button type="button" class="link" onClick={() => setView({ state: 'live', before: '' }, 'push')}>
+            show all {count(live.data?.total)}
+          </button>
+        </p>
+      ) : null}
+      <div class="row" role="group" aria-label="Show rollouts">
+        {SHOWN.map((each) => (
+          <button key={each} type="button" class="button small next-chip" aria-pressed={each === view.state} onClick={() => setView({ state: each, before: '' })}>
+            {WORDS[each]}
+          </button>
+        ))}
+      </div>
       <div class="list-bar">
         <CliLine line={line} />
         <nav class="row" aria-label="Pages">
@@ -155,17 +186,28 @@ export default function Rollouts(): JSX.Element {
         rowName={(rollout) => `${rollout.line} ${rollout.semver}`}
         resource={RESOURCE}
         onOpen={(rollout) => navigate(href('/rollouts/:id', { id: rollout.id }))}
-        question={view.before}
+        question={`${view.state} ${view.before}`}
         empty={
           view.before !== '' ? (
             <Empty
               action={
-                <Link class="button" href="/rollouts">
+                <button type="button" class="button" onClick={() => setView({ before: '' }, 'push')}>
                   Newest rollouts
-                </Link>
+                </button>
               }
             >
               There are no older rollouts.
+            </Empty>
+          ) : view.state !== 'all' ? (
+            <Empty
+              action={
+                <button type="button" class="button" onClick={() => setView({ state: 'all' })}>
+                  All rollouts
+                </button>
+              }
+              cli={line}
+            >
+              {view.state === 'draft' ? 'There is no draft.' : `No rollout is ${WORDS[view.state].toLowerCase()}.`}
             </Empty>
           ) : (
             <Empty

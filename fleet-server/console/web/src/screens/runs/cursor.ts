@@ -1,5 +1,5 @@
-// Rows of a list that the server gives page by page with a cursor, in its own order and without a count. What the list is
-// asked beyond that (sorting, terms) is answered here, over the newest rows up to a bound.
+// Rows of a list that the server gives page by page with a cursor, in its own order. What the list is asked beyond what the
+// server can answer (sorting, terms) is answered here, over the newest rows up to a bound.
 import type { QueryKey } from '@tanstack/preact-query';
 import { useInfiniteQuery } from '@tanstack/preact-query';
 import { useEffect, useMemo } from 'preact/hooks';
@@ -8,11 +8,12 @@ import type { RowSource } from '../../lib/rows';
 const PAGE = 100;
 /** Older rows are reached by narrowing what the server is asked. */
 const MAX_PAGES = 20;
-export const MAX_ROWS = PAGE * MAX_PAGES;
 
 interface CursorPage<T> {
   items: T[];
   next_cursor?: string | null | undefined;
+  /** What matches on all pages, where the server counts it. */
+  total?: number | undefined;
 }
 
 export interface CursorRows<T> extends RowSource<T> {
@@ -22,9 +23,17 @@ export interface CursorRows<T> extends RowSource<T> {
   shown: readonly T[];
   /** Nothing is missing from `fetched`. */
   complete: boolean;
+  /** How many the server says there are of what it was asked, those not fetched counted in. */
+  matching: number | undefined;
+}
+
+/** All but the last part of the key: which list it is. */
+function listOf(key: QueryKey): string {
+  return JSON.stringify(key.slice(0, -1));
 }
 
 /**
+ * The last part of `key` is what is asked of the list: until the answer to another question is here, the rows before stay.
  * `arrange` filters and sorts; with it every page is fetched (up to the bound), because the best row may stand on the last
  * one. Without it pages come as the table is scrolled.
  */
@@ -37,6 +46,7 @@ export function useCursorRows<T>(
     queryKey: key,
     queryFn: ({ pageParam, signal }) => fetch(pageParam, PAGE, signal),
     initialPageParam: undefined as string | undefined,
+    placeholderData: (before, query) => (query !== undefined && listOf(query.queryKey) === listOf(key) ? before : undefined),
     getNextPageParam: (last: CursorPage<T>, pages: CursorPage<T>[]) => (pages.length >= MAX_PAGES ? undefined : (last.next_cursor ?? undefined)),
   });
   const { hasNextPage, isFetching, fetchNextPage, isError } = query;
@@ -49,11 +59,12 @@ export function useCursorRows<T>(
   const fetched = useMemo(() => pages?.flatMap((page) => page.items) ?? [], [pages]);
   const shown = useMemo(() => arrange?.(fetched) ?? fetched, [arrange, fetched]);
   // Rows that are still to come are grey bars at the end; scrolling to them fetches them.
-  const coming = !all && hasNextPage ? PAGE : 0;
+  const matching = pages?.at(-1)?.total;
+  const coming = !all && hasNextPage ? Math.min(PAGE, Math.max(1, (matching ?? Infinity) - shown.length)) : 0;
   return {
     status: query.data !== undefined ? 'ready' : isError ? 'error' : 'loading',
     error: query.error,
-    stale: all && hasNextPage && !isError,
+    stale: query.isPlaceholderData || (all && hasNextPage && !isError),
     total: shown.length + coming,
     rowAt: (index) => shown[index],
     fetchedAt: () => query.dataUpdatedAt,
@@ -64,6 +75,7 @@ export function useCursorRows<T>(
     retry: () => void (query.data === undefined ? query.refetch() : fetchNextPage()),
     fetched,
     shown,
+    matching,
     complete: query.data !== undefined && (pages?.at(-1)?.next_cursor ?? undefined) === undefined,
   };
 }

@@ -6,10 +6,12 @@ import { api, unwrap } from '../../lib/client';
 import { can } from '../../lib/session';
 import { useCursorRows } from './cursor';
 import { isActive } from './words';
+import type { RunQuestion } from './words';
 
 export type Run = Schema<'Run'>;
 export type CreateRun = Schema<'CreateRun'>;
 export type Evaluation = Schema<'Evaluation'>;
+export type StoredEvaluation = Schema<'StoredEvaluation'>;
 export type Split = Schema<'Split'>;
 export type DatasetVersion = Schema<'DatasetVersion'>;
 export type Dataset = Schema<'Dataset'>;
@@ -20,10 +22,10 @@ export const RESOURCE = 'run';
 /** What does not change once it is there needs no second look. */
 const FOREVER = { staleTime: Infinity, gcTime: 30 * 60_000 } as const;
 
-export function useRunRows(experiment: string | undefined, arrange?: (runs: readonly Run[]) => readonly Run[]) {
+export function useRunRows(question: RunQuestion, arrange?: (runs: readonly Run[]) => readonly Run[]) {
   return useCursorRows<Run>(
-    [RESOURCE, 'rows', experiment],
-    (cursor, limit, signal) => unwrap(api.GET('/api/v1/runs', { params: { query: { limit, ...(experiment === undefined ? {} : { experiment }), ...(cursor === undefined ? {} : { cursor }) } }, signal })),
+    [RESOURCE, 'rows', question],
+    (cursor, limit, signal) => unwrap(api.GET('/api/v1/runs', { params: { query: { limit, ...question, ...(cursor === undefined ? {} : { cursor }) } }, signal })),
     arrange,
   );
 }
@@ -141,16 +143,31 @@ export function useVersions(dataset: string | undefined) {
   });
 }
 
+/** Of the measurements that a run has: the newest, which are those to go back to. */
+const EVALUATIONS = 50;
+
+export function useEvaluations(run: Run) {
+  return useQuery({
+    queryKey: [RESOURCE, run.id, 'evaluations'],
+    queryFn: ({ signal }) => unwrap(api.GET('/api/v1/runs/{id}/evaluations', { params: { path: { id: run.id }, query: { limit: EVALUATIONS } }, signal })),
+    enabled: run.status === 'FINISHED',
+  });
+}
+
 /**
- * The run's model measured on a split. The server keeps what it has measured once, and has the run's own version from its
- * training; asking again gives that back.
+ * The run's model measured on a split: asked for where it is not among what has been measured. The server keeps what it has
+ * measured once.
  */
-export function useEvaluation(run: Run, version: string, split: Split) {
+export function useEvaluation(run: Run, version: string, split: Split, wanted: boolean) {
+  const client = useQueryClient();
   return useQuery({
     queryKey: ['run-evaluation', run.id, version, split],
-    queryFn: ({ signal }) =>
-      unwrap(api.POST('/api/v1/runs/{id}/evaluations', { params: { path: { id: run.id } }, body: { dataset_version: version, split }, signal })),
-    enabled: run.status === 'FINISHED' && can('build'),
+    queryFn: async ({ signal }) => {
+      const measured = await unwrap(api.POST('/api/v1/runs/{id}/evaluations', { params: { path: { id: run.id } }, body: { dataset_version: version, split }, signal }));
+      void client.invalidateQueries({ queryKey: [RESOURCE, run.id, 'evaluations'] });
+      return measured;
+    },
+    enabled: wanted && run.status === 'FINISHED' && can('build'),
     ...FOREVER,
   });
 }
@@ -177,7 +194,7 @@ export function useStart() {
 /** Lines are few; a fleet with more than this is not searched line by line. */
 const MAX_LINES = 8;
 
-/** Packages made of a run, once known. The API knows the way from a package to its run only, so the lines' newest versions are read. */
+/** Packages made of a run, once known: line by line, because versions are listed by their line. */
 export function usePackagesOf(run: string) {
   const lines = useQuery({
     queryKey: ['model', 'lines', MAX_LINES + 1],
@@ -186,11 +203,11 @@ export function usePackagesOf(run: string) {
   const names = lines.data === undefined || lines.data.items.length > MAX_LINES ? [] : lines.data.items.map((line) => line.line);
   const versions = useQueries({
     queries: names.map((line) => ({
-      queryKey: ['model', line, 'newest'],
+      queryKey: ['model', line, 'of-run', run],
       queryFn: ({ signal }: { signal: AbortSignal }) =>
-        unwrap(api.GET('/api/v1/models/{line}/versions', { params: { path: { line }, query: { limit: 100 } }, signal })),
+        unwrap(api.GET('/api/v1/models/{line}/versions', { params: { path: { line }, query: { text: run, limit: 100 } }, signal })),
     })),
   });
-  const known = lines.data !== undefined && versions.every((query) => query.data !== undefined);
+  const known = lines.data !== undefined && lines.data.items.length <= MAX_LINES && versions.every((query) => query.data !== undefined);
   return known ? versions.flatMap((query) => query.data?.items.filter((version) => version.run === run) ?? []) : undefined;
 }

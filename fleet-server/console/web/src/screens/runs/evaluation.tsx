@@ -11,9 +11,9 @@ import { CliLine } from '../../ui/cli';
 import { Dialog } from '../../ui/dialog';
 import { Card } from '../../ui/page';
 import { ErrorNote, Skeleton } from '../../ui/states';
-import { Name } from '../../ui/text';
-import { useEvaluation } from './data';
-import type { Evaluation, Run, Split } from './data';
+import { Ago, Name } from '../../ui/text';
+import { useEvaluation, useEvaluations } from './data';
+import type { Evaluation, Run, Split, StoredEvaluation } from './data';
 import { VersionPicker, VersionText } from './parts';
 import { confusions } from './words';
 
@@ -27,15 +27,15 @@ export function EvaluationCard({ run }: { run: Run }): JSX.Element | null {
   const [view, setView] = useSearch(SEARCH);
   const [choosing, setChoosing] = useState(false);
   const version = view.on === '' ? run.dataset_version : view.on;
-  const evaluation = useEvaluation(run, version, view.split);
+  const stored = useEvaluations(run);
+  const measured = stored.data?.items ?? [];
+  const kept = measured.find((one) => one.dataset_version === version && one.split === view.split);
+  // Measured before: nothing is asked for. Whether it was is known once the list is here, or cannot be had.
+  const evaluation = useEvaluation(run, version, view.split, kept === undefined && !stored.isPending);
   if (run.status !== 'FINISHED') return null;
+  const shown = kept ?? evaluation.data;
+  const build = can('build');
   const line = cli('runs', 'evaluate', run.id, '--dataset-version', version, ...(view.split === 'holdout' ? [] : ['--split', view.split]));
-  if (!can('build'))
-    return (
-      <Card title="Evaluation">
-        <p class="muted">Measuring a model needs the right to build; the results above were measured when it was trained.</p>
-      </Card>
-    );
   return (
     <Card
       title="Evaluation"
@@ -53,20 +53,30 @@ export function EvaluationCard({ run }: { run: Run }): JSX.Element | null {
               </Button>
             ))}
           </div>
-          <Button size="small" onClick={() => setChoosing(true)}>
-            Other version…
-          </Button>
+          {build ? (
+            <Button size="small" onClick={() => setChoosing(true)}>
+              Other version…
+            </Button>
+          ) : null}
         </>
       }
     >
-      {evaluation.data !== undefined ? (
-        <Measured evaluation={evaluation.data} />
+      {shown !== undefined ? (
+        <Measured evaluation={shown} />
+      ) : !build && !stored.isPending ? (
+        <p class="muted">Nobody has measured it on this. Measuring a model needs the right to build.</p>
       ) : evaluation.isError ? (
         <ErrorNote error={evaluation.error} title="It could not be measured" onRetry={() => evaluation.refetch()} />
       ) : (
         <Skeleton rows={5} label="Measuring" />
       )}
       <CliLine line={line} />
+      <Before
+        run={run}
+        answer={stored}
+        current={kept}
+        onChoose={(one) => setView({ on: one.dataset_version === run.dataset_version ? '' : one.dataset_version, split: one.split }, 'push')}
+      />
       <Measure
         open={choosing}
         run={run}
@@ -78,6 +88,73 @@ export function EvaluationCard({ run }: { run: Run }): JSX.Element | null {
         }}
       />
     </Card>
+  );
+}
+
+/** What the model has been measured on, to go back to. */
+function Before({
+  run,
+  answer,
+  current,
+  onChoose,
+}: {
+  run: Run;
+  answer: ReturnType<typeof useEvaluations>;
+  current: StoredEvaluation | undefined;
+  onChoose(one: StoredEvaluation): void;
+}): JSX.Element | null {
+  const { data } = answer;
+  if (data === undefined) return answer.isError ? <ErrorNote error={answer.error} title="What it was measured on could not be loaded" onRetry={() => answer.refetch()} /> : null;
+  if (data.items.length === 0) return null;
+  const more = data.next_cursor !== undefined && data.next_cursor !== null;
+  return (
+    <div class="runs-before" data-state="full">
+      <h3>Measured so far</h3>
+      <div class="runs-scroll" role="region" aria-label="Evaluations" tabIndex={0}>
+        <table class="runs-table">
+          <thead>
+            <tr>
+              <th scope="col">Dataset version</th>
+              <th scope="col">Split</th>
+              <th scope="col" class="end">
+                Samples
+              </th>
+              <th scope="col" class="end">
+                Accuracy
+              </th>
+              <th scope="col" class="end">
+                Log loss
+              </th>
+              <th scope="col" class="end">
+                Measured
+              </th>
+            </tr>
+          </thead>
+          <tbody>
+            {data.items.map((one) => (
+              <tr key={`${one.dataset_version} ${one.split}`} aria-current={one === current ? 'true' : undefined}>
+                <td>
+                  <button type="button" class="link" aria-pressed={one === current} onClick={() => onChoose(one)}>
+                    <VersionText id={one.dataset_version} />
+                  </button>
+                </td>
+                <td>{one.split}</td>
+                <td class="end">{count(one.samples)}</td>
+                <td class="end">
+                  <Meter value={one.accuracy} text={percent(one.accuracy)} />
+                </td>
+                <td class="end">{figure(one.log_loss, 3)}</td>
+                <td class="end muted">
+                  <Ago time={one.created_at} suffix />
+                </td>
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      </div>
+      {more ? <p class="muted">The newest {count(data.items.length)}; the command line has the others.</p> : null}
+      <CliLine line={cli('runs', 'evaluations', run.id)} label="Evaluations on the command line" />
+    </div>
   );
 }
 

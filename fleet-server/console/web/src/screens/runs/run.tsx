@@ -261,7 +261,7 @@ function Lineage({ run }: { run: Run }): JSX.Element {
         <li>
           <span class="muted">Packages</span>
           {packages === undefined || packages.length === 0 ? (
-            <span class="muted">{packages === undefined ? NOTHING : 'none among the newest'}</span>
+            <span class="muted">{packages === undefined ? NOTHING : 'none yet'}</span>
           ) : (
             <ul class="runs-packages">
               {packages.slice(0, 10).map((version) => (

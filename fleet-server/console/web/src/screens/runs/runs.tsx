@@ -2,14 +2,14 @@
 import type { JSX } from 'preact';
 import { useMemo, useState } from 'preact/hooks';
 import { count, duration, figure, NOTHING, percent, plural } from '../../lib/format';
-import { settled, terms } from '../../lib/filter';
+import { settled } from '../../lib/filter';
 import type { Field } from '../../lib/filter';
+import { useDebounced } from '../../lib/hooks';
 import { useShortcuts } from '../../lib/keys';
 import { href, Link, navigate, text, useSearch } from '../../lib/router';
 import type { Selection } from '../../lib/selection';
 import { isSelected, NONE, selectedCount } from '../../lib/selection';
 import { can } from '../../lib/session';
-import { cli } from '../../lib/shell';
 import { Meter } from '../../charts/shapes';
 import { Button } from '../../ui/button';
 import { CliLine } from '../../ui/cli';
@@ -20,11 +20,11 @@ import { Empty } from '../../ui/states';
 import { BulkBar, Table } from '../../ui/table';
 import type { Column } from '../../ui/table';
 import { Ago, Name } from '../../ui/text';
-import { MAX_ROWS } from './cursor';
+import type { CursorRows } from './cursor';
 import { useRunRows } from './data';
 import type { Run } from './data';
 import { RunState, VersionLink } from './parts';
-import { experimentOf, matches, MAX_COMPARED, runDuration, runName, sorted, STATES, unknownField } from './words';
+import { listLine, matches, MAX_COMPARED, questionOf, runDuration, runName, sorted, STATES, unknownField } from './words';
 import './runs.css';
 
 const NEWEST = '-created';
@@ -98,7 +98,7 @@ function fieldsOf(runs: readonly Run[]): readonly Field[] {
     { name: 'accuracy', help: 'on the holdout: accuracy:>0.95', values: ['>0.9', '>0.95', '>0.99'] },
     { name: 'loss', help: 'holdout log loss: loss:<0.1' },
     { name: 'cause', help: 'why it was started', values: some((run) => run.cause) },
-    { name: 'version', help: 'id of the dataset version' },
+    { name: 'version', help: 'id of the dataset version', values: some((run) => run.dataset_version) },
     { name: 'hidden', help: 'units of the layers: hidden:64,32' },
     { name: 'epochs', help: 'epochs:>100' },
     { name: 'seed', help: 'seed of the random numbers' },
@@ -113,16 +113,12 @@ function chosen(shown: readonly Run[], selection: Selection): string[] {
 
 export default function Runs(): JSX.Element {
   const [view, setView] = useSearch(SEARCH);
-  const filter = settled(view.filter);
+  const filter = useDebounced(settled(view.filter), 120);
   const unknown = unknownField(filter);
-  const plain = filter === '' && view.sort === NEWEST;
-  const arrange = useMemo(() => {
-    if (plain) return undefined;
-    const wanted = terms(filter);
-    return (runs: readonly Run[]) => sorted(runs.filter((run) => matches(run, wanted)), view.sort);
-  }, [plain, filter, view.sort]);
-  const experiment = experimentOf(filter);
-  const answer = useRunRows(experiment, arrange);
+  const { question, left } = useMemo(() => questionOf(filter), [filter]);
+  const served = left.length === 0 && view.sort === NEWEST;
+  const arrange = useMemo(() => (served ? undefined : (runs: readonly Run[]) => sorted(runs.filter((run) => matches(run, left)), view.sort)), [served, left, view.sort]);
+  const answer = useRunRows(question, arrange);
   const rows = unknown === undefined ? answer : { ...answer, status: 'error' as const, error: new Error(`Runs have no field “${unknown}”.`) };
   const [selection, setSelection] = useState<Selection>(NONE);
   const [asked, setAsked] = useState(filter);
@@ -145,11 +141,11 @@ export default function Runs(): JSX.Element {
     ],
     [setView],
   );
-  const line = cli('runs', 'list', ...(experiment === undefined ? [] : ['--experiment', experiment]));
+  const line = listLine(question);
   return (
     <Page
       title="Runs"
-      note={rows.status === 'ready' ? noteOf(answer.shown.length, answer.complete, plain) : undefined}
+      note={rows.status === 'ready' ? noteOf(answer, filter !== '', left.length > 0, view.sort !== NEWEST) : undefined}
       fill
       actions={
         can('build') ? (
@@ -211,7 +207,10 @@ export default function Runs(): JSX.Element {
   );
 }
 
-function noteOf(shown: number, complete: boolean, plain: boolean): string {
-  if (complete) return plain ? plural(shown, 'run') : `${count(shown)} matching`;
-  return plain ? `the newest ${count(shown)}` : `${count(shown)} among the newest ${count(MAX_ROWS)}`;
+/** How many there are, in the server's words; where terms or an order are left to this list, how far it has looked. */
+function noteOf(rows: CursorRows<Run>, filtered: boolean, left: boolean, sorted: boolean): string {
+  const matching = rows.matching ?? rows.fetched.length;
+  if (left) return rows.complete ? `${count(rows.shown.length)} matching` : `${count(rows.shown.length)} among the newest ${count(rows.fetched.length)} of ${count(matching)}`;
+  const all = filtered ? `${count(matching)} matching` : plural(matching, 'run');
+  return sorted && !rows.complete ? `${all}, the newest ${count(rows.fetched.length)} in this order` : all;
 }

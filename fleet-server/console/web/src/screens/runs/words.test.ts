@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { terms } from '../../lib/filter';
 import type { Run } from './data';
-import { better, confusions, curves, experimentOf, extent, matches, overlay, parseHidden, parseNumber, settings, sorted, startLine, unknownField } from './words';
+import { better, confusions, curves, extent, listLine, matches, overlay, parseHidden, parseNumber, questionOf, settings, sorted, startLine, unknownField } from './words';
 
 function run(patch: Partial<Run> = {}): Run {
   return {
@@ -38,11 +38,23 @@ describe('the filter of runs', () => {
     expect(found('hidden:"64,32"', run({ trainer: { ...run().trainer, hidden: [64, 32] } }))).toBe(true);
   });
 
-  it('names a field that runs have not, and the experiment that the server narrows by', () => {
+  it('names a field that runs have not', () => {
     expect(unknownField('acuracy:>0.9')).toBe('acuracy');
     expect(unknownField('plain seed:3')).toBeUndefined();
-    expect(experimentOf('experiment:"my runs" seed:1')).toBe('my runs');
-    for (const filter of ['experiment:mot*', '-experiment:a', 'experiment:a experiment:b', 'seed:1']) expect(experimentOf(filter)).toBeUndefined();
+  });
+
+  it('leaves to the server what it can answer as it is meant, and keeps the rest', () => {
+    const version = '01a2071b-0e63-71f4-9070-6160c286f9ef';
+    const { question, left } = questionOf(`experiment:"my runs" status:Cancelled version:${version} foxes seed:1`);
+    expect(question).toEqual({ experiment: 'my runs', status: 'KILLED', dataset_version: version, text: 'foxes' });
+    expect(left.map((term) => term.field)).toEqual(['seed']);
+    for (const filter of ['experiment:mot*', '-experiment:a', 'status:fail*', '-status:failed', 'version:abc', '-foxes', 'cause:drift']) expect(questionOf(filter)).toMatchObject({ question: {}, left: [{}] });
+    expect(questionOf('experiment:a experiment:b two words')).toMatchObject({ question: { experiment: 'a', text: 'two' }, left: [{ value: 'b' }, { value: 'words' }] });
+  });
+
+  it('is the same on the command line', () => {
+    expect(listLine({})).toBe('fleetctl runs list');
+    expect(listLine({ experiment: 'my runs', status: 'KILLED', text: '-x' })).toBe("fleetctl runs list '--experiment=my runs' --status killed --text=-x");
   });
 });
 

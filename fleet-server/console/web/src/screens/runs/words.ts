@@ -79,11 +79,53 @@ export function unknownField(filter: string): string | undefined {
   return terms(filter).find((term) => term.field !== undefined && TEXTS[term.field] === undefined && NUMBERS[term.field] === undefined)?.field;
 }
 
-/** The experiment, when the filter names exactly one: the server narrows by it. */
-export function experimentOf(filter: string): string | undefined {
-  const named = terms(filter).filter((term) => term.field === 'experiment');
-  const [only] = named;
-  return named.length === 1 && only !== undefined && !only.negated && !only.value.endsWith('*') ? only.value : undefined;
+/** What the server narrows runs by. */
+export interface RunQuestion {
+  experiment?: string;
+  status?: Run['status'];
+  dataset_version?: string;
+  text?: string;
+}
+
+const STATUS_OF = new Map<string, Run['status']>(Object.entries(STATE_OF).map(([status, state]) => [state, status as Run['status']]));
+const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
+
+/** The part of the question that a term is, where the server can answer it exactly as it is meant. */
+function asked(term: Term): RunQuestion | undefined {
+  const { field, value } = term;
+  if (term.negated || value === '') return undefined;
+  if (field === undefined) return { text: value };
+  if (field === 'experiment' && !value.endsWith('*')) return { experiment: value };
+  if (field === 'version' && UUID.test(value)) return { dataset_version: value };
+  const status = field === 'status' ? STATUS_OF.get(value.toLowerCase()) : undefined;
+  return status === undefined ? undefined : { status };
+}
+
+/** The filter as far as the server answers it, and the terms that are left: figures, NOT, beginnings, a second of the same. */
+export function questionOf(filter: string): { question: RunQuestion; left: Term[] } {
+  let question: RunQuestion = {};
+  const left: Term[] = [];
+  for (const term of terms(filter)) {
+    const part = asked(term);
+    if (part === undefined || Object.keys(part).some((name) => name in question)) left.push(term);
+    else question = { ...question, ...part };
+  }
+  return { question, left };
+}
+
+/** The same question on the command line. */
+export function listLine(question: RunQuestion): string {
+  const { experiment, status, dataset_version: version, text } = question;
+  return cli(
+    'runs',
+    'list',
+    experiment !== undefined && `--experiment=${experiment}`,
+    status !== undefined && '--status',
+    status?.toLowerCase(),
+    version !== undefined && '--dataset-version',
+    version,
+    text !== undefined && `--text=${text}`,
+  );
 }
 
 export function matches(run: Run, filter: readonly Term[]): boolean {
