@@ -1,0 +1,254 @@
+//! Every operation of the API that changes something is carried out by the `fleetctl` line that the API's document names for it:
+//! the line is run against a listener that answers as the document says, and what it asked is compared with the document.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse as _, Response};
+use axum::{Json, Router};
+use serde_json::{Map, Value, json};
+
+use super::*;
+
+const ID: &str = "0192f0c1-2345-7abc-8def-0123456789ab";
+const DIGEST: &str = "sha256:0000000000000000000000000000000000000000000000000000000000000000";
+/// What browsers alone do: a link's code becomes a session, and the session ends itself.
+const IN_BROWSERS: [&str; 2] = ["post /api/v1/session", "delete /api/v1/session"];
+
+fn document() -> Value {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../openapi.json");
+    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+/// `post /api/v1/rollouts`, and its line.
+fn changes(document: &Value) -> Vec<(String, String)> {
+    let mut all = Vec::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            if matches!(method.as_str(), "post" | "put" | "patch" | "delete") {
+                let line = operation["x-cli"].as_str();
+                let line = line.unwrap_or_else(|| panic!("{method} {path} names no command"));
+                all.push((format!("{method} {path}"), line.to_owned()));
+            }
+        }
+    }
+    all
+}
+
+/// A line's words, with something in the caller's places; files among them stand in `dir`.
+fn words(line: &str, dir: &Path) -> Vec<String> {
+    let file = |name: &str| dir.join(name).display().to_string();
+    line.split(' ')
+        .map(|word| {
+            let word = if line.starts_with("fleetctl sign import") {
+                word.replace("<file>", &file("signed.json"))
+            } else {
+                word.replace("<file>", &file("samples.csv"))
+            };
+            word.replace("<spec>", &file("dataset.json"))
+                .replace("<id>", ID)
+                .replace("<n>", "1")
+                .replace("<sample>", DIGEST)
+                .replace("<semver>", "1.0.0")
+                .replace(['<', '>'], "")
+        })
+        .collect()
+}
+
+/// The lines that the console shows beside its buttons are understood as they stand in the document.
+#[test]
+fn every_change_of_the_api_has_a_command_that_is_understood() {
+    let changes = changes(&document());
+    assert!(changes.len() > 20, "{changes:?}");
+    for (operation, line) in changes {
+        let parsed = Cli::try_parse_from(words(&line, Path::new("")));
+        assert!(parsed.is_ok(), "{operation}: {line}: {}", parsed.unwrap_err());
+    }
+}
+
+/// What was asked: the operation, and its body where that is JSON.
+type Asked = Arc<Mutex<Vec<(String, Option<Value>)>>>;
+
+#[derive(Clone)]
+struct Listener {
+    document: Arc<Value>,
+    asked: Asked,
+}
+
+impl Listener {
+    /// The path as the document writes it.
+    fn operation(&self, method: &str, path: &str) -> Option<(String, &Value)> {
+        let paths = self.document["paths"].as_object().unwrap();
+        let fits = |template: &str| {
+            let (one, other) = (template.split('/'), path.split('/'));
+            template.split('/').count() == path.split('/').count()
+                && one
+                    .zip(other)
+                    .all(|(wanted, given)| wanted.starts_with('{') || wanted == given)
+        };
+        let mut found: Vec<_> = paths
+            .iter()
+            .filter(|(template, item)| fits(template) && item.get(method).is_some())
+            .collect();
+        // What names every word comes before what takes any.
+        found.sort_by_key(|(template, _)| template.matches('{').count());
+        let (template, item) = found.first()?;
+        Some((format!("{method} {template}"), &item[method]))
+    }
+
+    fn schema<'a>(&'a self, content: &'a Value) -> &'a Value {
+        self.resolved(&content["content"]["application/json"]["schema"])
+    }
+
+    fn resolved<'a>(&'a self, schema: &'a Value) -> &'a Value {
+        match schema["$ref"]
+            .as_str()
+            .and_then(|reference| reference.rsplit('/').next())
+        {
+            Some(name) => &self.document["components"]["schemas"][name],
+            None => schema,
+        }
+    }
+
+    /// The smallest value of a schema; `name` is the property that holds it.
+    fn instance(&self, name: &str, schema: &Value) -> Value {
+        let schema = self.resolved(schema);
+        if let Some(first) = schema["enum"].as_array().and_then(|all| all.first()) {
+            return first.clone();
+        }
+        for several in ["oneOf", "anyOf"] {
+            if let Some(all) = schema[several].as_array() {
+                let one = all.iter().find(|one| one["type"] != "null").unwrap();
+                return self.instance(name, one);
+            }
+        }
+        if let Some(all) = schema["allOf"].as_array() {
+            let parts = all.iter().map(|part| self.instance(name, part));
+            let fields = parts.filter_map(|part| part.as_object().cloned()).flatten();
+            return Value::Object(fields.collect::<Map<_, _>>());
+        }
+        let kind = match &schema["type"] {
+            Value::Array(kinds) => kinds.iter().find(|kind| *kind != "null").unwrap(),
+            kind => kind,
+        };
+        match kind.as_str().unwrap_or("object") {
+            "string"
+                if matches!(
+                    name,
+                    "digest" | "sample" | "manifest" | "thumbprint" | "sha256" | "file"
+                ) =>
+            {
+                json!(DIGEST)
+            }
+            "string" if matches!(name, "semver") => json!("1.0.0"),
+            "string" if matches!(name, "line") => json!("line"),
+            "string" => json!(ID),
+            "integer" => json!(1),
+            "number" => json!(0.5),
+            "boolean" => json!(true),
+            "array" => json!([]),
+            _ => {
+                let required = schema["required"].as_array().cloned().unwrap_or_default();
+                let fields = required.iter().map(|name| {
+                    let name = name.as_str().unwrap();
+                    (name.to_owned(), self.instance(name, &schema["properties"][name]))
+                });
+                Value::Object(fields.collect())
+            }
+        }
+    }
+
+    fn answer(&self, operation: &Value) -> Response {
+        let responses = operation["responses"].as_object().unwrap();
+        let (status, response) = responses.iter().find(|(status, _)| status.starts_with('2')).unwrap();
+        let status = axum::http::StatusCode::from_bytes(status.as_bytes()).unwrap();
+        if response["content"].is_null() {
+            return status.into_response();
+        }
+        (status, Json(self.instance("", self.schema(response)))).into_response()
+    }
+
+    /// The body has what the document wants, and nothing that it does not know.
+    fn check(&self, operation: &str, body: &Value) {
+        let (method, path) = operation.split_once(' ').unwrap();
+        let schema = self.schema(&self.document["paths"][path][method]["requestBody"]);
+        let (Some(known), Some(given)) = (schema["properties"].as_object(), body.as_object()) else {
+            return;
+        };
+        for name in given.keys() {
+            assert!(known.contains_key(name), "{operation} does not know '{name}': {body}");
+        }
+        for name in schema["required"].as_array().into_iter().flatten() {
+            let name = name.as_str().unwrap();
+            assert!(given.contains_key(name), "{operation} wants '{name}': {body}");
+        }
+    }
+}
+
+async fn listen(State(listener): State<Listener>, request: Request) -> Response {
+    let method = request.method().as_str().to_lowercase();
+    let path = request.uri().path().to_owned();
+    let body = axum::body::to_bytes(request.into_body(), 1 << 20).await.unwrap();
+    let known = listener.operation(&method, &path);
+    let asked = known
+        .as_ref()
+        .map_or_else(|| format!("{method} {path}"), |(name, _)| name.clone());
+    listener
+        .asked
+        .lock()
+        .unwrap()
+        .push((asked, serde_json::from_slice(&body).ok()));
+    match known {
+        Some((_, operation)) => listener.answer(operation),
+        None => axum::http::StatusCode::NOT_FOUND.into_response(),
+    }
+}
+
+fn files(dir: &Path, listener: &Listener) {
+    std::fs::write(dir.join("samples.csv"), "a,b\n1,2\n").unwrap();
+    let wanted = &listener.document["paths"]["/api/v1/datasets"]["post"]["requestBody"];
+    let spec = listener.instance("", listener.schema(wanted));
+    std::fs::write(dir.join("dataset.json"), spec.to_string()).unwrap();
+    let signed = json!({"format": "flotilla.signing-request.v1", "model_version": ID, "manifest": DIGEST, "role": "release/line",
+        "schema": "manifest", "payload": "", "envelope": "AA=="});
+    std::fs::write(dir.join("signed.json"), signed.to_string()).unwrap();
+}
+
+#[tokio::test]
+async fn every_command_asks_what_the_document_says() {
+    drop(rustls::crypto::ring::default_provider().install_default());
+    let dir = tempfile::tempdir().unwrap();
+    let listener = Listener {
+        document: Arc::new(document()),
+        asked: Asked::default(),
+    };
+    files(dir.path(), &listener);
+    let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let server = format!("http://{}", socket.local_addr().unwrap());
+    let routes = Router::new().fallback(listen).with_state(listener.clone());
+    let serving = tokio::spawn(async move { axum::serve(socket, routes).await });
+    for (operation, line) in changes(&listener.document) {
+        if IN_BROWSERS.contains(&operation.as_str()) {
+            continue;
+        }
+        let mut words = words(&line, dir.path());
+        words.extend([
+            "--server".to_owned(),
+            server.clone(),
+            "--token".to_owned(),
+            "flt_x".to_owned(),
+        ]);
+        let outcome = Box::pin(run(Cli::try_parse_from(&words).unwrap())).await;
+        let asked = std::mem::take(&mut *listener.asked.lock().unwrap());
+        let body = asked.iter().find(|(known, _)| *known == operation);
+        let Some((_, body)) = body else {
+            panic!("'{line}' never asked '{operation}', but {asked:?}: {outcome:?}");
+        };
+        if let Some(body) = body {
+            listener.check(&operation, body);
+        }
+        assert!(outcome.is_ok(), "{line}: {outcome:?}");
+    }
+    serving.abort();
+}
