@@ -1,0 +1,2 @@
+-- PostgreSQL keeps its statistics itself; this is the first time.
+ANALYZE device_summaries;
