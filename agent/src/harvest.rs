@@ -70,7 +70,8 @@ struct Remembered {
 #[derive(Debug)]
 pub struct Harvester {
     limits: HarvestLimits,
-    policy: Option<HarvestPolicy>,
+    /// By package.
+    policies: BTreeMap<Digest, HarvestPolicy>,
     packages: BTreeMap<Digest, Remembered>,
     packages_seen: u64,
     buffer: VecDeque<(Sample, usize)>,
@@ -79,11 +80,11 @@ pub struct Harvester {
 }
 
 impl Harvester {
-    /// Keeps nothing until it has a policy.
+    /// Keeps nothing of a package until it has a policy for it.
     pub fn new(limits: HarvestLimits) -> Self {
         Self {
             limits,
-            policy: None,
+            policies: BTreeMap::new(),
             packages: BTreeMap::new(),
             packages_seen: 0,
             buffer: VecDeque::new(),
@@ -92,14 +93,14 @@ impl Harvester {
         }
     }
 
-    /// Holds for rows from now on; what was kept stays kept, and counts.
-    pub fn set_policy(&mut self, policy: HarvestPolicy) {
-        self.policy = Some(policy);
+    /// By package; nothing is kept of others. Holds for rows from now on; what was kept stays kept, and counts.
+    pub fn set_policies(&mut self, policies: BTreeMap<Digest, HarvestPolicy>) {
+        self.policies = policies;
     }
 
     /// Why the policy wants this row, before looking at what is kept already. Cheap: asked for every row.
-    pub fn reason(&self, drifted: bool, confidence: Option<f32>) -> Option<HarvestReason> {
-        let policy = self.policy.as_ref()?;
+    pub fn reason(&self, manifest: &Digest, drifted: bool, confidence: Option<f32>) -> Option<HarvestReason> {
+        let policy = self.policies.get(manifest)?;
         if drifted && policy.on_drift {
             return Some(HarvestReason::Drift);
         }
@@ -109,12 +110,12 @@ impl Harvester {
 
     /// Keeps the row if the policy wants it, it is new and there is room; `sample` is only made then.
     pub fn consider(&mut self, candidate: Candidate<'_>, sample: impl FnOnce(HarvestReason) -> Option<Sample>) {
-        let Some(reason) = self.reason(candidate.drifted, candidate.confidence) else {
+        let Some(reason) = self.reason(&candidate.manifest, candidate.drifted, candidate.confidence) else {
             return;
         };
         let most = self
-            .policy
-            .as_ref()
+            .policies
+            .get(&candidate.manifest)
             .map_or(0, |policy| policy.max_samples)
             .min(MOST_SAMPLES);
         let remembered = self.remembered(candidate.manifest);
@@ -204,12 +205,15 @@ mod tests {
 
     use super::*;
 
-    fn policy(on_drift: bool, below_confidence: f32, max_samples: u32) -> HarvestPolicy {
-        HarvestPolicy {
+    /// The same for packages of several names.
+    fn policies(on_drift: bool, below_confidence: f32, max_samples: u32) -> BTreeMap<Digest, HarvestPolicy> {
+        let policy = HarvestPolicy {
             on_drift,
             below_confidence,
             max_samples,
-        }
+        };
+        let names: [&[u8]; 5] = [b"m", b"other", b"a", b"b", b"c"];
+        names.map(|name| (Digest::of(name), policy.clone())).into()
     }
 
     fn offer(harvester: &mut Harvester, manifest: &[u8], value: f32, drifted: bool, confidence: Option<f32>) {
@@ -240,14 +244,16 @@ mod tests {
         let mut harvester = Harvester::new(HarvestLimits::default());
         offer(&mut harvester, b"m", 1.0, true, Some(0.1));
         assert_eq!(harvester.counts(), HarvestCounts::default(), "no policy, no harvest");
-        harvester.set_policy(policy(true, 0.6, 10));
+        harvester.set_policies(policies(true, 0.6, 10));
         offer(&mut harvester, b"m", 1.0, true, Some(0.1));
         offer(&mut harvester, b"m", 2.0, false, Some(0.5));
         offer(&mut harvester, b"m", 3.0, false, Some(0.6));
         offer(&mut harvester, b"m", 4.0, false, None);
         let reasons: Vec<HarvestReason> = harvester.take(usize::MAX).iter().map(|s| s.reason).collect();
         assert_eq!(reasons, [HarvestReason::Drift, HarvestReason::LowConfidence]);
-        harvester.set_policy(policy(false, 0.0, 10));
+        offer(&mut harvester, b"nobody's", 1.0, true, Some(0.1));
+        assert_eq!(harvester.counts().waiting, 0, "a package without a policy");
+        harvester.set_policies(policies(false, 0.0, 10));
         offer(&mut harvester, b"m", 5.0, true, Some(0.0));
         assert_eq!(harvester.counts().waiting, 0);
     }
@@ -255,7 +261,7 @@ mod tests {
     #[test]
     fn each_input_is_kept_once_and_only_so_many_per_package() {
         let mut harvester = Harvester::new(HarvestLimits::default());
-        harvester.set_policy(policy(true, 0.0, 2));
+        harvester.set_policies(policies(true, 0.0, 2));
         for value in [1.0, 1.0, 2.0, 3.0, 1.0] {
             offer(&mut harvester, b"m", value, true, None);
         }
@@ -277,7 +283,7 @@ mod tests {
             buffer_bytes: 500,
             ..HarvestLimits::default()
         });
-        harvester.set_policy(policy(true, 0.0, 1000));
+        harvester.set_policies(policies(true, 0.0, 1000));
         for value in 0..50u8 {
             offer(&mut harvester, b"m", f32::from(value), true, None);
         }
@@ -296,7 +302,7 @@ mod tests {
     #[test]
     fn samples_are_taken_by_size_and_can_be_given_back() {
         let mut harvester = Harvester::new(HarvestLimits::default());
-        harvester.set_policy(policy(true, 0.0, 100));
+        harvester.set_policies(policies(true, 0.0, 100));
         for value in 0..3u8 {
             offer(&mut harvester, b"m", f32::from(value), true, None);
         }
@@ -320,7 +326,7 @@ mod tests {
             packages: 2,
             ..HarvestLimits::default()
         });
-        harvester.set_policy(policy(true, 0.0, 100));
+        harvester.set_policies(policies(true, 0.0, 100));
         for manifest in [b"a", b"b", b"c"] {
             offer(&mut harvester, manifest, 1.0, true, None);
         }

@@ -379,8 +379,9 @@ impl InferenceHandle {
         self.0.observer.drift_changed.notified().await;
     }
 
-    pub fn set_harvest_policy(&self, policy: HarvestPolicy) {
-        self.0.observer.harvester().set_policy(policy);
+    /// By package.
+    pub fn set_harvest_policies(&self, policies: BTreeMap<Digest, HarvestPolicy>) {
+        self.0.observer.harvester().set_policies(policies);
     }
 
     /// Moves out samples, oldest first, whose CBOR is at most `max_bytes` together.

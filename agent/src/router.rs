@@ -59,7 +59,9 @@ impl Policies {
         let interval = Duration::from_millis(asked);
         self.interval
             .send_if_modified(|known| std::mem::replace(known, interval) != interval);
-        self.inference.set_harvest_policy(policy.harvest.clone());
+        let harvests = desired.targets.iter();
+        let harvests = harvests.map(|target| (target.manifest, target.harvest.clone()));
+        self.inference.set_harvest_policies(harvests.collect());
     }
 }
 

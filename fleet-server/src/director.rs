@@ -237,20 +237,13 @@ impl Director {
 
     fn decide(&self, device: &PendingDevice, targets: &[DesiredTarget], now: i64) -> Result<Decision, DirectorError> {
         let version = device.desired_version.saturating_add(1);
-        // One policy for all slots: that of the rollout that came last (deployment ids are UUIDv7).
-        let newest = targets
-            .iter()
-            .max_by_key(|target| target.deployment)
-            .map(|target| &target.spec);
         let desired = DesiredState {
             header: self.header(DesiredState::SCHEMA, version, now, DESIRED_LIFETIME_MS),
             device: device.id.clone(),
             thumbprint: device.thumbprint,
             targets: targets.iter().map(target_of).collect::<Result<_, _>>()?,
-            update: update_policy(newest),
             telemetry: TelemetryPolicy {
                 bundle_interval_ms: self.bundle_interval_ms,
-                harvest: harvest_policy(newest),
             },
             last_report_counter: device.report_counter,
         };
@@ -315,21 +308,19 @@ impl Director {
     }
 }
 
-/// Defaults are those of a rollout that says nothing.
-fn update_policy(spec: Option<&CreateRollout>) -> UpdatePolicy {
-    let soak = spec.map_or(60.0, |spec| spec.soak_s);
-    let soak = Duration::try_from_secs_f64(soak).unwrap_or(Duration::from_mins(1));
+fn update_policy(spec: &CreateRollout) -> UpdatePolicy {
+    let soak = Duration::try_from_secs_f64(spec.soak_s).unwrap_or(Duration::from_mins(1));
     UpdatePolicy {
         soak_ms: u64::try_from(soak.as_millis()).unwrap_or(u64::MAX),
-        max_error_permille: spec.map_or(10, |spec| spec.max_error_permille),
-        start_spread_ms: spec.map_or(0, |spec| spec.start_spread_s.saturating_mul(1000)),
+        max_error_permille: spec.max_error_permille,
+        start_spread_ms: spec.start_spread_s.saturating_mul(1000),
         deadline: 0,
-        max_bytes_per_s: spec.map_or(0, |spec| spec.max_bytes_per_s),
+        max_bytes_per_s: spec.max_bytes_per_s,
     }
 }
 
-fn harvest_policy(spec: Option<&CreateRollout>) -> HarvestPolicy {
-    match spec.and_then(|spec| spec.harvest) {
+fn harvest_policy(spec: &CreateRollout) -> HarvestPolicy {
+    match spec.harvest {
         Some(harvest) => HarvestPolicy {
             on_drift: harvest.on_drift,
             below_confidence: harvest.below_confidence,
@@ -364,6 +355,8 @@ fn target_of(target: &DesiredTarget) -> Result<Target, DirectorError> {
         release_counter: target.release_counter,
         deployment: target.deployment,
         components: components.collect(),
+        update: update_policy(&target.spec),
+        harvest: harvest_policy(&target.spec),
     })
 }
 
@@ -434,6 +427,27 @@ mod tests {
         (version, envelope, desired)
     }
 
+    #[tokio::test]
+    async fn a_device_whose_state_cannot_be_kept_holds_up_nobody_else() {
+        let (_dir, app) = crate::testing::app().await;
+        for (name, seed) in [("a", 1), ("b", 2), ("c", 3)] {
+            crate::testing::enrol(&app.db, name, seed, BTreeMap::new())
+                .await
+                .unwrap();
+        }
+        // As if it had told of a version above which there is none.
+        let mut tx = app.db.begin().await.unwrap();
+        sqlx::query("UPDATE devices SET desired_version = 9223372036854775807 WHERE id = 'b'")
+            .execute(&mut *tx)
+            .await
+            .unwrap();
+        tx.commit().await.unwrap();
+        let wanted = ["a", "b", "c"].map(|name| DeviceId::new(name).unwrap());
+        let signed = director().desired_states(&app, &wanted).await.unwrap();
+        let told: Vec<_> = signed.iter().map(|(device, _)| device.as_str()).collect();
+        assert_eq!(told, ["a", "c"]);
+    }
+
     #[test]
     fn the_same_wish_is_signed_once_in_half_a_life() {
         let director = director();
@@ -445,8 +459,8 @@ mod tests {
         );
         assert_eq!(
             (
-                desired.update.soak_ms,
-                desired.update.start_spread_ms,
+                desired.targets[0].update.soak_ms,
+                desired.targets[0].update.start_spread_ms,
                 desired.telemetry.bundle_interval_ms
             ),
             (3000, 30_000, 5000)
@@ -479,12 +493,12 @@ mod tests {
     }
 
     #[test]
-    fn the_last_rollouts_policy_holds_for_all_slots() {
+    fn every_slot_has_its_own_rollouts_policy() {
         let director = director();
         let targets = [target("b", 9, 5.0), target("a", 1, 3.0)];
         let (_, _, desired) = signed(&director, director.decide(&device(None, 0), &targets, NOW).unwrap());
-        assert_eq!(desired.update.soak_ms, 5000);
-        assert_eq!(desired.targets.len(), 2);
+        let soaks: Vec<_> = desired.targets.iter().map(|target| target.update.soak_ms).collect();
+        assert_eq!(soaks, [5000, 3000]);
         let twice = director.decide(&device(None, 0), &[target("a", 1, 1.0), target("a", 2, 1.0)], NOW);
         assert!(twice.is_err(), "one slot, two wishes");
     }

@@ -60,9 +60,11 @@ pub struct Target {
     pub release_counter: u64,
     pub deployment: DeploymentId,
     pub components: Vec<ComponentSources>,
+    pub update: UpdatePolicy,
+    pub harvest: HarvestPolicy,
 }
 
-/// How to behave while updating.
+/// How to behave while updating a slot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct UpdatePolicy {
@@ -78,7 +80,7 @@ pub struct UpdatePolicy {
     pub max_bytes_per_s: u64,
 }
 
-/// Which inputs are kept as samples for labeling.
+/// Which inputs of a package are kept as samples for labeling.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HarvestPolicy {
@@ -95,7 +97,6 @@ pub struct HarvestPolicy {
 #[serde(deny_unknown_fields)]
 pub struct TelemetryPolicy {
     pub bundle_interval_ms: u64,
-    pub harvest: HarvestPolicy,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -106,7 +107,6 @@ pub struct DesiredState {
     /// The device's signing key: a re-used name does not inherit another device's orders.
     pub thumbprint: KeyId,
     pub targets: Vec<Target>,
-    pub update: UpdatePolicy,
     pub telemetry: TelemetryPolicy,
     /// The counter of the last report the server has; a device whose counter is lower was restored from a copy.
     pub last_report_counter: u64,

@@ -184,12 +184,13 @@ async fn a_soak_sees_misfits_as_failures_but_not_sensor_glitches() {
 #[tokio::test]
 async fn drift_speaks_once_and_its_inputs_are_harvested() {
     let inference = handle(8);
-    inference.set_harvest_policy(HarvestPolicy {
+    let model = activate(&inference, "main", "press", "1.0.0").await;
+    let policy = HarvestPolicy {
         on_drift: true,
         below_confidence: 0.0,
         max_samples: 5,
-    });
-    activate(&inference, "main", "press", "1.0.0").await;
+    };
+    inference.set_harvest_policies([(model.manifest_digest, policy)].into());
     let window = WINDOW as usize;
     for i in 0..window {
         inference.infer("press", vec![input(&[usual(i)])]).await.unwrap();

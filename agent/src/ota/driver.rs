@@ -240,8 +240,8 @@ impl Driver {
                 self.slots.insert(name.clone(), slot);
             }
             let order = Order {
+                update: target.update.clone(),
                 target,
-                update: desired.update.clone(),
             };
             self.apply(&name, OtaEvent::Ordered(Box::new(order)), stop).await;
         }

@@ -547,7 +547,7 @@ async fn targets_are_told_at_once_and_their_chunks_served_to_their_device_alone(
             break desired;
         }
     };
-    assert_eq!(desired.update.soak_ms, 2500);
+    assert_eq!(desired.targets[0].update.soak_ms, 2500);
     let source = desired.targets[0].components[0]
         .sources
         .iter()

@@ -199,6 +199,18 @@ pub(crate) fn target(manifest: &Manifest, envelope: &[u8]) -> Made<Target> {
         release_counter: manifest.release_counter,
         deployment: DeploymentId::new(uuid(30)),
         components: vec![source(ComponentKind::Model)?, source(ComponentKind::Features)?],
+        update: UpdatePolicy {
+            soak_ms: 60_000,
+            max_error_permille: 20,
+            start_spread_ms: 5_000,
+            deadline: ISSUED + DAY,
+            max_bytes_per_s: 0,
+        },
+        harvest: HarvestPolicy {
+            on_drift: true,
+            below_confidence: 0.5,
+            max_samples: 200,
+        },
     })
 }
 
@@ -208,20 +220,8 @@ pub(crate) fn desired_state(targets: Vec<Target>) -> Made<DesiredState> {
         device: device()?,
         thumbprint: key("device").id(),
         targets,
-        update: UpdatePolicy {
-            soak_ms: 60_000,
-            max_error_permille: 20,
-            start_spread_ms: 5_000,
-            deadline: ISSUED + DAY,
-            max_bytes_per_s: 0,
-        },
         telemetry: TelemetryPolicy {
             bundle_interval_ms: 30_000,
-            harvest: HarvestPolicy {
-                on_drift: true,
-                below_confidence: 0.5,
-                max_samples: 200,
-            },
         },
         last_report_counter: 41,
     })

@@ -283,12 +283,6 @@ impl Bench {
             release_counter: package.counter,
             deployment: format!("{:032x}", self.version).parse().unwrap(),
             components,
-        };
-        let desired = DesiredState {
-            header: header(DesiredState::SCHEMA, Role::Director, self.version),
-            device: Self::device(),
-            thumbprint: key(9).id(),
-            targets: vec![target],
             update: UpdatePolicy {
                 soak_ms: package.soak_ms,
                 max_error_permille: 100,
@@ -296,13 +290,19 @@ impl Bench {
                 deadline: 0,
                 max_bytes_per_s: 0,
             },
+            harvest: HarvestPolicy {
+                on_drift: false,
+                below_confidence: 0.0,
+                max_samples: 0,
+            },
+        };
+        let desired = DesiredState {
+            header: header(DesiredState::SCHEMA, Role::Director, self.version),
+            device: Self::device(),
+            thumbprint: key(9).id(),
+            targets: vec![target],
             telemetry: TelemetryPolicy {
                 bundle_interval_ms: 1000,
-                harvest: HarvestPolicy {
-                    on_drift: false,
-                    below_confidence: 0.0,
-                    max_samples: 0,
-                },
             },
             last_report_counter: 0,
         };
@@ -552,6 +552,41 @@ async fn a_soak_with_errors_brings_the_previous_package_back() {
     assert!(reason.unwrap().contains("inferences failed"));
     assert_eq!(agent.version().as_deref(), Some("1.0.0"));
     assert!(agent.audited_events().contains(&"model.rolled-back".to_owned()));
+    agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_orders_that_come_faster_than_they_are_carried_out_the_newest_counts() {
+    let mut bench = Bench::new();
+    let orders: Vec<_> = ["1.0.0", "2.0.0", "3.0.0", "4.0.0", "5.0.0"]
+        .into_iter()
+        .zip(1..)
+        .map(|(semver, counter)| bench.order(&Package::large(semver, counter)))
+        .collect();
+    let mut agent = bench.start(None).await;
+    for order in &orders {
+        agent.send(order);
+    }
+    let inference = agent.inference.clone();
+    agent
+        .until(|state| {
+            let newest = inference
+                .model("main")
+                .is_some_and(|model| model.manifest.semver == "5.0.0");
+            let report = state.deployment_report(&slot());
+            newest && report.is_some_and(|report| report.state == DeploymentState::Success)
+        })
+        .await;
+    let activated = agent
+        .audited_events()
+        .iter()
+        .filter(|event| *event == "model.activated")
+        .count();
+    assert!(
+        activated <= 2,
+        "at most the first was under way: {:?}",
+        agent.audited_events()
+    );
     agent.stop().await;
 }
 
