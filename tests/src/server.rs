@@ -21,6 +21,8 @@ pub struct Server {
     pub api: String,
     pub broker: String,
     pub device_api: String,
+    /// What it printed when it started, if it did.
+    pub sign_in_link: Option<String>,
 }
 
 impl Server {
@@ -50,6 +52,7 @@ impl Server {
             api: String::new(),
             broker: String::new(),
             device_api: String::new(),
+            sign_in_link: None,
         };
         server.serve().await?;
         Ok(server)
@@ -57,11 +60,17 @@ impl Server {
 
     /// Starts it (again); returns when it is ready.
     pub async fn serve(&mut self) -> anyhow::Result<()> {
+        self.serve_with(&[]).await
+    }
+
+    /// [`Server::serve`] with further flags.
+    pub async fn serve_with(&mut self, flags: &[&str]) -> anyhow::Result<()> {
         let mut command = Command::new(program("fleet-server")?);
         command
             .arg("serve")
             .arg("--config")
-            .arg(self.dir.join("fleet/fleet.toml"));
+            .arg(self.dir.join("fleet/fleet.toml"))
+            .args(flags);
         let mut process = Process::start(&mut command, &self.dir.join("server.log"), Stdio::piped())?;
         let stdout = process.stdout()?;
         let line = tokio::task::spawn_blocking(move || {
@@ -74,6 +83,7 @@ impl Server {
         let ready: Value = serde_json::from_str(&line).with_context(|| format!("not ready: {}", process.log_tail()))?;
         let address = |key: &str| ready[key].as_str().unwrap_or_default().to_owned();
         (self.api, self.broker, self.device_api) = (address("api"), address("broker"), address("device_api"));
+        self.sign_in_link = ready["sign_in"].as_str().map(str::to_owned);
         self.process = Some(process);
         Ok(())
     }

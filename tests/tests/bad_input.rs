@@ -2,8 +2,9 @@
 //! nothing that was there is lost.
 
 use anyhow::Context as _;
+use flotilla_tests::agent::PATIENCE;
 use flotilla_tests::model::{LINE, csv, dataset, rows};
-use flotilla_tests::process::{http, program};
+use flotilla_tests::process::{eventually, http, program};
 use flotilla_tests::{Agent, Fleet, Server};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -282,6 +283,45 @@ async fn nothing_is_open_but_the_probes() -> anyhow::Result<()> {
     assert!(page.contains("/api/v1/rollouts"), "the page lists the routes");
     let status = with_password("/api/v1/devices", server.token()).send().await?.status();
     assert_eq!(status, StatusCode::UNAUTHORIZED, "a password is for pages alone");
+    // Whoever tries tokens leaves a trace, without filling the log: the rest is counted.
+    let refused = eventually("wrong tokens on record", PATIENCE, async || {
+        let events = server.get("/api/v1/audit?event=token.refused&limit=500").await?;
+        let items = events["items"].as_array().cloned().unwrap_or_default();
+        Ok((!items.is_empty()).then_some(items))
+    })
+    .await?;
+    assert_eq!(refused[0]["subject"], "address:127.0.0.1", "{refused:?}");
+    assert!(refused.len() < paths.len(), "{refused:?}");
+    let refused = Value::Array(refused);
+    assert!(!refused.to_string().contains("flt_wrong"), "{refused}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_link_that_the_server_prints_signs_in_once() -> anyhow::Result<()> {
+    let dir = tempfile::tempdir()?;
+    let mut server = Server::start(dir.path()).await?;
+    assert_eq!(server.sign_in_link, None, "standard output is no terminal");
+    server.stop().await?;
+    server.serve_with(&["--sign-in-link"]).await?;
+    let link = server.sign_in_link.clone().context("a link")?;
+    let code = link.rsplit_once("/#/sign-in/").context("a code")?.1.to_owned();
+    let sign_in = async || {
+        let url = format!("{}/api/v1/session", server.api);
+        http().post(url).json(&json!({ "code": code })).send().await
+    };
+    let first = sign_in().await?;
+    assert_eq!(first.status(), StatusCode::OK);
+    let cookie = first.headers()["set-cookie"].to_str()?.to_owned();
+    assert!(
+        cookie.contains("HttpOnly") && cookie.contains("SameSite=Strict"),
+        "{cookie}"
+    );
+    assert_eq!(sign_in().await?.status(), StatusCode::UNAUTHORIZED, "once");
+    let url = format!("{}/api/v1/devices", server.api);
+    let cookie = cookie.split(';').next().unwrap_or_default().to_owned();
+    let seen = http().get(url).header("cookie", cookie).send().await?;
+    assert_eq!(seen.status(), StatusCode::OK);
     Ok(())
 }
 

@@ -61,4 +61,16 @@ export const checks = [
       assert.equal((await fetch(`${server.origin}/api/v1/session`, { headers: { cookie } })).status, 401);
     },
   },
+  {
+    name: 'the page of the API shows in its own style, which its policy lets in',
+    async run({ page, origin }) {
+      const said = [];
+      page.on('console', (message) => said.push(message.text()));
+      await page.goto(`${origin}/docs`);
+      await page.getByRole('heading', { name: 'Flotilla API' }).waitFor();
+      const widest = await page.evaluate(() => getComputedStyle(document.body).maxWidth);
+      assert.notEqual(widest, 'none', 'the style was refused');
+      assert.deepEqual(said, []);
+    },
+  },
 ];
