@@ -511,7 +511,8 @@ async fn target(bench: &Bench, name: &str, bytes: &[u8]) -> BlobRef {
              VALUES ('{rollout}', 'p', '{version}', '{spec}', 'running', 0, '', 0, 0)"
         ),
         format!(
-            "INSERT INTO deployments VALUES ('{deployment}', '{rollout}', '{name}', 0, 'pending', NULL, 0, 0, 0, 0, NULL)"
+            "INSERT INTO deployments (id, rollout, device, phase, state, bytes_received, bytes_total, created_at, updated_at) \
+             VALUES ('{deployment}', '{rollout}', '{name}', 0, 'pending', 0, 0, 0, 0)"
         ),
         format!("INSERT INTO targets VALUES ('{name}', 'main', '{deployment}', '{version}')"),
         format!("UPDATE devices SET desired_stale = 1 WHERE id = '{name}'"),

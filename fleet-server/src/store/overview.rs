@@ -426,12 +426,15 @@ mod tests {
         for (at, event) in [(3, "device.connected"), (5, "device.disconnected"), (5, "drift.alarm")] {
             add_event(&mut tx, "press-07", at, event, []).await.unwrap();
         }
-        sqlx::query("INSERT INTO deployments VALUES ($1, $2, 'press-07', 0, 'failure', 'no', 0, 0, 1, 4, NULL)")
-            .bind("0192f0c1-2345-7abc-8def-0123456789ab")
-            .bind("0192f0c1-2345-7abc-8def-0123456789ac")
-            .execute(&mut *tx)
-            .await
-            .unwrap();
+        sqlx::query(
+            "INSERT INTO deployments (id, rollout, device, phase, state, reason, bytes_received, bytes_total, created_at,
+                updated_at) VALUES ($1, $2, 'press-07', 0, 'failure', 'no', 0, 0, 1, 4)",
+        )
+        .bind("0192f0c1-2345-7abc-8def-0123456789ab")
+        .bind("0192f0c1-2345-7abc-8def-0123456789ac")
+        .execute(&mut *tx)
+        .await
+        .unwrap();
         for subject in ["device:press-07", "device:other", "rollout:x"] {
             let record = AuditRecord {
                 at: 6,

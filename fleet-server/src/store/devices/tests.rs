@@ -173,14 +173,17 @@ async fn an_acknowledged_attack_is_no_alert_until_another_is_reported() {
 async fn deployment(db: &Db, device: &str, state: &str) -> (DeploymentId, RolloutId) {
     let (deployment, rollout) = (DeploymentId::new(Uuid::now_v7()), RolloutId::new(Uuid::now_v7()));
     let mut tx = db.begin().await.unwrap();
-    sqlx::query("INSERT INTO deployments VALUES ($1, $2, $3, 0, $4, NULL, 0, 0, 0, 0, NULL)")
-        .bind(deployment.to_string())
-        .bind(rollout.to_string())
-        .bind(device)
-        .bind(state)
-        .execute(&mut *tx)
-        .await
-        .unwrap();
+    sqlx::query(
+        "INSERT INTO deployments (id, rollout, device, phase, state, bytes_received, bytes_total, created_at, updated_at)
+            VALUES ($1, $2, $3, 0, $4, 0, 0, 0, 0)",
+    )
+    .bind(deployment.to_string())
+    .bind(rollout.to_string())
+    .bind(device)
+    .bind(state)
+    .execute(&mut *tx)
+    .await
+    .unwrap();
     tx.commit().await.unwrap();
     (deployment, rollout)
 }
