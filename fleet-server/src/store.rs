@@ -215,6 +215,7 @@ pub fn all_statements() -> Vec<(String, &'static str)> {
         ("retention", retention::STATEMENTS),
         ("rollout_targets", rollout_targets::STATEMENTS),
         ("rollouts", rollouts::STATEMENTS),
+        ("rollouts::orders", rollouts::ORDERS),
         ("runs", runs::STATEMENTS),
         ("sessions", sessions::STATEMENTS),
         ("sketches", sketches::STATEMENTS),

@@ -231,7 +231,7 @@ pub(crate) async fn running(db: &Db, version: ModelVersionId, spec: serde_json::
     let start = Transition {
         from: RolloutState::Draft,
         to: RolloutState::Running,
-        phase: 0,
+        phase: Some(0),
         decision: "started",
     };
     assert!(rollouts::set_state(&mut tx, id, &start, NOW).await.unwrap());

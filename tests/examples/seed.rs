@@ -85,7 +85,7 @@ async fn seed(config: &Config, count: u64) -> anyhow::Result<()> {
     let running = Transition {
         from: rollout_state("draft")?,
         to: rollout_state("running")?,
-        phase: 1,
+        phase: Some(1),
         decision: "waiting for the canary's soak",
     };
     rollouts::set_state(&mut tx, rollout, &running, now).await?;

@@ -290,7 +290,7 @@ async fn carry_out(tx: &mut Tx, caller: &Caller, rollout: &Rollout, order: &Orde
     let change = Transition {
         from: rollout.state,
         to: order.to,
-        phase: rollout.phase,
+        phase: None,
         decision: &decision,
     };
     if !store::rollouts::set_state(tx, rollout.id, &change, now).await? {
@@ -299,7 +299,8 @@ async fn carry_out(tx: &mut Tx, caller: &Caller, rollout: &Rollout, order: &Orde
         ));
     }
     if order.to == RolloutState::Aborted {
-        store::rollouts::withdraw(tx, rollout.id, now).await?;
+        // The reconciler takes the orders back page by page; nobody is given them any more from here on.
+        store::rollouts::begin_withdrawing(tx, rollout.id).await?;
     }
     if rollout.state == RolloutState::Halted && order.to == RolloutState::Running {
         store::rollouts::excuse_failures(tx, rollout.id).await?;

@@ -16,12 +16,17 @@ use flotilla_expressions::{ExprError, Expression, Fact, Facts, Shape};
 /// How the deployments of the phases so far stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Progress {
+    /// All but the void ones: succeeded, failed, excused and pending.
     pub deployed: u64,
     pub succeeded: u64,
-    /// Final without success, timed out ones included. Devices that left the fleet or got other orders count as neither, nor
-    /// do failures that were there when a halted rollout was resumed.
+    /// Final without success, timed out ones included.
     pub failed: u64,
+    /// Failures that were there when a halted rollout was resumed: they count neither for nor against it.
+    pub excused: u64,
     pub pending: u64,
+    /// Devices that left the fleet or got other orders: nobody learns of them whether the package is good, so that others take
+    /// their places.
+    pub void: u64,
 }
 
 /// What the planner looks at.
@@ -31,8 +36,7 @@ pub struct RolloutFacts {
     pub phase: u32,
     pub phases: Vec<PhaseSize>,
     pub gates: Gates,
-    /// Devices deployed to, and those besides that the target expression selects now. Never falls below the first, whoever
-    /// leaves the fleet.
+    /// Devices deployed to, void ones left out, and those besides that the target expression selects now.
     pub targeted: u64,
     /// Devices deployed to in this phase and those before.
     pub progress: Progress,
@@ -54,8 +58,11 @@ pub enum Decision {
     },
     NextPhase {
         phase: u32,
+        /// Succeeded and failed; zero where all that there are were excused.
+        judged: u64,
         success: f64,
         limit: f64,
+        excused: u64,
     },
     Halt {
         phase: u32,
@@ -65,6 +72,7 @@ pub enum Decision {
     },
     Complete {
         succeeded: u64,
+        void: u64,
     },
     NothingTargeted,
 }
@@ -83,7 +91,15 @@ impl fmt::Display for Decision {
             Self::Hold { phase, waiting, goal } => {
                 write!(f, "phase {}: waiting for {waiting} of {goal} device(s)", phase + 1)
             }
-            Self::NextPhase { phase, success, limit } => write!(
+            Self::NextPhase {
+                phase,
+                judged: 0,
+                excused,
+                ..
+            } => write!(f, "phase {} goes on: its {excused} failure(s) were excused", phase + 1),
+            Self::NextPhase {
+                phase, success, limit, ..
+            } => write!(
                 f,
                 "phase {} passed its gate: {} succeeded, {} needed",
                 phase + 1,
@@ -102,7 +118,11 @@ impl fmt::Display for Decision {
                 percent(success),
                 percent(limit)
             ),
-            Self::Complete { succeeded } => write!(f, "complete: {succeeded} device(s) succeeded"),
+            Self::Complete { succeeded, void: 0 } => write!(f, "complete: {succeeded} device(s) succeeded"),
+            Self::Complete { succeeded, void } => write!(
+                f,
+                "complete: {succeeded} device(s) succeeded, {void} got other orders or left the fleet"
+            ),
             Self::NothingTargeted => f.write_str("no device matches the target expression; waiting for one"),
         }
     }
@@ -200,17 +220,24 @@ pub fn decide(facts: &RolloutFacts) -> Decision {
     let Some(size) = facts.phases.get(facts.phase as usize) else {
         return Decision::Complete {
             succeeded: facts.progress.succeeded,
+            void: facts.progress.void,
         };
     };
-    if facts.targeted == 0 && facts.progress.deployed == 0 {
-        return Decision::NothingTargeted;
-    }
     let Progress {
         deployed,
         succeeded,
         failed,
+        excused,
         pending,
+        void,
     } = facts.progress;
+    if facts.targeted == 0 && deployed == 0 {
+        return match void {
+            0 => Decision::NothingTargeted,
+            // Others have taken all of it over.
+            void => Decision::Complete { succeeded, void },
+        };
+    }
     let goal = goal(size, facts.targeted).max(deployed);
     let judged = succeeded + failed;
     let limit = facts.gates.min_success;
@@ -245,12 +272,14 @@ pub fn decide(facts: &RolloutFacts) -> Decision {
         };
     }
     if last {
-        return Decision::Complete { succeeded };
+        return Decision::Complete { succeeded, void };
     }
     Decision::NextPhase {
         phase,
+        judged,
         success: best,
         limit,
+        excused,
     }
 }
 
@@ -379,6 +408,35 @@ mod tests {
     }
 
     #[test]
+    fn a_canary_that_got_other_orders_or_was_excused_passes_no_gate() {
+        let void = Progress {
+            void: 1,
+            ..Progress::default()
+        };
+        assert_eq!(
+            decide(&facts(0, 9, void)),
+            Decision::Deploy {
+                devices: 1,
+                phase: 0,
+                goal: 1
+            }
+        );
+        assert_eq!(
+            decide(&facts(0, 0, void)).to_string(),
+            "complete: 0 device(s) succeeded, 1 got other orders or left the fleet"
+        );
+        let excused = Progress {
+            deployed: 1,
+            excused: 1,
+            ..Progress::default()
+        };
+        assert_eq!(
+            decide(&facts(0, 10, excused)).to_string(),
+            "phase 1 goes on: its 1 failure(s) were excused"
+        );
+    }
+
+    #[test]
     fn a_gate_that_can_no_longer_hold_halts_at_once() {
         let mut facts = facts(
             1,
@@ -387,7 +445,7 @@ mod tests {
                 deployed: 10,
                 failed: 2,
                 pending: 8,
-                succeeded: 0,
+                ..Progress::default()
             },
         );
         facts.gates.min_success = 0.9;
@@ -484,16 +542,20 @@ mod tests {
                     Decision::Hold { .. } => {
                         facts.progress.pending -= 1;
                         if leaves == 1 {
-                            // Decommissioned: it counts as neither.
+                            // Decommissioned: another one takes its place.
+                            facts.progress.deployed -= 1;
+                            facts.progress.void += 1;
                         } else if outcomes.next().unwrap() { facts.progress.succeeded += 1 } else { facts.progress.failed += 1 }
                     }
-                    Decision::NextPhase { success, limit, .. } => {
+                    Decision::NextPhase { judged, success, limit, excused, .. } => {
                         prop_assert!(success >= limit || facts.progress.failed == 0);
+                        prop_assert!(judged + excused > 0, "a phase that nobody was judged in is not passed");
                         facts.phase += 1;
                     }
                     Decision::Halt { success, limit, .. } => {
                         prop_assert!(success < limit && facts.progress.failed > 0);
                         // Resumed: the failures so far are excused, and it must go on.
+                        facts.progress.excused += facts.progress.failed;
                         facts.progress.failed = 0;
                         let halts = matches!(decide(&facts), Decision::Halt { .. });
                         prop_assert!(!halts);
@@ -504,7 +566,7 @@ mod tests {
                         return Ok(());
                     }
                     Decision::NothingTargeted => {
-                        prop_assert_eq!(facts.targeted, 0);
+                        prop_assert_eq!(facts.targeted + facts.progress.void, 0);
                         return Ok(());
                     }
                 }

@@ -39,9 +39,10 @@ enum RolloutsError {
 /// Runs until the server stops.
 pub async fn run(app: App, mut shutdown: Shutdown) {
     let mut news = app.changes.listen();
+    let since = clock::now_ms();
     loop {
         let began = tokio::time::Instant::now();
-        if let Err(error) = reconcile(&app).await {
+        if let Err(error) = reconcile(&app, since).await {
             tracing::error!(%error, "rollouts cannot be reconciled; trying again");
         }
         let gather = began.elapsed().saturating_mul(SHARE).clamp(GATHER, TICK);
@@ -60,10 +61,30 @@ pub async fn run(app: App, mut shutdown: Shutdown) {
     }
 }
 
-async fn reconcile(app: &App) -> Result<(), RolloutsError> {
-    for id in store::rollouts::running(&app.db).await? {
+/// Takes the orders of an aborted rollout back from devices that have not finished. It may be dropped anywhere and begun again.
+async fn withdraw(app: &App, id: RolloutId) -> Result<(), StoreError> {
+    let mut after = String::new();
+    loop {
+        let last = store::rollouts::withdraw_page(&app.db, id, &after, clock::now_ms()).await?;
+        app.changes.tell(Change::Targets);
+        app.changes.tell(Change::Rollout(id));
+        match last {
+            Some(last) => after = last,
+            None => return Ok(()),
+        }
+    }
+}
+
+/// `since`: when the server began to listen to devices.
+async fn reconcile(app: &App, since: i64) -> Result<(), RolloutsError> {
+    for id in store::rollouts::withdrawing(&app.db).await? {
+        if let Err(error) = withdraw(app, id).await {
+            tracing::error!(rollout = %id, %error, "orders cannot be taken back; trying again");
+        }
+    }
+    for id in store::rollouts::live(&app.db).await? {
         // One rollout that cannot be reconciled does not hold up the others.
-        if let Err(error) = advance(app, id).await {
+        if let Err(error) = advance(app, id, since).await {
             tracing::error!(rollout = %id, %error, "rollout cannot be reconciled; trying again");
         }
     }
@@ -71,8 +92,8 @@ async fn reconcile(app: &App) -> Result<(), RolloutsError> {
 }
 
 /// Takes decisions until there is nothing to do but wait.
-async fn advance(app: &App, id: RolloutId) -> Result<(), RolloutsError> {
-    time_out(app, id).await?;
+async fn advance(app: &App, id: RolloutId, since: i64) -> Result<(), RolloutsError> {
+    time_out(app, id, since).await?;
     loop {
         let rollout = store::rollouts::get(&app.db, id).await?;
         if rollout.state != RolloutState::Running {
@@ -103,7 +124,7 @@ async fn carry_out(app: &App, rollout: &Rollout, decision: &Decision) -> Result<
     let stay = Transition {
         from: RolloutState::Running,
         to: RolloutState::Running,
-        phase: rollout.phase,
+        phase: Some(rollout.phase),
         decision: &text,
     };
     match decision {
@@ -148,7 +169,7 @@ async fn carry_out(app: &App, rollout: &Rollout, decision: &Decision) -> Result<
         }
         Decision::NextPhase { .. } => {
             let next = Transition {
-                phase: rollout.phase + 1,
+                phase: Some(rollout.phase + 1),
                 ..stay
             };
             change(app, rollout, &next, Some("rollout.phase-passed")).await
@@ -206,22 +227,28 @@ async fn select(app: &App, rollout: &Rollout) -> Result<(), RolloutsError> {
 }
 
 /// Fails deployments of devices that said nothing for too long: "in progress" for ever does not exist.
-async fn time_out(app: &App, id: RolloutId) -> Result<(), RolloutsError> {
+async fn time_out(app: &App, id: RolloutId, since: i64) -> Result<(), RolloutsError> {
     let rollout = store::rollouts::get(&app.db, id).await?;
     let now = clock::now_ms();
     let limit_s = silence_s(&rollout.spec.gates, rollout.spec.start_spread_s);
     let reason = format!("nothing was heard of the device for {limit_s} s");
     let before = now.saturating_sub(store::rollouts::timeout_ms(limit_s));
-    let mut tx = app.db.begin().await?;
-    let failed = store::rollouts::time_out(&mut tx, id, &reason, before, now).await?;
-    if failed == 0 {
+    // While the server was away nobody could be heard.
+    if before < since || !store::rollouts::is_quiet(&app.db, id, before).await? {
         return Ok(());
     }
-    let detail = [("devices", failed.to_string()), ("reason", reason)];
-    let record = audit::record(ACTOR, "rollout.timed-out", format!("rollout:{id}"), detail);
-    store::audit::append(&mut tx, &record).await?;
-    store::rollouts::touch(&mut tx, id, now).await?;
-    tx.commit().await.map_err(StoreError::from)?;
+    loop {
+        let mut tx = app.db.begin().await?;
+        let failed = store::rollouts::time_out(&mut tx, id, &reason, before, now).await?;
+        if failed == 0 {
+            break;
+        }
+        let detail = [("devices", failed.to_string()), ("reason", reason.clone())];
+        let record = audit::record(ACTOR, "rollout.timed-out", format!("rollout:{id}"), detail);
+        store::audit::append(&mut tx, &record).await?;
+        store::rollouts::touch(&mut tx, id, now).await?;
+        tx.commit().await.map_err(StoreError::from)?;
+    }
     app.changes.tell(Change::Rollout(id));
     Ok(())
 }

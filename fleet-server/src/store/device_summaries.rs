@@ -20,7 +20,8 @@ use crate::store::{Db, StoreError, Tx, json, parsed, statements, to_i64, to_json
 pub use query::{Cursor, DeviceQuery, Sort, SortField, sample_queries};
 
 statements! {
-    // Everything that can be read off the other tables; models and search text are kept apart.
+    // Everything that can be read off the other tables; models and search text are kept apart. An order that was never given
+    // says nothing of the device.
     REFRESH = "INSERT INTO device_summaries (device, status, urgency, updating, alert, drifted, attacked, failed, faulty, drift,
         inferences, hardware_class, arch, agent_version, model, models, tags, thumbprint, enrolled_at, last_seen, search)
         SELECT f.id, f.status, CASE WHEN f.status = 'decommissioned' THEN 4
@@ -36,7 +37,9 @@ statements! {
         COALESCE((SELECT MAX(t.drifted) FROM drift_status t JOIN device_slots s ON s.device = t.device
             AND s.manifest = t.manifest WHERE t.device = d.id), 0) AS drifted,
         CASE WHEN d.attacked_at IS NULL THEN 0 ELSE 1 END AS attacked,
-        CASE WHEN (SELECT p.state FROM deployments p WHERE p.device = d.id ORDER BY p.created_at DESC, p.id DESC LIMIT 1)
+        CASE WHEN (SELECT p.state FROM deployments p WHERE p.device = d.id
+            AND (p.state <> 'no-longer-applicable' OR p.updated_at > p.created_at)
+            ORDER BY p.created_at DESC, p.id DESC LIMIT 1)
             IN ('failure', 'rolled-back') THEN 1 ELSE 0 END AS failed,
         CASE WHEN d.error IS NULL THEN 0 ELSE 1 END AS faulty,
         COALESCE((SELECT MAX(t.share) FROM drift_status t JOIN device_slots s ON s.device = t.device
@@ -63,7 +66,6 @@ statements! {
         urgency = CASE WHEN urgency IN (2, 3) THEN $3 ELSE urgency END WHERE device = $4 AND status <> 'decommissioned'";
     ALL_OFFLINE = "UPDATE device_summaries SET status = 'offline',
         urgency = CASE WHEN urgency = 2 THEN 3 ELSE urgency END WHERE status = 'online'";
-    OF_ROLLOUT = "SELECT device FROM deployments WHERE rollout = $1 AND device > $2 ORDER BY device LIMIT 500";
     MISSING = "SELECT d.id, d.tags FROM devices d WHERE d.id > $1
         AND NOT EXISTS (SELECT 1 FROM device_summaries s WHERE s.device = d.id) ORDER BY d.id LIMIT 500";
     BY_IDS = "SELECT s.device, s.status, s.updating, s.alert, s.drifted, s.attacked, s.failed, s.faulty, s.drift, s.inferences,
@@ -158,23 +160,6 @@ pub async fn set_presence(tx: &mut Tx, device: &str, connected: Option<bool>, at
 pub async fn all_offline(tx: &mut Tx) -> Result<(), StoreError> {
     sqlx::query(ALL_OFFLINE).execute(&mut **tx).await?;
     Ok(())
-}
-
-/// Every device of a rollout, after its deployments changed together.
-pub async fn refresh_rollout(tx: &mut Tx, rollout: &str) -> Result<(), StoreError> {
-    let mut after = String::new();
-    loop {
-        let devices: Vec<String> = sqlx::query_scalar(OF_ROLLOUT)
-            .bind(rollout)
-            .bind(&after)
-            .fetch_all(&mut **tx)
-            .await?;
-        let Some(last) = devices.last() else { return Ok(()) };
-        after.clone_from(last);
-        for device in &devices {
-            refresh(tx, device).await?;
-        }
-    }
 }
 
 /// Rows for devices that were there before there were rows.

@@ -74,9 +74,10 @@ statements! {
     INSERT_SLOT = "INSERT INTO device_slots (device, slot, line, manifest, semver, release_counter, committed)
         VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (device, slot) DO NOTHING";
     APPLY_DEPLOYMENT = "UPDATE deployments SET state = $1, reason = $2, cause = $8, bytes_received = $3, bytes_total = $4,
-        updated_at = $5
+        updated_at = $5, excused = 0
         WHERE id = $6 AND device = $7 AND state NOT IN ('no-longer-applicable', 'decommissioned')
-        AND (state <> $1 OR state IN ('pending', 'downloading', 'installing', 'verifying', 'soaking')) RETURNING rollout";
+        AND (state <> $1 OR COALESCE(reason, '') <> COALESCE($2, '')
+            OR state IN ('pending', 'downloading', 'installing', 'verifying', 'soaking')) RETURNING rollout";
     BYTES_RECEIVED = "SELECT bytes_received FROM deployments WHERE id = $1 AND device = $2";
     APPLY_PRESENCE = "UPDATE devices SET connected = COALESCE($1, connected), last_seen = $2
         WHERE id = $3 AND status = 'active'";
@@ -85,16 +86,19 @@ statements! {
         WHERE id = $1 AND status = 'active'";
     PENDING_STALE = "SELECT id, thumbprint, report_counter, desired_version, desired FROM devices
         WHERE desired_stale = 1 AND connected = 1 AND status = 'active' AND id > $1 ORDER BY id LIMIT $2";
+    // What is being withdrawn is given to nobody any more, however far the withdrawal is.
     DESIRED_TARGETS = "SELECT t.device, t.slot, t.deployment, v.line, v.manifest, v.release_counter, v.components, v.envelope,
         r.spec FROM targets t JOIN model_versions v ON v.id = t.model_version JOIN deployments p ON p.id = t.deployment
         JOIN rollouts r ON r.id = p.rollout
-        WHERE t.device = $1 AND v.signature = 'signed' AND v.envelope IS NOT NULL ORDER BY t.slot";
+        WHERE t.device = $1 AND v.signature = 'signed' AND v.envelope IS NOT NULL
+        AND (r.withdrawing = 0 OR p.state IN ('success', 'already-installed')) ORDER BY t.slot";
     DESIRED_TARGETS_OF_STALE = "SELECT t.device, t.slot, t.deployment, v.line, v.manifest, v.release_counter, v.components,
         v.envelope, r.spec FROM targets t JOIN model_versions v ON v.id = t.model_version
         JOIN deployments p ON p.id = t.deployment JOIN rollouts r ON r.id = p.rollout
         WHERE t.device IN (SELECT id FROM devices WHERE desired_stale = 1 AND connected = 1 AND status = 'active' AND id > $1
             ORDER BY id LIMIT $2)
-        AND v.signature = 'signed' AND v.envelope IS NOT NULL ORDER BY t.device, t.slot";
+        AND v.signature = 'signed' AND v.envelope IS NOT NULL
+        AND (r.withdrawing = 0 OR p.state IN ('success', 'already-installed')) ORDER BY t.device, t.slot";
     SET_DESIRED = "UPDATE devices SET desired_version = $1, desired = $2, desired_expires = $3, desired_stale = 0
         WHERE id = $4 AND status = 'active' AND desired_version < $1";
     DESIRED_VERSION = "SELECT desired_version FROM devices WHERE id = $1";

@@ -1,9 +1,11 @@
-//! Rollouts: their states, and what they give to devices.
+//! Rollouts: their states, and how they stand.
+
+mod orders;
 
 use std::collections::BTreeMap;
 
 use flotilla_api_types::rollouts::{CreateRollout, Rollout, RolloutState};
-use flotilla_protocol::ids::{DeploymentId, DeviceId, Digest, ModelLine, ModelVersionId, RolloutId, SlotName};
+use flotilla_protocol::ids::{DeviceId, Digest, ModelLine, ModelVersionId, RolloutId};
 use flotilla_protocol::report::DeploymentState;
 use sqlx::Row as _;
 use sqlx::Sqlite;
@@ -11,11 +13,13 @@ use sqlx::query::Query;
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
 
 use crate::clock;
-use crate::domain::rollout::cause::cause_of;
 use crate::domain::rollout::plan::{Given, Position, phases_of};
 use crate::domain::rollout::{Progress, phases_or_default};
-use crate::store::{
-    Db, StoreError, Tx, device_summaries, json, parsed, rollout_targets, statements, to_i64, to_json, to_u64,
+use crate::store::{Db, StoreError, Tx, json, parsed, rollout_targets, statements, to_i64, to_json, to_u64};
+
+pub(super) use orders::STATEMENTS as ORDERS;
+pub use orders::{
+    NewDeployment, begin_withdrawing, deploy, is_quiet, time_out, timeout_ms, withdraw_page, withdrawing,
 };
 
 statements! {
@@ -33,30 +37,16 @@ statements! {
         (SELECT r.id FROM rollouts r WHERE r.id < $1 AND r.state IN ($3, $4, $5, $6, $7, $8) ORDER BY r.id DESC LIMIT $2)
         GROUP BY t.rollout";
     TOTAL = "SELECT COUNT(*) FROM rollouts WHERE state IN ($1, $2, $3, $4, $5, $6)";
-    RUNNING = "SELECT id FROM rollouts WHERE state = 'running' ORDER BY id LIMIT 1000";
-    SET_STATE = "UPDATE rollouts SET state = $1, phase = $2, decision = $3, updated_at = $4 WHERE id = $5 AND state = $6";
+    LIVE = "SELECT id FROM rollouts WHERE state IN ('running', 'paused', 'halted') ORDER BY id";
+    SET_STATE = "UPDATE rollouts SET state = $1, phase = COALESCE(CAST($2 AS BIGINT), phase), decision = $3, updated_at = $4,
+        started_at = CASE WHEN started_at IS NULL AND $1 = 'running' THEN $4 ELSE started_at END WHERE id = $5 AND state = $6";
     TOUCH = "UPDATE rollouts SET updated_at = $1 WHERE id = $2";
-    EXCUSED = "SELECT excused FROM rollouts WHERE id = $1";
-    EXCUSE = "UPDATE rollouts SET excused = (SELECT COUNT(*) FROM deployments WHERE rollout = $1
-        AND state IN ('failure', 'rolled-back')) WHERE id = $1";
+    EXISTS = "SELECT id FROM rollouts WHERE id = $1";
+    PROGRESS = "SELECT state, COUNT(*) AS n, CAST(SUM(excused) AS BIGINT) AS excused FROM deployments WHERE rollout = $1
+        GROUP BY state";
+    EXCUSE = "UPDATE deployments SET excused = 1 WHERE rollout = $1 AND state IN ('failure', 'rolled-back')";
     COUNTS = "SELECT rollout, state, phase, COUNT(*) AS n FROM deployments WHERE rollout = $1
         GROUP BY rollout, state, phase";
-    INSERT_DEPLOYMENT = "INSERT INTO deployments
-        (id, rollout, device, phase, state, reason, bytes_received, bytes_total, created_at, updated_at)
-        VALUES ($1, $2, $3, $4, 'pending', NULL, 0, 0, $5, $5)";
-    SUPERSEDE = "UPDATE deployments SET state = 'no-longer-applicable', reason = $1, updated_at = $2
-        WHERE state IN ('pending', 'downloading', 'installing', 'verifying', 'soaking') AND id IN
-        (SELECT deployment FROM targets WHERE device = $3 AND slot = $4)";
-    SET_TARGET = "INSERT INTO targets (device, slot, deployment, model_version) VALUES ($1, $2, $3, $4)
-        ON CONFLICT (device, slot) DO UPDATE SET deployment = excluded.deployment, model_version = excluded.model_version";
-    MARK_STALE = "UPDATE devices SET desired_stale = 1 WHERE id = $1";
-    // A device that timed out has failed and may still come back: its order is withdrawn as well.
-    MARK_ROLLOUT_STALE = "UPDATE devices SET desired_stale = 1 WHERE id IN (SELECT device FROM deployments WHERE rollout = $1
-        AND state NOT IN ('success', 'already-installed'))";
-    DROP_TARGETS = "DELETE FROM targets WHERE deployment IN (SELECT id FROM deployments WHERE rollout = $1
-        AND state NOT IN ('success', 'already-installed'))";
-    ABORT_DEPLOYMENTS = "UPDATE deployments SET state = 'no-longer-applicable', reason = 'the rollout was aborted', updated_at = $1
-        WHERE rollout = $2 AND state IN ('pending', 'downloading', 'installing', 'verifying', 'soaking')";
     MARK_TARGETED_STALE = "UPDATE devices SET desired_stale = 1 WHERE id IN (SELECT device FROM targets WHERE model_version = $1)";
     HARVEST_OF = "SELECT r.spec FROM deployments d JOIN rollouts r ON r.id = d.rollout
         JOIN model_versions v ON v.id = r.model_version WHERE d.device = $1 AND v.manifest = $2 AND v.line = $3
@@ -64,9 +54,6 @@ statements! {
     HARVESTED = "SELECT taken FROM harvested WHERE device = $1 AND manifest = $2";
     COUNT_HARVESTED = "INSERT INTO harvested (device, manifest, taken) VALUES ($1, $2, $3)
         ON CONFLICT (device, manifest) DO UPDATE SET taken = harvested.taken + excluded.taken";
-    TIME_OUT = "UPDATE deployments SET state = 'failure', reason = $1, cause = $5, updated_at = $2
-        WHERE rollout = $3 AND updated_at < $4
-        AND state IN ('pending', 'downloading', 'installing', 'verifying', 'soaking')";
 }
 
 pub async fn create(
@@ -104,7 +91,7 @@ pub async fn get(db: &Db, id: RolloutId) -> Result<Rollout, StoreError> {
 
 /// Refuses an id that no rollout has.
 pub async fn exists(db: &Db, id: RolloutId) -> Result<(), StoreError> {
-    let found = sqlx::query(EXCUSED)
+    let found = sqlx::query(EXISTS)
         .bind(id.to_string())
         .fetch_optional(db.read())
         .await?;
@@ -200,36 +187,41 @@ fn rollout_of(row: &SqliteRow, counted: &mut Counted) -> Result<Rollout, StoreEr
     })
 }
 
-pub async fn running(db: &Db) -> Result<Vec<RolloutId>, StoreError> {
-    let ids: Vec<String> = sqlx::query_scalar(RUNNING).fetch_all(db.read()).await?;
+/// Those that run, are paused or halted.
+pub async fn live(db: &Db) -> Result<Vec<RolloutId>, StoreError> {
+    let ids: Vec<String> = sqlx::query_scalar(LIVE).fetch_all(db.read()).await?;
     ids.iter().map(|id| parsed("rollout id", id)).collect()
 }
 
 /// How the deployments stand.
 pub async fn progress(db: &Db, id: RolloutId) -> Result<Progress, StoreError> {
     let mut progress = Progress::default();
-    for row in sqlx::query(COUNTS).bind(id.to_string()).fetch_all(db.read()).await? {
+    for row in sqlx::query(PROGRESS).bind(id.to_string()).fetch_all(db.read()).await? {
         let n = to_u64(row.try_get("n")?);
         let text: String = row.try_get("state")?;
         let state = DeploymentState::parse(&text).ok_or_else(|| StoreError::corrupt("deployment state", &text))?;
+        if matches!(
+            state,
+            DeploymentState::NoLongerApplicable | DeploymentState::Decommissioned
+        ) {
+            progress.void += n;
+            continue;
+        }
         progress.deployed += n;
         if state.is_success() {
             progress.succeeded += n;
         } else if matches!(state, DeploymentState::Failure | DeploymentState::RolledBack) {
-            progress.failed += n;
-        } else if !state.is_final() {
+            let excused = to_u64(row.try_get("excused")?);
+            progress.failed += n - excused.min(n);
+            progress.excused += excused;
+        } else {
             progress.pending += n;
         }
     }
-    let excused: i64 = sqlx::query_scalar(EXCUSED)
-        .bind(id.to_string())
-        .fetch_one(db.read())
-        .await?;
-    progress.failed = progress.failed.saturating_sub(to_u64(excused));
     Ok(progress)
 }
 
-/// The failures so far no longer count against the rollout: somebody looked at them and goes on.
+/// The failures so far no longer count against the rollout: somebody looked at them and goes on. A device that fails anew counts.
 pub async fn excuse_failures(tx: &mut Tx, id: RolloutId) -> Result<(), StoreError> {
     sqlx::query(EXCUSE).bind(id.to_string()).execute(&mut **tx).await?;
     Ok(())
@@ -240,7 +232,8 @@ pub async fn excuse_failures(tx: &mut Tx, id: RolloutId) -> Result<(), StoreErro
 pub struct Transition<'a> {
     pub from: RolloutState,
     pub to: RolloutState,
-    pub phase: u32,
+    /// `None`: whichever it is in.
+    pub phase: Option<u32>,
     pub decision: &'a str,
 }
 
@@ -248,7 +241,7 @@ pub struct Transition<'a> {
 pub async fn set_state(tx: &mut Tx, id: RolloutId, change: &Transition<'_>, now: i64) -> Result<bool, StoreError> {
     let done = sqlx::query(SET_STATE)
         .bind(change.to.as_str())
-        .bind(i64::from(change.phase))
+        .bind(change.phase.map(i64::from))
         .bind(change.decision)
         .bind(now)
         .bind(id.to_string())
@@ -270,74 +263,6 @@ pub async fn touch(tx: &mut Tx, id: RolloutId, now: i64) -> Result<(), StoreErro
         .execute(&mut **tx)
         .await?;
     Ok(())
-}
-
-/// What one device is given.
-#[derive(Debug, Clone)]
-pub struct NewDeployment {
-    pub id: DeploymentId,
-    pub device: DeviceId,
-}
-
-/// Gives the package to devices: a deployment each, the slot's target, and what was under way there superseded.
-pub async fn deploy(
-    tx: &mut Tx,
-    rollout: &Rollout,
-    version: ModelVersionId,
-    devices: &[NewDeployment],
-    now: i64,
-) -> Result<(), StoreError> {
-    let reason = format!("superseded by rollout {}", rollout.id);
-    let slot: &SlotName = &rollout.spec.slot;
-    for new in devices {
-        sqlx::query(SUPERSEDE)
-            .bind(&reason)
-            .bind(now)
-            .bind(new.device.as_str())
-            .bind(slot.as_str())
-            .execute(&mut **tx)
-            .await?;
-        sqlx::query(INSERT_DEPLOYMENT)
-            .bind(new.id.to_string())
-            .bind(rollout.id.to_string())
-            .bind(new.device.as_str())
-            .bind(i64::from(rollout.phase))
-            .bind(now)
-            .execute(&mut **tx)
-            .await?;
-        sqlx::query(SET_TARGET)
-            .bind(new.device.as_str())
-            .bind(slot.as_str())
-            .bind(new.id.to_string())
-            .bind(version.to_string())
-            .execute(&mut **tx)
-            .await?;
-        rollout_targets::remove(tx, rollout.id, &new.device).await?;
-        sqlx::query(MARK_STALE)
-            .bind(new.device.as_str())
-            .execute(&mut **tx)
-            .await?;
-        device_summaries::refresh(tx, new.device.as_str()).await?;
-    }
-    touch(tx, rollout.id, now).await
-}
-
-/// Takes the orders back from devices that have not finished; what runs there goes on running.
-pub async fn withdraw(tx: &mut Tx, id: RolloutId, now: i64) -> Result<(), StoreError> {
-    sqlx::query(MARK_ROLLOUT_STALE)
-        .bind(id.to_string())
-        .execute(&mut **tx)
-        .await?;
-    sqlx::query(DROP_TARGETS)
-        .bind(id.to_string())
-        .execute(&mut **tx)
-        .await?;
-    sqlx::query(ABORT_DEPLOYMENTS)
-        .bind(now)
-        .bind(id.to_string())
-        .execute(&mut **tx)
-        .await?;
-    device_summaries::refresh_rollout(tx, &id.to_string()).await
 }
 
 /// How many more samples of a package are taken from a device: what the rollout that gave it the package allows, less what
@@ -383,25 +308,4 @@ pub async fn mark_targeted_stale(tx: &mut Tx, version: ModelVersionId) -> Result
         .execute(&mut **tx)
         .await?;
     Ok(())
-}
-
-/// Fails deployments of which nothing was heard since `before`. Returns how many.
-pub async fn time_out(tx: &mut Tx, id: RolloutId, reason: &str, before: i64, now: i64) -> Result<u64, StoreError> {
-    let done = sqlx::query(TIME_OUT)
-        .bind(reason)
-        .bind(now)
-        .bind(id.to_string())
-        .bind(before)
-        .bind(cause_of(Some(reason), None))
-        .execute(&mut **tx)
-        .await?;
-    if done.rows_affected() > 0 {
-        device_summaries::refresh_rollout(tx, &id.to_string()).await?;
-    }
-    Ok(done.rows_affected())
-}
-
-/// Pins a time-out in seconds to the milliseconds that the store speaks.
-pub fn timeout_ms(seconds: u64) -> i64 {
-    to_i64(seconds.saturating_mul(1000))
 }

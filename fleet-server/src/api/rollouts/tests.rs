@@ -272,3 +272,41 @@ async fn rollouts_and_deployments_are_filtered_counted_and_grouped() {
     assert_eq!(status, StatusCode::NOT_FOUND);
     assert_eq!(tasks.stop(std::time::Duration::from_secs(10)).await, 0);
 }
+
+#[tokio::test]
+async fn a_canary_that_leaves_gives_its_place_to_another() {
+    let server = fleet().await;
+    let (version, _) = version(&server.app.db).await;
+    let rollout = testing::running(&server.app.db, version, json!({})).await.to_string();
+    let tasks = run_reconciler(&server);
+    rollout_when(&server, &rollout, |rollout| rollout.targeted == 1).await;
+    let canary = deployments(&server, &rollout, "").await.items.remove(0).device;
+    let path = format!("/devices/{canary}/decommission");
+    server
+        .send(Role::Admin, Method::POST, &path, "application/json", "")
+        .await;
+    let now = rollout_when(&server, &rollout, |rollout| rollout.targeted == 2).await;
+    assert_eq!((now.phase, now.phases[0].reach), (0, Some(2)), "{}", now.decision);
+    let other = deployments(&server, &rollout, "?state=pending").await;
+    assert_eq!((other.total, other.items[0].phase), (1, 0));
+    assert_ne!(other.items[0].device, canary);
+    assert_eq!(tasks.stop(std::time::Duration::from_secs(10)).await, 0);
+}
+
+#[tokio::test]
+async fn devices_that_say_nothing_fail_while_a_rollout_is_paused_too() {
+    let server = fleet().await;
+    let (version, _) = version(&server.app.db).await;
+    let spec = json!({"gates": {"min_success": 1.0, "device_timeout_s": 1}});
+    let rollout = testing::running(&server.app.db, version, spec).await.to_string();
+    let tasks = run_reconciler(&server);
+    rollout_when(&server, &rollout, |rollout| rollout.targeted == 1).await;
+    let _: Rollout = server.post(&format!("/rollouts/{rollout}/pause"), &json!({})).await;
+    let now = rollout_when(&server, &rollout, |rollout| rollout.counts.contains_key("failure")).await;
+    assert_eq!(now.state, RolloutState::Paused);
+    // Resumed, the gate sees it.
+    let _: Rollout = server.post(&format!("/rollouts/{rollout}/resume"), &json!({})).await;
+    let now = rollout_when(&server, &rollout, |rollout| rollout.state == RolloutState::Halted).await;
+    assert!(now.decision.starts_with("phase 1 failed its gate"), "{}", now.decision);
+    assert_eq!(tasks.stop(std::time::Duration::from_secs(10)).await, 0);
+}

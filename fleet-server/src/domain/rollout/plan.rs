@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use flotilla_api_types::rollouts::{CreateRollout, PhaseSize, RolloutPhase, RolloutState};
 use flotilla_protocol::ids::{DeviceId, Digest, RolloutId};
+use flotilla_protocol::report::DeploymentState;
 
 use super::goal;
 
@@ -56,15 +57,17 @@ pub struct Position {
 
 /// Every phase with what it reaches and how it stands.
 pub fn phases_of(sizes: &[PhaseSize], at: Position, given: &Given) -> Vec<RolloutPhase> {
-    let deployed: u64 = given.values().flat_map(BTreeMap::values).sum();
+    let deployed: u64 = given.values().map(|counts| total(counts) - void(counts)).sum();
     let planned = at.waiting.map(|waiting| reaches(sizes, waiting + deployed));
-    let mut before = 0;
+    // Void deployments are no part of the plan: others take their places.
+    let (mut before, mut void_before) = (0, 0);
     (0u32..)
         .zip(sizes)
         .map(|(phase, _)| {
             let counts = given.get(&phase).cloned().unwrap_or_default();
-            before += counts.values().sum::<u64>();
-            let plan = || Some((*planned.as_ref()?.get(phase as usize)?).max(before));
+            before += total(&counts);
+            void_before += void(&counts);
+            let plan = || Some((*planned.as_ref()?.get(phase as usize)? + void_before).max(before));
             let reach = match at.state {
                 RolloutState::Completed => Some(before),
                 RolloutState::Aborted => (phase <= at.phase).then_some(before),
@@ -74,6 +77,16 @@ pub fn phases_of(sizes: &[PhaseSize], at: Position, given: &Given) -> Vec<Rollou
             RolloutPhase { phase, reach, counts }
         })
         .collect()
+}
+
+fn total(counts: &BTreeMap<String, u64>) -> u64 {
+    counts.values().sum()
+}
+
+/// Deployments that tell nothing of the package: the device got other orders, or left.
+fn void(counts: &BTreeMap<String, u64>) -> u64 {
+    let of = |state: DeploymentState| counts.get(state.as_str()).copied().unwrap_or(0);
+    of(DeploymentState::NoLongerApplicable) + of(DeploymentState::Decommissioned)
 }
 
 #[cfg(test)]
@@ -134,6 +147,12 @@ mod tests {
         assert_eq!(
             reach(RolloutState::Completed, 2, None, &two),
             [Some(2), Some(3), Some(3)]
+        );
+        // Another takes the place of a canary that left.
+        let left = given(&[(0, "decommissioned", 1)]);
+        assert_eq!(
+            reach(RolloutState::Running, 0, Some(9), &left),
+            [Some(2), Some(6), Some(10)]
         );
         let at = Position {
             state: RolloutState::Running,

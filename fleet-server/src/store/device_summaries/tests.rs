@@ -86,9 +86,9 @@ async fn fleet(db: &Db) {
                  WHERE device = 'press-1'";
     change(db, "press-1", drift).await;
     change(db, "lathe-1", "UPDATE devices SET connected = 1 WHERE id = $1").await;
-    let pending = "INSERT INTO deployments VALUES ('d1', 'r1', $1, 0, 'pending', NULL, 0, 0, 1, 1, NULL)";
+    let pending = "INSERT INTO deployments VALUES ('d1', 'r1', $1, 0, 'pending', NULL, 0, 0, 1, 1, NULL, 0)";
     change(db, "press-2", pending).await;
-    let failed = "INSERT INTO deployments VALUES ('d2', 'r1', $1, 0, 'failure', 'no', 0, 0, 1, 1, NULL)";
+    let failed = "INSERT INTO deployments VALUES ('d2', 'r1', $1, 0, 'failure', 'no', 0, 0, 1, 1, NULL, 0)";
     change(db, "saw-1", failed).await;
 }
 
@@ -261,7 +261,9 @@ async fn presence_and_rollouts_keep_rows_up_to_date() {
         .execute(&mut *tx)
         .await
         .unwrap();
-    refresh_rollout(&mut tx, "r1").await.unwrap();
+    for device in ["press-2", "saw-1"] {
+        refresh(&mut tx, device).await.unwrap();
+    }
     tx.commit().await.unwrap();
     assert_eq!(found(&db, "status:updating").await, [""; 0]);
     assert_eq!(found(&db, "status:alert").await, ["press-1"]);
@@ -286,4 +288,23 @@ async fn devices_from_before_get_their_rows() {
     fill_missing(&db).await.unwrap();
     assert_eq!(found(&db, "site:oslo status:alert model:1.0.0").await, ["press-1"]);
     assert_eq!(found(&db, "").await.len(), 5);
+}
+
+#[tokio::test]
+async fn devices_of_a_tag_or_a_model_are_counted_without_reading_their_rows() {
+    let (_dir, db) = db().await;
+    for text in ["site:oslo", "model:vibration@1.0.0", "model:1.0.0"] {
+        let built = query::counts(&DeviceFilter::parse(text).unwrap());
+        let explain = format!("EXPLAIN QUERY PLAN {}", built.sql);
+        let mut asked = sqlx::query(AssertSqlSafe(explain.as_str()));
+        for value in &built.values {
+            asked = value.bind(asked);
+        }
+        let rows = asked.fetch_all(db.read()).await.unwrap();
+        let plan: Vec<String> = rows.iter().map(|row| row.try_get("detail").unwrap()).collect();
+        assert!(
+            plan[0].contains("USING COVERING INDEX device_summaries_id"),
+            "{text}: {plan:?}"
+        );
+    }
 }

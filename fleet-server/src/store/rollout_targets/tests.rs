@@ -107,7 +107,7 @@ async fn set_state(db: &Db, rollout: RolloutId, to: RolloutState) {
     let change = Transition {
         from,
         to,
-        phase: 0,
+        phase: Some(0),
         decision: "test",
     };
     assert!(rollouts::set_state(&mut tx, rollout, &change, NOW).await.unwrap());
