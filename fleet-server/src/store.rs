@@ -198,7 +198,7 @@ type Statements = &'static [(&'static str, &'static str)];
 
 /// Every statement of the store, by file and name.
 pub fn all_statements() -> Vec<(String, &'static str)> {
-    let files: [(&str, Statements); 21] = [
+    let files: [(&str, Statements); 22] = [
         ("attention", attention::STATEMENTS),
         ("audit", audit::STATEMENTS),
         ("datasets", datasets::STATEMENTS),
@@ -276,7 +276,45 @@ pub(crate) fn to_u64(value: i64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+
+    /// `module::NAME` of every statement that the files below a folder declare.
+    fn declared(folder: &Path, above: &str) -> Vec<String> {
+        let is_name = |text: &str| {
+            text.bytes()
+                .all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_')
+        };
+        let mut all = Vec::new();
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let module = format!("{above}{}", path.file_stem().unwrap().to_string_lossy());
+            if path.is_dir() {
+                all.extend(declared(&path, &format!("{module}::")));
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).unwrap();
+            for list in text.split("\nstatements! {\n").skip(1) {
+                let (list, _) = list.split_once("\n}\n").unwrap();
+                let names = list
+                    .lines()
+                    .filter_map(|line| line.strip_prefix("    ")?.split_once(" ="));
+                let names = names.map(|(name, _)| name).filter(|name| is_name(name));
+                all.extend(names.map(|name| format!("{module}::{name}")));
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn every_statement_that_a_file_declares_is_among_those_that_are_tried() {
+        let declared = declared(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store"), "");
+        assert!(declared.len() > 200, "{declared:?}");
+        let tried: BTreeSet<String> = all_statements().into_iter().map(|(name, _)| name).collect();
+        let missing: Vec<&String> = declared.iter().filter(|name| !tried.contains(*name)).collect();
+        assert!(missing.is_empty(), "not in all_statements: {missing:?}");
+    }
 
     async fn name_in(path: &Path) -> String {
         let options = SqliteConnectOptions::new().filename(path).read_only(true);
