@@ -67,13 +67,6 @@ pub(super) struct Message {
     pub(super) said: Said,
 }
 
-impl Message {
-    /// Hellos and reports; a later one says all that an earlier one said.
-    pub(super) const fn tells_how_it_is(&self) -> bool {
-        matches!(self.said, Said::Hello { .. } | Said::Report(_))
-    }
-}
-
 /// A message that is not taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Refused {

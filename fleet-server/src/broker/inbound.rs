@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use crate::app::App;
 use crate::broker::active::ActiveDevices;
 use crate::broker::client::Publisher;
-use crate::broker::handlers::{self, Effects, Message, Now, Said};
+use crate::broker::handlers::{self, Effects, Message, Now, Report, Said};
 use crate::broker::presence::PresenceMap;
 use crate::broker::suspects::Suspects;
 use crate::clock;
@@ -33,7 +33,7 @@ const QUEUE: usize = 2048;
 const BATCH: usize = 256;
 /// How long a batch is gathered.
 const GATHER: Duration = Duration::from_millis(20);
-/// Hellos and reports kept to be stored again; no receipt makes their devices repeat them. The newest of each device counts.
+/// Devices whose hello and newest report are kept to be stored again.
 const KEPT: usize = 4096;
 /// How long they wait.
 const AGAIN: Duration = Duration::from_secs(5);
@@ -91,20 +91,68 @@ impl Gaps {
     }
 }
 
+/// What a device said and could not be stored, though no receipt makes it say that again.
+#[derive(Debug, Default)]
+struct Unstored {
+    /// It said hello with this root's version, and waits for an answer.
+    hello: Option<u64>,
+    report: Option<Box<Report>>,
+}
+
 /// Hellos and reports that could not be stored.
 #[derive(Debug, Default)]
-struct Kept(BTreeMap<DeviceId, Message>);
+struct Kept(BTreeMap<DeviceId, Unstored>);
 
 impl Kept {
     fn keep(&mut self, message: &Message) {
-        if matches!(message.said, Said::Bundle { .. } | Said::Samples(_)) {
-            return;
-        }
+        let (hello, report) = match &message.said {
+            Said::Hello { root_version, report } => (Some(*root_version), report.as_ref()),
+            Said::Report(report) => (None, Some(report)),
+            Said::Bundle { .. } | Said::Samples(_) => return,
+        };
         if self.0.len() >= KEPT && !self.0.contains_key(&message.device) {
             counter!("flotilla_inbound_lost_total").increment(1);
             return;
         }
-        self.0.insert(message.device.clone(), message.clone());
+        let kept = self.0.entry(message.device.clone()).or_default();
+        kept.hello = hello.or(kept.hello);
+        if let Some(report) = report {
+            kept.report = Some(report.clone());
+        }
+    }
+
+    /// Forgets what the device says anew. A report asks for nothing: a hello before it is still to be answered.
+    fn forget_older(&mut self, message: &Message) {
+        let Some(kept) = self.0.get_mut(&message.device) else {
+            return;
+        };
+        match &message.said {
+            Said::Hello { report, .. } => {
+                kept.hello = None;
+                if report.is_some() {
+                    kept.report = None;
+                }
+            }
+            Said::Report(_) => kept.report = None,
+            Said::Bundle { .. } | Said::Samples(_) => {}
+        }
+        if kept.hello.is_none() && kept.report.is_none() {
+            self.0.remove(&message.device);
+        }
+    }
+
+    /// All of it, to be stored again.
+    fn take(&mut self) -> Vec<Message> {
+        let kept = std::mem::take(&mut self.0).into_iter();
+        kept.filter_map(|(device, kept)| {
+            let said = match (kept.hello, kept.report) {
+                (Some(root_version), report) => Said::Hello { root_version, report },
+                (None, Some(report)) => Said::Report(report),
+                (None, None) => return None,
+            };
+            Some(Message { device, said })
+        })
+        .collect()
     }
 }
 
@@ -139,7 +187,7 @@ impl Inbound {
                 () = shutdown.wait() => return,
                 first = queue.recv() => first,
                 () = tokio::time::sleep(AGAIN), if !memory.kept.0.is_empty() => {
-                    let kept = std::mem::take(&mut memory.kept).0.into_values().collect();
+                    let kept = memory.kept.take();
                     self.store(kept, &mut memory).await;
                     continue;
                 }
@@ -159,9 +207,8 @@ impl Inbound {
 
     async fn take(&self, batch: Vec<Publish>, memory: &mut Memory) {
         let messages: Vec<Message> = batch.iter().filter_map(|publish| self.decode(publish)).collect();
-        // What is kept of a device is older than what it says now.
-        for message in messages.iter().filter(|message| message.tells_how_it_is()) {
-            memory.kept.0.remove(&message.device);
+        for message in &messages {
+            memory.kept.forget_older(message);
         }
         let done = self.stored(messages, memory).await;
         for publish in &batch {
@@ -333,6 +380,7 @@ fn head_message(roots: Vec<Vec<u8>>, head: &[u8]) -> Result<Vec<u8>, CodecError>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing;
 
     #[test]
     fn roots_fill_a_message_and_no_more() {
@@ -341,6 +389,60 @@ mod tests {
         assert!(message.len() <= MAX_MESSAGE_BYTES);
         let read: HeadMessage = codec::from_slice(&message, MAX_MESSAGE_BYTES).unwrap();
         assert_eq!((read.roots.len(), read.head.as_slice()), (3, &b"head"[..]));
+    }
+
+    fn message(said: Said) -> Message {
+        Message {
+            device: DeviceId::new("a").unwrap(),
+            said,
+        }
+    }
+
+    fn report(version: u64) -> Box<Report> {
+        Box::new(Report {
+            document: testing::report("a", version),
+            envelope: Vec::new(),
+        })
+    }
+
+    fn hello(root_version: u64, report: Option<Box<Report>>) -> Message {
+        message(Said::Hello { root_version, report })
+    }
+
+    /// Root versions of hellos, and versions of reports.
+    fn told(messages: &[Message]) -> Vec<(Option<u64>, Option<u64>)> {
+        let version = |report: &Report| report.document.header.version;
+        let told = messages.iter().map(|message| match &message.said {
+            Said::Hello { root_version, report } => (Some(*root_version), report.as_deref().map(version)),
+            Said::Report(report) => (None, Some(version(report))),
+            Said::Bundle { .. } | Said::Samples(_) => (None, None),
+        });
+        told.collect()
+    }
+
+    #[test]
+    fn a_hello_that_could_not_be_stored_is_not_forgotten_for_a_report() {
+        let mut kept = Kept::default();
+        kept.keep(&hello(3, Some(report(1))));
+        // A later report is stored: the hello waits for its answer, its report is of no use any more.
+        let later = message(Said::Report(report(2)));
+        kept.forget_older(&later);
+        assert_eq!(told(&kept.take()), [(Some(3), None)]);
+        assert!(kept.0.is_empty());
+
+        // Neither is stored: both are kept, as one message.
+        kept.keep(&hello(3, Some(report(1))));
+        kept.forget_older(&later);
+        kept.keep(&later);
+        assert_eq!(told(&kept.take()), [(Some(3), Some(2))]);
+
+        // A later hello says what an earlier one said, but without a report nothing of how the device is.
+        kept.keep(&later);
+        kept.forget_older(&hello(4, None));
+        assert_eq!(told(&kept.take()), [(None, Some(2))]);
+        kept.keep(&hello(3, Some(report(1))));
+        kept.forget_older(&hello(4, Some(report(5))));
+        assert!(kept.0.is_empty());
     }
 
     #[test]
