@@ -114,7 +114,8 @@ pub use sessions::{PublicUrl, make_link};
 pub(crate) fn begin_heavy(app: &App) -> Result<(Turn, Stopping), ApiError> {
     app.heavy.begin(app.changes.stopping()).ok_or_else(|| {
         ApiError::Unavailable(
-            "as many evaluations and packagings run as may at a time: nothing was changed, try again when one has ended"
+            "as many evaluations, packagings and freezings run as may at a time: nothing was changed, try again when one has \
+             ended"
                 .to_owned(),
         )
     })

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-/// Evaluations and packagings of requests that run at a time: each takes a processor.
+/// Evaluations, packagings and freezings of requests that run at a time: each takes a processor.
 const MAX_IN_REQUESTS: usize = 2;
-/// What one training, evaluation or packaging may hold of samples, where the configuration does not say.
+/// What one training, evaluation, packaging or freezing may hold of samples, where the configuration does not say.
 pub const DEFAULT_DATASET_BYTES: u64 = 4 << 30;
 
 /// See the module's documentation. Cheap to clone.
@@ -32,7 +32,7 @@ impl Heavy {
         }
     }
 
-    /// Most bytes of samples that one training, evaluation or packaging may hold in memory.
+    /// Most bytes of samples that one training, evaluation, packaging or freezing may hold in memory.
     pub const fn dataset_bytes(&self) -> u64 {
         self.dataset_bytes
     }

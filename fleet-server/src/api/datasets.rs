@@ -23,14 +23,14 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use crate::api::auth::require;
-use crate::api::error::ApiError;
+use crate::api::error::{ApiError, STOPPING};
 use crate::api::extract::{Caller, Json, Path, Query};
-use crate::api::page_limit;
+use crate::api::{begin_heavy, page_limit};
 use crate::app::App;
 use crate::domain::authz::Action;
 use crate::store::datasets::{self as store, SampleFilter, StoredDataset};
 use crate::store::{StoreError, audit as audit_log};
-use crate::training::trainset::{FreezeError, freeze};
+use crate::training::trainset::{FreezeError, check_bytes, freeze, freezing_bytes};
 use crate::{audit, clock};
 
 /// Most classes of a dataset.
@@ -322,7 +322,8 @@ fn number<T: std::str::FromStr>(cursor: &str) -> Result<T, ApiError> {
 #[utoipa::path(post, path = "/datasets/{id}/versions", tag = "datasets",
     params(("id" = String, Path, description = "Id or name")), request_body = CreateDatasetVersion,
     security(("token" = [])),
-    responses((status = 201, body = DatasetVersion), (status = 404, body = Problem), (status = 422, body = Problem)))]
+    responses((status = 201, body = DatasetVersion), (status = 404, body = Problem), (status = 422, body = Problem),
+        (status = 503, body = Problem, description = "Enough of them run: Retry-After says when to ask again")))]
 async fn create_version(
     caller: Caller,
     State(app): State<App>,
@@ -331,17 +332,20 @@ async fn create_version(
 ) -> Result<(StatusCode, Json<DatasetVersion>), ApiError> {
     require(&caller, Action::Build)?;
     let dataset = find(&app, &id).await?;
-    let samples = store::labelled(&app.db, dataset.id).await?;
+    let (_turn, stopping) = begin_heavy(&app)?;
+    let (slices, _) = store::counts(&app.db, dataset.id).await?;
+    let wanted = |slice: &String| ask.slices.as_ref().is_none_or(|slices| slices.contains(slice));
+    let counted = slices.iter().filter(|(slice, _)| wanted(slice));
+    let needed = freezing_bytes(&dataset.spec.labels, counted.map(|(slice, samples)| (slice, *samples)));
+    check_bytes(needed, app.heavy.dataset_bytes())?;
+    let samples = store::labelled(&app.db, dataset.id, ask.slices.as_deref()).await?;
     let frozen = tokio::task::spawn_blocking(move || {
-        let mut frozen = freeze(&dataset, &samples, &ask)?;
+        let mut frozen = freeze(&dataset, &samples, &ask, &|| stopping.is_stopping())?;
         let (bytes, digest) = frozen.document.encode()?;
         frozen.summary.digest = digest;
         Ok::<_, FreezeError>((frozen.summary, bytes))
     });
-    let (mut summary, bytes) = frozen
-        .await
-        .map_err(|why| ApiError::Internal(why.to_string()))?
-        .map_err(|why| ApiError::refused(why.to_string()))?;
+    let (mut summary, bytes) = frozen.await.map_err(|why| ApiError::Internal(why.to_string()))??;
     app.blobs.put(bytes.into()).await?;
     summary.id = DatasetVersionId::new(Uuid::now_v7());
     let mut tx = app.db.begin().await?;
@@ -359,6 +363,15 @@ async fn create_version(
     .await?;
     tx.commit().await.map_err(StoreError::from)?;
     Ok((StatusCode::CREATED, Json(version)))
+}
+
+impl From<FreezeError> for ApiError {
+    fn from(error: FreezeError) -> Self {
+        match error {
+            FreezeError::Stopped => Self::Unavailable(STOPPING.to_owned()),
+            error => Self::refused(error.to_string()),
+        }
+    }
 }
 
 /// Versions of a dataset, newest first

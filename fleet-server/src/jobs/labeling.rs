@@ -37,7 +37,7 @@ pub(super) async fn fit(app: &App, claim: &Claim, control: &Arc<Control>) -> Res
     let dataset = datasets::get(&app.db, &app.fleet.project, &claim.subject).await?;
     // Before the guesses that are kept are read: whoever publishes others after this is noticed.
     let before = labels::published(&app.db, dataset.id).await?.unwrap_or(0);
-    let samples = datasets::labelled(&app.db, dataset.id).await?;
+    let samples = datasets::labelled(&app.db, dataset.id, None).await?;
     let kept = kept(&samples, ask.slices.as_deref());
     let work = Work {
         functions: labels::functions(&app.db, dataset.id).await?,

@@ -395,14 +395,23 @@ fn floats(raw: &[u8]) -> Vec<f32> {
     chunks.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
 }
 
-/// Every sample of a dataset with what is known of its class, in the dataset's order: one consistent reading.
-pub async fn labelled(db: &Db, dataset: DatasetId) -> Result<Vec<LabelledSample>, StoreError> {
+/// Every sample of a dataset with what is known of its class, in the dataset's order: one consistent reading. `slices`: of
+/// these alone.
+pub async fn labelled(
+    db: &Db,
+    dataset: DatasetId,
+    slices: Option<&[String]>,
+) -> Result<Vec<LabelledSample>, StoreError> {
     let mut rows = sqlx::query(LABELLED).bind(dataset.to_string()).fetch(db.read());
     let mut samples = Vec::new();
     while let Some(row) = rows.try_next().await? {
+        let slice: String = row.try_get("slice")?;
+        if slices.is_some_and(|slices| !slices.contains(&slice)) {
+            continue;
+        }
         samples.push(LabelledSample {
             digest: parsed("sample digest", row.try_get("digest")?)?,
-            slice: row.try_get("slice")?,
+            slice,
             split: split_of(&row)?,
             hand: row.try_get("hand")?,
             guess: guess_of(&row)?,

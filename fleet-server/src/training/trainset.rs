@@ -38,6 +38,8 @@ pub enum FreezeError {
     NoClass,
     #[error("the training split has one class: all {count} labels say '{label}'; at least two classes are needed")]
     OneClass { label: String, count: u64 },
+    #[error("stopped")]
+    Stopped,
     #[error(transparent)]
     Version(#[from] VersionError),
 }
@@ -50,12 +52,24 @@ pub struct Frozen {
     pub summary: DatasetVersion,
 }
 
+/// Bytes that freezing takes for so many samples of each slice: what is known of each, and the frozen one twice, because the
+/// version is written while it is there.
+pub fn freezing_bytes<'a>(labels: &[String], slices: impl IntoIterator<Item = (&'a String, u64)>) -> u64 {
+    let label = labels.iter().map(String::len).max().unwrap_or(0);
+    let sample = size_of::<LabelledSample>() + 2 * size_of::<FrozenSample>() + 2 * label;
+    let bytes = slices
+        .into_iter()
+        .map(|(slice, samples)| samples.saturating_mul((sample + slice.len()) as u64));
+    bytes.fold(0, u64::saturating_add)
+}
+
 /// Takes every sample with a usable label: a hand label, or in the training split a guess that is sure enough. Sorted by
 /// digest, so that the same content has the same digest, in whatever order it was imported.
 pub fn freeze(
     dataset: &StoredDataset,
     samples: &[LabelledSample],
     ask: &CreateDatasetVersion,
+    stopping: &dyn Fn() -> bool,
 ) -> Result<Frozen, FreezeError> {
     let spec = &dataset.spec;
     let Some(features) = &dataset.features else {
@@ -100,6 +114,9 @@ pub fn freeze(
     let mut trained: BTreeMap<&str, u64> = BTreeMap::new();
     let wanted = |slice: &String| ask.slices.as_ref().is_none_or(|slices| slices.contains(slice));
     for sample in samples.iter().filter(|sample| wanted(&sample.slice)) {
+        if stopping() {
+            return Err(FreezeError::Stopped);
+        }
         let Some((name, label)) = usable(sample, &spec.labels, ask.min_confidence) else {
             summary.left_out += 1;
             continue;

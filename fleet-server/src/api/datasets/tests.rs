@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use super::testing::{TestServer, rows, rows_csv};
 use crate::domain::authz::Role;
+use crate::heavy::Heavy;
 use crate::store::jobs::{self, JobKind};
 use crate::store::labels::{self, Guess, Settled};
 
@@ -644,4 +645,45 @@ async fn harvested_samples_join_the_datasets_that_gather_their_line() {
         .send(Role::Viewer, Method::GET, "/datasets/rows/queue?device=a%20b", "", "")
         .await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn freezing_takes_a_turn_and_no_more_memory_than_is_allowed() {
+    let mut server = with_rows().await;
+    let path = "/datasets/rows/imports?slice=few&split=train";
+    server.import(path, "x,y,truth\n91,92,low\n93,94,high\n").await;
+    let few = samples(&server, "slice=few").await;
+    label(&server, &few[..1], "low").await;
+    label(&server, &few[1..], "high").await;
+    let freeze = async |server: &TestServer, ask: Value| server.try_post("/datasets/rows/versions", &ask).await;
+
+    let begin = || server.app.heavy.begin(server.app.changes.stopping());
+    let held: Vec<_> = std::iter::from_fn(begin).collect();
+    assert!(!held.is_empty());
+    let (status, body) = freeze(&server, json!({})).await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{body}");
+    assert!(body["detail"].as_str().unwrap().contains("try again"), "{body}");
+    drop(held);
+    let (status, body) = freeze(&server, json!({})).await;
+    assert_eq!(status, StatusCode::CREATED, "{body}");
+
+    // Enough for two samples, not for all twenty-two.
+    server.app.heavy = Heavy::new(2000);
+    let (status, body) = freeze(&server, json!({})).await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{body}");
+    assert!(
+        body["detail"]
+            .as_str()
+            .unwrap()
+            .contains("training.max_dataset_bytes allows 2000"),
+        "{body}"
+    );
+    let (status, body) = freeze(&server, json!({"slices": ["few"]})).await;
+    assert_eq!(status, StatusCode::CREATED, "{body}");
+    let (status, body) = freeze(&server, json!({"slices": ["few", "nowhere"]})).await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{body}");
+    assert!(
+        body["detail"].as_str().unwrap().contains("no slice 'nowhere'"),
+        "{body}"
+    );
 }

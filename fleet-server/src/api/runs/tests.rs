@@ -730,8 +730,8 @@ async fn what_fails_for_a_while_is_tried_again_later_not_three_times_at_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_takes_more_memory_than_is_allowed_is_refused_with_the_settings_name() {
     let mut server = TestServer::new().await;
-    server.app.heavy = Heavy::new(1000);
     let run = endless_run(&server).await;
+    server.app.heavy = Heavy::new(1000);
     let tasks = server.run_jobs();
     let job = server.job_end(run.job).await;
     assert_eq!(job.state, JobState::Failed, "{job:?}");
