@@ -7,3 +7,4 @@ pub mod drift;
 pub mod label_model;
 pub mod labeling;
 pub mod rollout;
+pub mod tags;

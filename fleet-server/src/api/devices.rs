@@ -26,6 +26,7 @@ use crate::app::{App, Change};
 use crate::broker::BrokerHandle;
 use crate::domain::authz::Action;
 use crate::domain::device_filter::DeviceFilter;
+use crate::domain::tags;
 use crate::jobs::bulk::BulkOrder;
 use crate::store::device_summaries::{self, Cursor, DeviceQuery, Meant, Sort};
 use crate::store::devices::Acknowledged;
@@ -177,21 +178,8 @@ async fn show(caller: Caller, State(app): State<App>, Path(id): Path<String>) ->
     Ok(Json(store::devices::get(&app.db, &id.parse()?).await?))
 }
 
-/// Most tags of a device, and most characters of a tag.
-const MAX_TAGS: usize = 64;
-const MAX_TAG_CHARS: usize = 256;
-
 fn check_tags(tags: &BTreeMap<String, String>) -> Result<(), ApiError> {
-    let too_long = |text: &String| text.chars().count() > MAX_TAG_CHARS;
-    if tags.len() > MAX_TAGS || tags.iter().any(|(key, value)| too_long(key) || too_long(value)) {
-        return Err(ApiError::refused(format!(
-            "a device has at most {MAX_TAGS} tags of at most {MAX_TAG_CHARS} characters"
-        )));
-    }
-    if tags.keys().any(String::is_empty) {
-        return Err(ApiError::refused("a tag has a name"));
-    }
-    Ok(())
+    tags::check(tags).map_err(|why| ApiError::refused(why.to_string()))
 }
 
 /// Replace a device's tags, or change some of them
@@ -332,7 +320,8 @@ const MOST_IDS: usize = 1000;
 
 /// One action on many devices, as a job
 ///
-/// The number of devices that the caller means is part of the order: if it is another by now, nothing happens.
+/// The number of devices that the caller means is part of the order: if it is another by now, nothing happens. A device that
+/// would have too many tags is left as it is; the job's message counts them.
 #[utoipa::path(post, path = "/device-actions", tag = "devices", request_body = BulkDevices, security(("token" = [])),
     responses((status = 202, body = Job), (status = 409, body = Problem, description = "Another number of devices"),
         (status = 422, body = Problem)))]

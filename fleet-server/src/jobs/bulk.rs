@@ -9,6 +9,7 @@ use flotilla_protocol::ids::DeviceId;
 use serde::{Deserialize, Serialize};
 
 use crate::app::{App, Change};
+use crate::domain::tags;
 use crate::store::jobs::Claim;
 use crate::store::{StoreError, Tx, audit as audit_log, device_summaries, devices, json};
 use crate::work::{Control, JobError, fenced, succeed};
@@ -49,9 +50,7 @@ pub(super) async fn run(app: &App, claim: &Claim, control: &Control) -> Result<(
         let batch = device_summaries::of_job(&app.db, claim.id, &after, BATCH).await?;
         let Some(last) = batch.last() else { break };
         after = last.to_string();
-        let changed = carry_out(app, claim, &order, &batch).await?;
-        done.looked_at += batch.len() as u64;
-        done.changed += changed;
+        carry_out(app, claim, &order, &batch, &mut done).await?;
         control.report(done.share(order.order.expected_total), done.message());
     }
     let mut tx = fenced(app, claim).await?;
@@ -63,6 +62,16 @@ pub(super) async fn run(app: &App, claim: &Claim, control: &Control) -> Result<(
 struct Done {
     looked_at: u64,
     changed: u64,
+    /// They would have more tags than a device may.
+    overfull: u64,
+}
+
+/// What became of one device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Changed,
+    AsWanted,
+    Overfull,
 }
 
 impl Done {
@@ -72,26 +81,44 @@ impl Done {
     }
 
     fn message(&self) -> String {
-        format!("{} devices changed, {} looked at", self.changed, self.looked_at)
+        let message = format!("{} devices changed, {} looked at", self.changed, self.looked_at);
+        match self.overfull {
+            0 => message,
+            overfull => format!(
+                "{message}, {overfull} left as they are: they would have more than {} tags",
+                tags::MAX_TAGS
+            ),
+        }
     }
 }
 
-/// One batch. Gives how many devices changed.
-async fn carry_out(app: &App, claim: &Claim, order: &BulkOrder, batch: &[DeviceId]) -> Result<u64, JobError> {
+/// One batch.
+async fn carry_out(
+    app: &App,
+    claim: &Claim,
+    order: &BulkOrder,
+    batch: &[DeviceId],
+    done: &mut Done,
+) -> Result<(), JobError> {
     let rows = device_summaries::by_ids(&app.db, batch).await?;
     let mut tx = fenced(app, claim).await?;
     let mut changed = Vec::new();
+    let mut overfull = 0;
     for row in rows {
-        let did = match &order.order.action {
+        let outcome = match &order.order.action {
             BulkAction::Decommission => decommission(&mut tx, order, &row).await?,
             BulkAction::Tag(change) => tag(&mut tx, order, &row, change).await?,
         };
-        if did {
-            changed.push(row.id);
+        match outcome {
+            Outcome::Changed => changed.push(row.id),
+            Outcome::AsWanted => {}
+            Outcome::Overfull => overfull += 1,
         }
     }
     tx.commit().await.map_err(StoreError::from)?;
-    let count = changed.len() as u64;
+    done.looked_at += batch.len() as u64;
+    done.changed += changed.len() as u64;
+    done.overfull += overfull;
     for device in changed {
         if order.order.action == BulkAction::Decommission {
             app.changes.tell(Change::Decommissioned(device.clone()));
@@ -99,27 +126,30 @@ async fn carry_out(app: &App, claim: &Claim, order: &BulkOrder, batch: &[DeviceI
         app.changes.tell(Change::Device(device));
     }
     app.changes.tell(Change::Audit);
-    Ok(count)
+    Ok(())
 }
 
-async fn decommission(tx: &mut Tx, order: &BulkOrder, row: &Device) -> Result<bool, StoreError> {
+async fn decommission(tx: &mut Tx, order: &BulkOrder, row: &Device) -> Result<Outcome, StoreError> {
     if row.status == DeviceStatus::Decommissioned || !devices::decommission(tx, &row.id, clock::now_ms()).await? {
-        return Ok(false);
+        return Ok(Outcome::AsWanted);
     }
     let record = audit::record(&order.actor, "device.decommissioned", format!("device:{}", row.id), []);
     audit_log::append(tx, &record).await?;
-    Ok(true)
+    Ok(Outcome::Changed)
 }
 
-async fn tag(tx: &mut Tx, order: &BulkOrder, row: &Device, change: &TagChange) -> Result<bool, StoreError> {
+async fn tag(tx: &mut Tx, order: &BulkOrder, row: &Device, change: &TagChange) -> Result<Outcome, StoreError> {
     // Read again inside the transaction: somebody may have changed them since.
     let now: BTreeMap<String, String> = devices::tags(tx, &row.id).await?;
-    let tags = devices::tagged(&now, change);
-    if tags == now {
-        return Ok(false);
+    let wanted = devices::tagged(&now, change);
+    if wanted == now {
+        return Ok(Outcome::AsWanted);
     }
-    devices::set_tags(tx, &row.id, &tags).await?;
-    let told = serde_json::to_string(&tags).unwrap_or_default();
+    if tags::grow_too_many(&now, &wanted) {
+        return Ok(Outcome::Overfull);
+    }
+    devices::set_tags(tx, &row.id, &wanted).await?;
+    let told = serde_json::to_string(&wanted).unwrap_or_default();
     let record = audit::record(
         &order.actor,
         "device.tagged",
@@ -127,5 +157,5 @@ async fn tag(tx: &mut Tx, order: &BulkOrder, row: &Device, change: &TagChange) -
         [("tags", told)],
     );
     audit_log::append(tx, &record).await?;
-    Ok(true)
+    Ok(Outcome::Changed)
 }

@@ -5,7 +5,7 @@ use flotilla_api_types::JobState;
 use flotilla_api_types::devices::CreateClaimToken;
 use flotilla_protocol::ids::Digest;
 use flotilla_protocol::trust::{DeviceFacts, KeyPair};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
 use crate::api::datasets::testing::TestServer;
@@ -115,6 +115,39 @@ async fn bulk_orders_change_what_they_mean_and_nothing_else() {
     let events = server.audit_events().await;
     let count = |name: &str| events.iter().filter(|event| *event == name).count();
     assert_eq!((count("device.tagged"), count("device.decommissioned")), (2, 2));
+    assert_eq!(tasks.stop(std::time::Duration::from_secs(5)).await, 0);
+}
+
+/// Order after order, a device's tags would grow without end.
+#[tokio::test]
+async fn bulk_orders_leave_devices_alone_that_would_have_too_many_tags() {
+    let server = fleet().await;
+    let many: BTreeMap<String, String> = (0..64).map(|i| (format!("t{i}"), "x".to_owned())).collect();
+    let body = serde_json::to_vec(&json!({"tags": many})).unwrap();
+    let (status, problem) = server
+        .send(Role::Admin, Method::PATCH, "/devices/a", "application/json", body)
+        .await;
+    assert_eq!(status, StatusCode::OK, "{problem}");
+    let order = |set: Value| json!({"ids": ["a", "b"], "expected_total": 2, "action": {"tag": set}});
+    let tasks = server.run_jobs();
+    for (change, message) in [
+        (
+            json!({"set": {"wave": "1"}}),
+            "1 devices changed, 2 looked at, 1 left as they are: they would have more than 64 tags",
+        ),
+        // In the place of another.
+        (
+            json!({"set": {"wave": "1"}, "remove": ["t0"]}),
+            "1 devices changed, 2 looked at",
+        ),
+    ] {
+        let job: Job = server.post("/device-actions", &order(change)).await;
+        let ended = server.job_end(job.id).await;
+        assert_eq!((ended.state, ended.message.as_str()), (JobState::Succeeded, message));
+    }
+    let detail: DeviceDetail = server.get("/devices/a").await;
+    assert_eq!(detail.device.tags.len(), 64);
+    assert!(detail.device.tags.contains_key("wave") && !detail.device.tags.contains_key("t0"));
     assert_eq!(tasks.stop(std::time::Duration::from_secs(5)).await, 0);
 }
 

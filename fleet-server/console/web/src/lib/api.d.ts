@@ -1316,7 +1316,8 @@ export interface paths {
         put?: never;
         /**
          * One action on many devices, as a job
-         * @description The number of devices that the caller means is part of the order: if it is another by now, nothing happens.
+         * @description The number of devices that the caller means is part of the order: if it is another by now, nothing happens. A device that
+         *     would have too many tags is left as it is; the job's message counts them.
          */
         post: {
             parameters: {
