@@ -28,7 +28,7 @@ use crate::api::extract::{Caller, Json, Path, Query};
 use crate::api::{begin_heavy, page_limit};
 use crate::app::App;
 use crate::domain::authz::Action;
-use crate::store::datasets::{self as store, SampleFilter, StoredDataset};
+use crate::store::datasets::{self as store, SampleCounts, SampleFilter, StoredDataset};
 use crate::store::{StoreError, audit as audit_log};
 use crate::training::trainset::{FreezeError, check_bytes, freeze, freezing_bytes};
 use crate::{audit, clock};
@@ -54,11 +54,15 @@ pub(super) async fn find(app: &App, id_or_name: &str) -> Result<StoredDataset, A
 }
 
 async fn body_of(app: &App, stored: StoredDataset) -> Result<Dataset, ApiError> {
-    let (slices, hand_labels) = store::counts(&app.db, stored.id).await?;
+    let counts = store::counts(&app.db, stored.id).await?;
+    Ok(body(stored, counts))
+}
+
+fn body(stored: StoredDataset, counts: SampleCounts) -> Dataset {
     let features = stored
         .features
         .or_else(|| import::declared_features(&stored.spec.shape));
-    Ok(Dataset {
+    Dataset {
         id: stored.id,
         name: stored.spec.name,
         labels: stored.spec.labels,
@@ -67,11 +71,11 @@ async fn body_of(app: &App, stored: StoredDataset) -> Result<Dataset, ApiError> 
         drop_columns: stored.spec.drop_columns,
         harvest_line: stored.spec.harvest_line,
         feature_names: features.map(|features| features.feature_names()).unwrap_or_default(),
-        samples: slices.values().sum(),
-        slices,
-        hand_labels,
+        samples: counts.slices.values().sum(),
+        slices: counts.slices,
+        hand_labels: counts.hand_labels,
         created_at: clock::rfc3339(stored.created_at),
-    })
+    }
 }
 
 /// Make a dataset
@@ -163,10 +167,15 @@ async fn list(
     require(&caller, Action::Read)?;
     let limit = page_limit(query.limit);
     let after = query.cursor.unwrap_or_default();
-    let mut items = Vec::new();
-    for stored in store::list(&app.db, &app.fleet.project, &after, limit).await? {
-        items.push(body_of(&app, stored).await?);
-    }
+    let found = store::list(&app.db, &app.fleet.project, &after, limit).await?;
+    let mut counts = store::counts_of_list(&app.db, &app.fleet.project, &after, limit).await?;
+    let items: Vec<Dataset> = found
+        .into_iter()
+        .map(|stored| {
+            let counts = counts.remove(&stored.id).unwrap_or_default();
+            body(stored, counts)
+        })
+        .collect();
     let next_cursor = items
         .last()
         .filter(|_| items.len() == limit as usize)
@@ -333,7 +342,7 @@ async fn create_version(
     require(&caller, Action::Build)?;
     let dataset = find(&app, &id).await?;
     let (_turn, stopping) = begin_heavy(&app)?;
-    let (slices, _) = store::counts(&app.db, dataset.id).await?;
+    let slices = store::counts(&app.db, dataset.id).await?.slices;
     let wanted = |slice: &String| ask.slices.as_ref().is_none_or(|slices| slices.contains(slice));
     let counted = slices.iter().filter(|(slice, _)| wanted(slice));
     let needed = freezing_bytes(&dataset.spec.labels, counted.map(|(slice, samples)| (slice, *samples)));

@@ -390,7 +390,7 @@ async fn fit(
             dataset.spec.name
         )));
     }
-    let (slices, _) = crate::store::datasets::counts(&app.db, dataset.id).await?;
+    let slices = crate::store::datasets::counts(&app.db, dataset.id).await?.slices;
     if let Some(unknown) = ask.slices.iter().flatten().find(|slice| !slices.contains_key(*slice)) {
         return Err(ApiError::refused(format!(
             "dataset '{}' has no slice '{unknown}'",

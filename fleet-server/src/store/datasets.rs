@@ -27,8 +27,19 @@ statements! {
     HARVESTING = "SELECT id, name, spec, features, created_at FROM datasets WHERE harvest_line = $1 ORDER BY id";
     FEATURES = "SELECT features FROM datasets WHERE id = $1";
     SET_FEATURES = "UPDATE datasets SET features = $2 WHERE id = $1 AND features IS NULL";
-    SLICES = "SELECT slice, COUNT(*) AS samples FROM samples WHERE dataset = $1 GROUP BY slice ORDER BY slice";
+    // Counted by import first: the view would look up the import of every sample.
+    SLICES = "SELECT c.slice, CAST(SUM(c.n) AS BIGINT) AS samples FROM (SELECT s.slice, s.import_id, COUNT(*) AS n
+        FROM stored_samples s WHERE s.dataset = $1 GROUP BY s.slice, s.import_id) AS c
+        WHERE NOT EXISTS (SELECT 1 FROM imports i WHERE i.id = c.import_id AND i.state <> 'finished') GROUP BY c.slice";
+    SLICES_OF_LIST = "SELECT c.dataset, c.slice, CAST(SUM(c.n) AS BIGINT) AS samples FROM
+        (SELECT s.dataset, s.slice, s.import_id, COUNT(*) AS n FROM stored_samples s WHERE s.dataset IN
+        (SELECT d.id FROM datasets d WHERE d.project_id = $1 AND d.id > $2 ORDER BY d.id LIMIT $3)
+        GROUP BY s.dataset, s.slice, s.import_id) AS c
+        WHERE NOT EXISTS (SELECT 1 FROM imports i WHERE i.id = c.import_id AND i.state <> 'finished')
+        GROUP BY c.dataset, c.slice";
     HAND_LABELS = "SELECT COUNT(*) FROM annotations WHERE dataset = $1";
+    HAND_LABELS_OF_LIST = "SELECT a.dataset, COUNT(*) AS n FROM annotations a WHERE a.dataset IN
+        (SELECT d.id FROM datasets d WHERE d.project_id = $1 AND d.id > $2 ORDER BY d.id LIMIT $3) GROUP BY a.dataset";
     NEXT_ORDINAL = "SELECT COALESCE(MAX(ordinal) + 1, 0) FROM stored_samples WHERE dataset = $1";
     INSERT_SAMPLE = "INSERT INTO stored_samples
         (dataset, digest, ordinal, sample_key, slice, split, device, predicted, raw, created_at, import_id)
@@ -75,6 +86,14 @@ pub struct StoredDataset {
     /// Fixed by the first import.
     pub features: Option<FeatureSpec>,
     pub created_at: i64,
+}
+
+/// How many samples a dataset has.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SampleCounts {
+    pub slices: BTreeMap<String, u64>,
+    /// Samples with a hand label.
+    pub hand_labels: u64,
 }
 
 /// A sample about to be kept.
@@ -162,13 +181,24 @@ pub async fn get(db: &Db, project: &str, id_or_name: &str) -> Result<StoredDatas
 
 /// In order of creation, after an id.
 pub async fn list(db: &Db, project: &str, after: &str, limit: u32) -> Result<Vec<StoredDataset>, StoreError> {
-    let rows = sqlx::query(LIST)
+    let rows = rows_of_list(db, LIST, project, after, limit).await?;
+    rows.iter().map(dataset_of).collect()
+}
+
+/// Of a statement that asks for a page of datasets, or for something of all of them.
+async fn rows_of_list(
+    db: &Db,
+    statement: &'static str,
+    project: &str,
+    after: &str,
+    limit: u32,
+) -> Result<Vec<SqliteRow>, StoreError> {
+    Ok(sqlx::query(statement)
         .bind(project)
         .bind(after)
         .bind(i64::from(limit))
         .fetch_all(db.read())
-        .await?;
-    rows.iter().map(dataset_of).collect()
+        .await?)
 }
 
 fn dataset_of(row: &SqliteRow) -> Result<StoredDataset, StoreError> {
@@ -181,8 +211,7 @@ fn dataset_of(row: &SqliteRow) -> Result<StoredDataset, StoreError> {
     })
 }
 
-/// Samples per slice, and how many samples have a hand label.
-pub async fn counts(db: &Db, dataset: DatasetId) -> Result<(BTreeMap<String, u64>, u64), StoreError> {
+pub async fn counts(db: &Db, dataset: DatasetId) -> Result<SampleCounts, StoreError> {
     let rows = sqlx::query(SLICES)
         .bind(dataset.to_string())
         .fetch_all(db.read())
@@ -195,7 +224,34 @@ pub async fn counts(db: &Db, dataset: DatasetId) -> Result<(BTreeMap<String, u64
         .bind(dataset.to_string())
         .fetch_one(db.read())
         .await?;
-    Ok((slices, to_u64(labels)))
+    Ok(SampleCounts {
+        slices,
+        hand_labels: to_u64(labels),
+    })
+}
+
+/// Of every dataset that [`list`] gives and that has samples.
+pub async fn counts_of_list(
+    db: &Db,
+    project: &str,
+    after: &str,
+    limit: u32,
+) -> Result<BTreeMap<DatasetId, SampleCounts>, StoreError> {
+    let mut counts: BTreeMap<DatasetId, SampleCounts> = BTreeMap::new();
+    for row in &rows_of_list(db, SLICES_OF_LIST, project, after, limit).await? {
+        let dataset = parsed("dataset id", row.try_get("dataset")?)?;
+        let samples = to_u64(row.try_get("samples")?);
+        counts
+            .entry(dataset)
+            .or_default()
+            .slices
+            .insert(row.try_get("slice")?, samples);
+    }
+    for row in &rows_of_list(db, HAND_LABELS_OF_LIST, project, after, limit).await? {
+        let dataset = parsed("dataset id", row.try_get("dataset")?)?;
+        counts.entry(dataset).or_default().hand_labels = to_u64(row.try_get("n")?);
+    }
+    Ok(counts)
 }
 
 /// The features that the first import fixes; later ones must be the same. Gives what is in force.
@@ -502,4 +558,31 @@ pub async fn list_versions(
         .fetch_all(db.read())
         .await?;
     rows.iter().map(|summary| json("dataset version", summary)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::db;
+
+    #[tokio::test]
+    async fn samples_and_labels_are_counted_without_reading_their_rows() {
+        let (_dir, db) = db().await;
+        for (sql, index) in [
+            (SLICES, "COVERING INDEX stored_samples_slice (dataset=?)"),
+            (SLICES_OF_LIST, "COVERING INDEX stored_samples_slice (dataset=?)"),
+            (
+                HAND_LABELS_OF_LIST,
+                "COVERING INDEX sqlite_autoindex_annotations_1 (dataset=?)",
+            ),
+        ] {
+            let rows = sqlx::query(sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}")))
+                .fetch_all(db.read())
+                .await
+                .unwrap();
+            let plan: Vec<String> = rows.iter().map(|row| row.get("detail")).collect();
+            let plan = plan.join("; ");
+            assert!(plan.contains(index), "{sql}: {plan}");
+        }
+    }
 }

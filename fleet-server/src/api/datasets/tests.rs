@@ -687,3 +687,44 @@ async fn freezing_takes_a_turn_and_no_more_memory_than_is_allowed() {
         "{body}"
     );
 }
+
+#[tokio::test]
+async fn a_list_counts_what_each_dataset_has_and_no_more() {
+    let server = with_rows().await;
+    for name in ["empty", "staged"] {
+        server.post::<Dataset>("/datasets", &rows(name)).await;
+    }
+    for slice in ["import", "late"] {
+        let path = format!("/datasets/staged/imports?slice={slice}");
+        let first = if slice == "late" { 100 } else { 0 };
+        let lines: Vec<String> = (first..first + 7).map(|i| format!("{i},{i},low")).collect();
+        server.import(&path, format!("x,y,truth\n{}\n", lines.join("\n"))).await;
+    }
+    let mut tx = server.app.db.begin().await.unwrap();
+    sqlx::query("UPDATE imports SET state = 'receiving' WHERE slice = 'late'")
+        .execute(&mut *tx)
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    label(&server, &samples(&server, "").await[..3], "low").await;
+
+    let mut listed = Vec::new();
+    let mut cursor = String::new();
+    loop {
+        let page: Page<Dataset> = server.get(&format!("/datasets?limit=2{cursor}")).await;
+        listed.extend(page.items);
+        match page.next_cursor {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => break,
+        }
+    }
+    let told: Vec<_> = listed
+        .iter()
+        .map(|dataset| (dataset.name.as_str(), dataset.samples, dataset.hand_labels))
+        .collect();
+    assert_eq!(told, [("rows", 20, 3), ("empty", 0, 0), ("staged", 7, 0)]);
+    for dataset in &listed {
+        let alone: Dataset = server.get(&format!("/datasets/{}", dataset.name)).await;
+        assert_eq!(alone.slices, dataset.slices, "{}", dataset.name);
+    }
+}
