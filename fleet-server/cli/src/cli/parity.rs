@@ -169,19 +169,70 @@ impl Listener {
         (status, Json(self.instance("", self.schema(response)))).into_response()
     }
 
-    /// The body has what the document wants, and nothing that it does not know.
-    fn check(&self, operation: &str, body: &Value) {
+    /// A body is there where the document requires one, of the type that it says, with what it wants and nothing that it
+    /// does not know. Bodies that are no JSON in the document (files) are not looked into.
+    fn check(&self, operation: &str, body: Option<&Value>) -> Result<(), String> {
         let (method, path) = operation.split_once(' ').unwrap();
-        let schema = self.schema(&self.document["paths"][path][method]["requestBody"]);
-        let (Some(known), Some(given)) = (schema["properties"].as_object(), body.as_object()) else {
-            return;
-        };
-        for name in given.keys() {
-            assert!(known.contains_key(name), "{operation} does not know '{name}': {body}");
+        let wanted = &self.document["paths"][path][method]["requestBody"];
+        if wanted["content"]["application/json"].is_null() {
+            return Ok(());
         }
-        for name in schema["required"].as_array().into_iter().flatten() {
-            let name = name.as_str().unwrap();
-            assert!(given.contains_key(name), "{operation} wants '{name}': {body}");
+        let Some(body) = body else {
+            return match wanted["required"].as_bool() {
+                Some(true) => Err(format!("{operation} wants a JSON body")),
+                _ => Ok(()),
+            };
+        };
+        let schema = self.schema(wanted);
+        if !self.is_of_type(schema, body) {
+            return Err(format!("{operation} wants a body of another type: {body}"));
+        }
+        let (Some(known), Some(given)) = (schema["properties"].as_object(), body.as_object()) else {
+            return Ok(());
+        };
+        for (name, value) in given {
+            let Some(schema) = known.get(name) else {
+                return Err(format!("{operation} does not know '{name}': {body}"));
+            };
+            if !self.is_of_type(schema, value) {
+                return Err(format!("{operation} wants another type of '{name}': {body}"));
+            }
+        }
+        let required = schema["required"].as_array().into_iter().flatten();
+        for name in required.filter_map(Value::as_str) {
+            if !given.contains_key(name) {
+                return Err(format!("{operation} wants '{name}': {body}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// What lies within the value is not looked at.
+    fn is_of_type(&self, schema: &Value, value: &Value) -> bool {
+        let schema = self.resolved(schema);
+        for several in ["oneOf", "anyOf"] {
+            if let Some(all) = schema[several].as_array() {
+                return all.iter().any(|one| self.is_of_type(one, value));
+            }
+        }
+        if let Some(all) = schema["allOf"].as_array() {
+            return all.iter().all(|one| self.is_of_type(one, value));
+        }
+        let is = |kind: &Value| match kind.as_str() {
+            Some("null") => value.is_null(),
+            Some("string") => value.is_string(),
+            Some("integer") => value.is_i64() || value.is_u64(),
+            Some("number") => value.is_number(),
+            Some("boolean") => value.is_boolean(),
+            Some("array") => value.is_array(),
+            Some("object") => value.is_object(),
+            _ => panic!("{kind} is no type"),
+        };
+        match &schema["type"] {
+            // Any.
+            Value::Null => true,
+            Value::Array(kinds) => kinds.iter().any(is),
+            kind => is(kind),
         }
     }
 }
@@ -215,6 +266,34 @@ fn files(dir: &Path, listener: &Listener) {
     std::fs::write(dir.join("signed.json"), signed.to_string()).unwrap();
 }
 
+#[test]
+fn bodies_are_held_to_the_document() {
+    let listener = Listener {
+        document: Arc::new(document()),
+        asked: Asked::default(),
+    };
+    let refused = |operation: &str, body: Option<Value>| listener.check(operation, body.as_ref()).unwrap_err();
+    let taken = |operation: &str, body: Option<Value>| listener.check(operation, body.as_ref()).unwrap();
+
+    let fit = "post /api/v1/datasets/{id}/label-model";
+    assert!(refused(fit, None).contains("wants a JSON body"));
+    assert!(refused(fit, Some(json!([]))).contains("of another type"));
+    assert!(refused(fit, Some(json!({"slices": "all"}))).contains("another type of 'slices'"));
+    assert!(refused(fit, Some(json!({"model": 1}))).contains("another type of 'model'"));
+    assert!(refused(fit, Some(json!({"modle": "x"}))).contains("does not know 'modle'"));
+    taken(fit, Some(json!({"slices": null})));
+    taken(fit, Some(json!({"slices": ["a"]})));
+
+    let create = "post /api/v1/claim-tokens";
+    assert!(refused(create, Some(json!({"uses": 1}))).contains("wants 'lifetime_s'"));
+    assert!(refused(create, Some(json!({"uses": 1.5, "lifetime_s": 1}))).contains("another type of 'uses'"));
+    taken(create, Some(json!({"uses": 1, "lifetime_s": 1, "tags": {}})));
+
+    // A file, and nothing at all.
+    taken("post /api/v1/datasets/{id}/imports", None);
+    taken("post /api/v1/rollouts/{id}/abort", None);
+}
+
 #[tokio::test]
 async fn every_command_asks_what_the_document_says() {
     drop(rustls::crypto::ring::default_provider().install_default());
@@ -245,9 +324,8 @@ async fn every_command_asks_what_the_document_says() {
         let Some((_, body)) = body else {
             panic!("'{line}' never asked '{operation}', but {asked:?}: {outcome:?}");
         };
-        if let Some(body) = body {
-            listener.check(&operation, body);
-        }
+        let checked = listener.check(&operation, body.as_ref());
+        assert!(checked.is_ok(), "'{line}': {}", checked.unwrap_err());
         assert!(outcome.is_ok(), "{line}: {outcome:?}");
     }
     serving.abort();
