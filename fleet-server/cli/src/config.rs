@@ -53,6 +53,14 @@ pub(crate) struct Profile {
     pub(crate) ca: Option<PathBuf>,
 }
 
+impl Profile {
+    /// Replaces what was there.
+    pub(crate) fn write(&self, path: &Path) -> Result<(), CliError> {
+        let text = toml::to_string(self).map_err(|why| CliError::file(path, why))?;
+        files::write(path, text.as_bytes())
+    }
+}
+
 /// What a client needs.
 #[derive(Clone)]
 pub(crate) struct Connection {

@@ -98,10 +98,10 @@ async fn play(
         story.out().line(&format!(
             "\nEverything is left running.\n  console    {}   (signs in once; for another link: fleetctl console)\n  \
              API        {api}/api/v1\n  API docs   {api}/docs\n  token      {}\n  \
-             try        fleetctl --server {api} --token-file {} devices list\nCtrl-C stops it.",
+             try        export FLOTILLA_PROFILE={}; fleetctl devices list\nCtrl-C stops it.",
             link.url,
             token.display(),
-            token.display()
+            fleet.profile().display()
         ))?;
         std::future::pending::<()>().await;
     }

@@ -10,7 +10,6 @@ use serde_json::Value;
 use crate::commands::Context;
 use crate::config::{GlobalArgs, Profile};
 use crate::error::CliError;
-use crate::files;
 use crate::output::{fields, table};
 
 #[derive(Debug, Subcommand)]
@@ -34,8 +33,7 @@ pub(crate) async fn login(context: &Context, global: &GlobalArgs) -> Result<(), 
         ca: global.ca.as_deref().map(absolute).transpose()?,
     };
     let path = global.profile_path()?;
-    let text = toml::to_string(&profile).map_err(|why| CliError::file(&path, why))?;
-    files::write(&path, text.as_bytes())?;
+    profile.write(&path)?;
     context.out.show(&answer, |me: Me| {
         let server = context.client.server();
         format!(

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::client::Client;
-use crate::config::Connection;
+use crate::config::{Connection, Profile};
 use crate::demo::processes::Process;
 use crate::demo::stream::make_fifo;
 use crate::error::CliError;
@@ -145,6 +145,11 @@ impl Fleet {
         self.folder.join("fleet/admin.token")
     }
 
+    /// For `fleetctl`, which it tells the server's address and the token.
+    pub(crate) fn profile(&self) -> PathBuf {
+        self.folder.join("fleetctl.toml")
+    }
+
     pub(crate) fn release_key(&self) -> PathBuf {
         self.folder.join("offline-keys/release.key")
     }
@@ -193,7 +198,18 @@ impl Fleet {
             return Err(CliError::Failed(format!("the server is not ready: {line}")));
         }
         self.api = ready.api;
+        self.write_profile()?;
         self.client()
+    }
+
+    /// The port is any where the usual one is taken: whoever follows the demo's story must not have to know.
+    fn write_profile(&self) -> Result<(), CliError> {
+        let profile = Profile {
+            server: Some(self.api.clone()),
+            token_file: Some(self.token_file()),
+            ca: None,
+        };
+        profile.write(&self.profile())
     }
 
     /// Speaks with the server as its administrator.
@@ -381,6 +397,7 @@ fn free_port(preferred: u16) -> Result<TcpListener, CliError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::GlobalArgs;
 
     fn programs(dir: &Path) -> PathBuf {
         for program in ["fleet-server", "fleet-agent"] {
@@ -407,6 +424,28 @@ mod tests {
         drop(running);
         Fleet::prepare(&folder, &programs).unwrap();
         assert!(!folder.join("old.txt").exists() && folder.join("logs").is_dir());
+    }
+
+    #[test]
+    fn the_profile_leads_to_the_demos_server_whatever_its_port() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut fleet = Fleet::prepare(&dir.path().join("demo-run"), &programs(dir.path())).unwrap();
+        fleet.api = "http://127.0.0.1:4711".to_owned();
+        files::write(&fleet.token_file(), b"secret\n").unwrap();
+        fleet.write_profile().unwrap();
+        let global = GlobalArgs {
+            server: None,
+            token: None,
+            token_file: None,
+            ca: None,
+            profile: Some(fleet.profile()),
+            json: false,
+        };
+        let connection = global.connection().unwrap();
+        assert_eq!(
+            (connection.server, connection.token.as_deref()),
+            (fleet.api.clone(), Some("secret"))
+        );
     }
 
     #[test]
