@@ -1,4 +1,5 @@
-//! Migrations are one text for two databases: the files differ in the type of byte strings alone.
+//! Migrations are one text for two databases: the files differ in the type of byte strings alone. What a planner is told is each
+//! database's own affair (`*_statistics.sql`).
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -31,6 +32,9 @@ fn sqlite_and_postgres_differ_in_blob_and_bytea_alone() {
     assert!(sqlite.len() >= 2, "{:?}", names(&sqlite));
     for (name, text) in &sqlite {
         assert!(!text.contains("BYTEA"), "sqlite/{name}");
+        if name.ends_with("_statistics.sql") {
+            continue;
+        }
         let other = &postgres[name];
         assert!(!other.contains("BLOB"), "postgres/{name}");
         let expected = text.replace("BLOB", "BYTEA");
