@@ -4,10 +4,11 @@
 //! as fast as its rows are inferred or at a set rate. A FIFO is read for ever: when its last writer has closed it, the next
 //! writer begins a new stream with a header of its own. Waiting is event-driven throughout.
 //!
-//! Rows wait rather than get lost: while no model is active, or its columns are not in the stream, nothing more is read,
-//! and a FIFO's writer is held up in the end. Rows whose chosen columns are not all finite numbers are skipped and counted;
-//! windows are cut from what remains, one after the other from the stream's start. Results go to telemetry and harvest,
-//! nowhere else.
+//! Rows wait rather than get lost: while no model is active, nothing more is read, and a FIFO's writer is held up in the end.
+//! Where the active model's columns are not in the stream, a file waits for another model, but a FIFO's rows are dropped and
+//! counted until one comes or the writer ends: behind it another may wait whose header fits. Rows whose chosen columns are
+//! not all finite numbers, and lines that are too long, are skipped and counted; windows are cut from what remains, one
+//! after the other from the stream's start. Results go to telemetry and harvest, nowhere else.
 
 mod cut;
 mod source;
@@ -74,7 +75,8 @@ impl StreamConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct StreamStatus {
     pub rows_read: u64,
-    /// Rows with chosen columns that are not finite numbers, or lines that are no rows at all.
+    /// Rows with chosen columns that are not finite numbers, or without the columns that the model takes; lines that are no
+    /// rows at all.
     pub rows_skipped: u64,
     pub samples_inferred: u64,
     /// Samples that the model did not answer.
@@ -154,48 +156,98 @@ impl Stream {
 
     /// Reads one stream from its header to its end.
     async fn follow(&self, lines: &mut Lines) -> Result<(), StreamError> {
-        let header = lines
-            .next()
-            .await?
-            .ok_or_else(|| StreamError::NoHeader(self.config.path.clone()))?;
+        let header = match lines.next().await {
+            // Without a header nobody knows what the rows are.
+            Err(error @ StreamError::LongLine { .. }) if self.config.kind == StreamKind::Fifo => {
+                let why = error.to_string();
+                self.complain(&why);
+                return self.pass_over(lines, &why).await;
+            }
+            header => header?.ok_or_else(|| StreamError::NoHeader(self.config.path.clone()))?,
+        };
         let columns = Columns::from_header(&header);
         let mut pace = Pace::new(self.config.rows_per_second);
         let mut buffer = Buffer::new(columns.len());
         let mut ended = false;
         while !ended {
-            let model = self.model_for(&columns, &mut buffer).await;
+            let Some(model) = self.model_for(&columns, &mut buffer, lines).await? else {
+                return Ok(());
+            };
             ended = !self.fill(lines, &mut buffer, &mut pace).await?;
             self.drain(&model, &mut buffer).await?;
         }
         // What is left at the end fills no batch, but may still be samples for a model that came meanwhile.
         while buffer.ready() > 0 {
-            let model = self.model_for(&columns, &mut buffer).await;
+            let Some(model) = self.model_for(&columns, &mut buffer, lines).await? else {
+                return Ok(());
+            };
             self.drain(&model, &mut buffer).await?;
         }
         Ok(())
     }
 
-    /// Waits until a model is active whose columns the stream has, and has the buffer cut samples for it.
-    async fn model_for(&self, columns: &Columns, buffer: &mut Buffer) -> Arc<ModelInfo> {
+    /// Waits until a model is active whose columns the stream has, and has the buffer cut samples for it. `None` when a
+    /// FIFO's writer ended before that.
+    async fn model_for(
+        &self,
+        columns: &Columns,
+        buffer: &mut Buffer,
+        lines: &mut Lines,
+    ) -> Result<Option<Arc<ModelInfo>>, StreamError> {
         let mut changes = self.inference.changes();
         loop {
             changes.mark_unchanged();
-            match self.inference.model(&self.config.model) {
-                None => self.complain(&InferenceError::NoModel(self.config.model.clone()).to_string()),
+            let misfit = match self.inference.model(&self.config.model) {
+                None => {
+                    self.complain(&InferenceError::NoModel(self.config.model.clone()).to_string());
+                    None
+                }
                 Some(model) => match columns.choose(&model) {
                     Ok(chosen) => {
                         let skipped = buffer.cut_for(chosen);
                         self.status.send_modify(|status| status.rows_skipped += skipped);
-                        return model;
+                        return Ok(Some(model));
                     }
-                    Err(why) => self.complain(&why),
+                    Err(why) => {
+                        self.complain(&why);
+                        Some(why)
+                    }
                 },
-            }
-            if changes.changed().await.is_err() {
-                // Inference is gone, and the process with it.
-                std::future::pending::<()>().await;
+            };
+            let passes = misfit.is_some() && self.config.kind == StreamKind::Fifo;
+            let why = misfit.unwrap_or_default();
+            tokio::select! {
+                changed = changes.changed() => {
+                    if changed.is_err() {
+                        // Inference is gone, and the process with it.
+                        std::future::pending::<()>().await;
+                    }
+                }
+                passed = self.pass_over(lines, &why), if passes => return passed.map(|()| None),
             }
         }
+    }
+
+    /// Drops what the writer still has to say.
+    async fn pass_over(&self, lines: &mut Lines, why: &str) -> Result<(), StreamError> {
+        loop {
+            match lines.next().await {
+                Ok(None) => return Ok(()),
+                Ok(Some(_)) | Err(StreamError::LongLine { .. }) => self.skip(lines, why),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Counts a line that nothing is made of.
+    fn skip(&self, lines: &mut Lines, why: &str) {
+        if lines.is_to_tell() {
+            tracing::warn!(stream = self.config.name, why, "rows are skipped");
+        }
+        self.status.send_modify(|status| {
+            status.rows_read += 1;
+            status.rows_skipped += 1;
+        });
     }
 
     /// Reads rows until a sample is ready and no more rows are at hand, or a batch is full. `false` at the stream's end.
@@ -205,8 +257,16 @@ impl Stream {
                 return Ok(true);
             }
             pace.due().await;
-            let Some(line) = lines.next().await? else {
-                return Ok(false);
+            let line = match lines.next().await {
+                Ok(Some(line)) => line,
+                Ok(None) => return Ok(false),
+                Err(error @ StreamError::LongLine { .. }) => {
+                    let why = error.to_string();
+                    self.complain(&why);
+                    self.skip(lines, &why);
+                    continue;
+                }
+                Err(error) => return Err(error),
             };
             pace.step();
             let skipped = u64::from(!buffer.push(&line));

@@ -46,6 +46,10 @@ impl Source {
         Ok(Lines {
             reader: BufReader::with_capacity(BUFFER, reader),
             path: self.path.clone(),
+            line: Vec::new(),
+            in_long_line: false,
+            ended: false,
+            told: false,
         })
     }
 
@@ -65,29 +69,48 @@ impl Source {
 pub(super) struct Lines {
     reader: BufReader<Pin<Box<dyn AsyncRead + Send>>>,
     path: PathBuf,
+    /// What has been read of the next line: kept here, so that a read given up half-way loses nothing.
+    line: Vec<u8>,
+    /// The rest of a line that was too long is still to be passed over.
+    in_long_line: bool,
+    ended: bool,
+    told: bool,
 }
 
 impl Lines {
-    /// The next line without its end, empty lines left out; `None` at the end of the stream.
+    /// The next line without its end, empty lines left out; `None` at the end of the stream. After a line that is too long
+    /// the next call goes on behind it. May be cancelled.
     pub(super) async fn next(&mut self) -> Result<Option<String>, StreamError> {
         loop {
-            let mut line = Vec::new();
+            // What comes after the end is the next writer's, and belongs to who opens the stream for it.
+            if self.ended {
+                return Ok(None);
+            }
+            let room = MAX_LINE.saturating_sub(self.line.len() as u64);
             (&mut self.reader)
-                .take(MAX_LINE)
-                .read_until(b'\n', &mut line)
+                .take(room)
+                .read_until(b'\n', &mut self.line)
                 .await
                 .map_err(|why| StreamError::Read {
                     path: self.path.clone(),
                     why,
                 })?;
-            if line.is_empty() {
-                return Ok(None);
-            }
-            if line.last() != Some(&b'\n') && line.len() as u64 >= MAX_LINE {
+            let line = std::mem::take(&mut self.line);
+            let is_whole = line.last() == Some(&b'\n');
+            let is_long = !is_whole && line.len() as u64 >= MAX_LINE;
+            let was_in_long_line = std::mem::replace(&mut self.in_long_line, is_long);
+            if is_long && !was_in_long_line {
                 return Err(StreamError::LongLine {
                     path: self.path.clone(),
                     limit: MAX_LINE,
                 });
+            }
+            self.ended = !is_whole && !is_long;
+            if was_in_long_line {
+                continue;
+            }
+            if line.is_empty() {
+                return Ok(None);
             }
             let text = String::from_utf8_lossy(&line);
             let text = text.trim_end_matches(['\n', '\r']);
@@ -99,6 +122,11 @@ impl Lines {
 
     /// Can a line be had without waiting?
     pub(super) fn has_line(&self) -> bool {
-        self.reader.buffer().contains(&b'\n')
+        !self.in_long_line && self.reader.buffer().contains(&b'\n')
+    }
+
+    /// `true` once: for what is said of a stream once, however often it happens.
+    pub(super) fn is_to_tell(&mut self) -> bool {
+        !std::mem::replace(&mut self.told, true)
     }
 }

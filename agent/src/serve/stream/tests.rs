@@ -165,6 +165,54 @@ async fn a_fifo_takes_one_writer_after_the_other() {
 }
 
 #[tokio::test]
+async fn a_writer_whose_columns_do_not_fit_does_not_block_the_next_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s.fifo");
+    let mut stream = Running::start(&path, StreamKind::Fifo, None);
+    stream.activate("1.0.0", &columns(&["a", "b"])).await;
+    while !path.exists() {
+        tokio::task::yield_now().await;
+    }
+    let write = |text: &'static str| {
+        let path = path.clone();
+        tokio::task::spawn_blocking(move || {
+            let mut fifo = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+            fifo.write_all(text.as_bytes()).unwrap();
+        })
+    };
+    write("t,pressure\n1,2\n3,4\n5,6\n").await.unwrap();
+    let status = stream.until("dropped", |s| s.rows_skipped == 3).await;
+    assert!(status.error.unwrap().contains("needs column 'a'"));
+    // A writer that comes before the other one's end was seen is taken for the same one.
+    for _ in 0..50 {
+        write("a,b\n1,2\n1,2\n").await.unwrap();
+        let inferred = stream.status.wait_for(|s| s.samples_inferred > 0);
+        if tokio::time::timeout(Duration::from_millis(100), inferred).await.is_ok() {
+            break;
+        }
+    }
+    let status = stream.until("read on", |s| s.samples_inferred >= 2).await;
+    assert_eq!((status.samples_failed, status.error), (0, None));
+    stream.end().await;
+}
+
+#[tokio::test]
+async fn a_line_that_is_too_long_is_skipped_and_the_header_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s.csv");
+    let long = "9".repeat(600 * 1024);
+    std::fs::write(&path, format!("a,b\n1,2\n{long}\n{}", "3,4\n".repeat(4))).unwrap();
+    let mut stream = Running::start(&path, StreamKind::File, None);
+    stream.activate("1.0.0", &columns(&["a", "b"])).await;
+    let status = stream.until("finished", |s| s.finished).await;
+    assert_eq!(
+        (status.rows_read, status.rows_skipped, status.samples_inferred),
+        (6, 1, 5)
+    );
+    stream.end().await;
+}
+
+#[tokio::test]
 async fn a_rate_spreads_rows_over_time() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("s.csv");
