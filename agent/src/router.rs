@@ -136,6 +136,7 @@ impl Router {
             }
             // The trust state has recorded it, and asked for a report.
             Err(NotAccepted::Refused { .. }) => {}
+            Err(why @ NotAccepted::Stale { .. }) => debug!(%why, what, "not accepted yet"),
             Err(NotAccepted::Store(why)) => {
                 error!(%why, what, "not accepted: it could not be made durable");
                 self.reporter.ail(Some(why.to_string()));

@@ -1,8 +1,13 @@
-//! A fleet's TLS for tests: a CA, a server that asks for client certificates or not, and certificates for devices.
+//! A fleet for tests. Its TLS: a CA, a server that asks for client certificates or not, and certificates for devices. Its
+//! documents: a root, heads, and what a device that holds them trusts.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
 
-use flotilla_protocol::trust::{Document as _, Header, KeyPair, Role, RoleKeys, Root, sign};
+use flotilla_protocol::head::Head;
+use flotilla_protocol::ids::{DeviceId, Digest};
+use flotilla_protocol::trust::{Document as _, Header, KeyPair, Role, RoleKeys, Root, TrustStore, sign};
 use rcgen::{BasicConstraints, CertificateParams, CertificateSigningRequestParams, IsCa, Issuer};
 use rumqttc::tokio_rustls::TlsAcceptor;
 use rumqttc::tokio_rustls::server::TlsStream;
@@ -11,6 +16,10 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use serde_bytes::ByteBuf;
 use tokio::net::{TcpListener, TcpStream};
+
+use crate::clock::Clock;
+use crate::store::{Store, keys};
+use crate::trust_state::TrustState;
 
 pub(crate) const FLEET: &str = "0191e5a0-0000-7000-8000-000000000001";
 /// 2027: what the tests' clocks show.
@@ -90,6 +99,36 @@ impl Authority {
         };
         sign(&root, &key(1)).unwrap()
     }
+}
+
+/// A head of this fleet.
+pub(crate) fn head(version: u64, expires: i64, revoked_manifests: Vec<Digest>) -> Vec<u8> {
+    let head = Head {
+        header: Header {
+            schema: Head::SCHEMA.to_owned(),
+            role: Role::Director,
+            fleet: FLEET.parse().unwrap(),
+            version,
+            issued: NOW,
+            expires,
+        },
+        root_version: 1,
+        revoked_keys: vec![],
+        revoked_manifests,
+        release_floors: BTreeMap::new(),
+        endpoints: vec![],
+    };
+    sign(&head, &KeyPair::from_seed(&[2; 32])).unwrap()
+}
+
+/// A device that knows the factory's root alone, with its clock in `hand`.
+pub(crate) fn trusting(store: &Arc<Store>, hand: &Arc<AtomicI64>) -> TrustState {
+    let trust = TrustStore::from_factory_root(&Authority::new().factory_root(), 0).unwrap();
+    store.put(keys::TRUST, trust.snapshot()).unwrap();
+    let device = DeviceId::new("press-07").unwrap();
+    let thumbprint = KeyPair::from_seed(&[9; 32]).id();
+    let opened = TrustState::open(Arc::clone(store), Clock::manual(Arc::clone(hand)), device, thumbprint);
+    opened.unwrap().unwrap()
 }
 
 pub(crate) struct TlsListener {

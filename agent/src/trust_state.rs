@@ -16,7 +16,7 @@ use flotilla_protocol::trust::{
     DeviceFacts, DocumentVersions, Envelope, KeyId, Root, TrustError, TrustSnapshot, TrustStore, Verified,
 };
 use serde_bytes::ByteBuf;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tracing::{error, warn};
 
 use crate::audit::{self, Entry};
@@ -33,6 +33,10 @@ pub enum NotAccepted {
     /// Refused, audited, and to be reported at once.
     #[error("refused as {attack}: {why}", attack = why.attack())]
     Refused { why: TrustError },
+    /// The root or the `Head` that we have lapsed, or there is no `Head` yet. Nobody offered anything that could be held
+    /// against him, and the server's next news may change it.
+    #[error("the server's news are awaited: {why}")]
+    Stale { why: TrustError },
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -55,6 +59,8 @@ pub struct TrustState {
     refusals: Mutex<Refusals>,
     /// Told of every refusal that was recorded.
     refused: Arc<Notify>,
+    /// The version of the last head taken since the start.
+    heads: watch::Sender<u64>,
 }
 
 impl TrustState {
@@ -78,6 +84,7 @@ impl TrustState {
             trust: Mutex::new(trust),
             refusals: Mutex::new(Refusals::default()),
             refused: Arc::new(Notify::new()),
+            heads: watch::Sender::new(0),
         }))
     }
 
@@ -88,6 +95,16 @@ impl TrustState {
     /// Notified of every refusal: the server must learn at once that somebody speaks in its name.
     pub fn refused_notice(&self) -> Arc<Notify> {
         Arc::clone(&self.refused)
+    }
+
+    /// Changes whenever a head was taken.
+    pub fn heads(&self) -> watch::Receiver<u64> {
+        self.heads.subscribe()
+    }
+
+    /// Are the root and the `Head` that we have still valid? Nothing new is installed otherwise.
+    pub fn check_fresh(&self) -> Result<(), TrustError> {
+        self.trust().check_fresh(self.clock.wall_ms())
     }
 
     pub fn versions(&self) -> DocumentVersions {
@@ -129,6 +146,7 @@ impl TrustState {
             trust.accept_head(head, wall_ms)
         });
         let head = self.or_refuse(accepted, "head", digest)?;
+        self.heads.send_replace(head.header.version);
         if let Some(endpoint) = head.endpoints.first() {
             let known: Option<Endpoint> = self.store.get(keys::ENDPOINT)?;
             if known.as_ref() != Some(endpoint) {
@@ -156,14 +174,22 @@ impl TrustState {
         self.store.get(keys::DESIRED)
     }
 
-    /// Checks a manifest against its target and this device. Refusals are audited.
+    /// Checks a manifest against its target and this device. Refusals are audited; that our own root or `Head` has lapsed
+    /// is none: a device that was switched off for a day finds them so.
     pub fn accept_manifest(
         &self,
         bytes: &[u8],
         target: &Target,
         facts: &DeviceFacts,
     ) -> Result<Verified<Manifest>, NotAccepted> {
-        let checked = self.trust().accept_manifest(bytes, target, facts, self.clock.wall_ms());
+        let wall_ms = self.clock.wall_ms();
+        let checked = {
+            let trust = self.trust();
+            if let Err(why) = trust.check_fresh(wall_ms) {
+                return Err(NotAccepted::Stale { why });
+            }
+            trust.accept_manifest(bytes, target, facts, wall_ms)
+        };
         checked.map_err(|why| self.refused(why, &format!("manifest for slot {}", target.slot), Digest::of(bytes)))
     }
 
@@ -263,3 +289,6 @@ fn claimed_root_version(bytes: &[u8]) -> Option<u64> {
     let root: Root = codec::from_slice(envelope.payload(), MAX_DOCUMENT_BYTES).ok()?;
     Some(root.header.version)
 }
+
+#[cfg(test)]
+mod tests;

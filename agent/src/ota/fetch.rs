@@ -18,7 +18,7 @@ use flotilla_protocol::desired_state::Target;
 use flotilla_protocol::ids::{Digest, SlotName};
 use flotilla_protocol::manifest::Manifest;
 use flotilla_protocol::messages::ChunkMessage;
-use flotilla_protocol::trust::{DeviceFacts, TrustError};
+use flotilla_protocol::trust::DeviceFacts;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::debug;
@@ -37,6 +37,8 @@ use crate::trust_state::{NotAccepted, TrustState};
 const CHUNK_MESSAGES: usize = 64;
 /// A chunk that comes wrong so often is the server's fault, not the network's.
 const MAX_BAD_CHUNKS: u32 = 3;
+/// With a link the server's head comes at once; where none has come after so long, the attempt is over.
+const HEAD_WAIT: Duration = Duration::from_secs(30);
 /// How often progress is told.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
@@ -108,16 +110,13 @@ impl FetchError {
     pub fn is_worth_retrying(&self) -> bool {
         matches!(
             self,
-            Self::Missing(_) | Self::Torn(_) | Self::File(_) | Self::Part(_) | Self::Slot(_) | Self::Ending
-        ) || matches!(
-            self,
-            Self::NotAccepted(
-                // The head comes with the server's answer to hello.
-                NotAccepted::Store(_)
-                    | NotAccepted::Refused {
-                        why: TrustError::NoHead
-                    }
-            )
+            Self::Missing(_)
+                | Self::Torn(_)
+                | Self::File(_)
+                | Self::Part(_)
+                | Self::Slot(_)
+                | Self::Ending
+                | Self::NotAccepted(NotAccepted::Store(_) | NotAccepted::Stale { .. })
         )
     }
 }
@@ -219,6 +218,23 @@ impl Fetcher {
         fetched
     }
 
+    /// Waits while our own root or `Head` has lapsed. Without a link no news can come, and an update that was under way when
+    /// the device was switched off must not use up its attempts before there is one.
+    async fn news(&self) -> Result<(), FetchError> {
+        let mut connection = self.link.connection();
+        let mut heads = self.trust.heads();
+        while let Err(why) = self.trust.check_fresh() {
+            let connected = *connection.borrow_and_update();
+            debug!(%why, connected, "waiting for the server's news");
+            tokio::select! {
+                changed = connection.changed() => changed.map_err(|_closed| FetchError::Ending)?,
+                changed = heads.changed() => changed.map_err(|_closed| FetchError::Ending)?,
+                () = tokio::time::sleep(HEAD_WAIT), if connected => return Ok(()),
+            }
+        }
+        Ok(())
+    }
+
     /// Forgets what was received for a target.
     pub fn discard(&self, target: &Target) -> Result<(), FetchError> {
         self.dirs.clear_staging(&target.slot)?;
@@ -251,4 +267,51 @@ fn blobs_of(target: &Target) -> Vec<BlobRef> {
         .collect();
     blobs.push(target.manifest_envelope);
     blobs
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicI64;
+
+    use flotilla_protocol::trust::TrustError;
+
+    use super::*;
+    use crate::link;
+    use crate::test_server::{NOW, head, trusting};
+
+    #[tokio::test]
+    async fn without_a_link_a_lapsed_head_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Arc::new(Store::open(dir.path(), 0).unwrap());
+        let trust = Arc::new(trusting(&store, &Arc::new(AtomicI64::new(NOW + 5_000))));
+        let (link, _publishes, switch) = link::wire();
+        switch.send_replace(false);
+        let fetcher = Fetcher {
+            link,
+            chunks: Arc::default(),
+            store,
+            dirs: SlotDirs::open(dir.path()).unwrap(),
+            trust: Arc::clone(&trust),
+            window: 4,
+        };
+        let early = tokio::time::timeout(Duration::from_millis(50), fetcher.news()).await;
+        assert!(early.is_err(), "it goes on without news");
+        let told = tokio::time::timeout(Duration::from_secs(10), fetcher.news());
+        let (told, ()) = tokio::join!(told, async {
+            switch.send_replace(true);
+            trust.accept_head(&[], &head(1, NOW + 9_000, vec![])).unwrap();
+        });
+        told.unwrap().unwrap();
+    }
+
+    #[test]
+    fn what_is_stale_is_tried_again_and_what_is_refused_is_not() {
+        let expired = || TrustError::Expired {
+            what: "head",
+            expires: 1,
+            now: 2,
+        };
+        assert!(FetchError::from(NotAccepted::Stale { why: expired() }).is_worth_retrying());
+        assert!(!FetchError::from(NotAccepted::Refused { why: expired() }).is_worth_retrying());
+    }
 }

@@ -88,12 +88,7 @@ impl Workshop {
                     reason: why.to_string(),
                 }
             }
-            Err(why) if why.is_worth_retrying() => OtaEvent::Failed {
-                reason: why.to_string(),
-            },
-            Err(why) => OtaEvent::Refused {
-                reason: why.to_string(),
-            },
+            Err(why) => failure(&why),
         }
     }
 
@@ -111,11 +106,7 @@ impl Workshop {
         };
         let manifest = match self.fetcher.trust.accept_manifest(&envelope, &order.target, &facts) {
             Ok(manifest) => manifest,
-            Err(why) => {
-                return OtaEvent::Refused {
-                    reason: why.to_string(),
-                };
-            }
+            Err(why) => return failure(&why.into()),
         };
         match on_disk(|| self.fetcher.check_staged(slot, &manifest)) {
             Ok(None) => OtaEvent::Verified,
@@ -250,5 +241,15 @@ impl Workshop {
                 }
             }
         }
+    }
+}
+
+/// Is it the end of the deployment, or of this attempt?
+fn failure(why: &FetchError) -> OtaEvent {
+    let reason = why.to_string();
+    if why.is_worth_retrying() {
+        OtaEvent::Failed { reason }
+    } else {
+        OtaEvent::Refused { reason }
     }
 }

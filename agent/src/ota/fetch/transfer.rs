@@ -27,6 +27,7 @@ use crate::ota::slots;
 use crate::ota::state::Order;
 use crate::random;
 use crate::store::on_disk;
+use crate::trust_state::NotAccepted;
 
 /// One job's fetch: what its steps share.
 pub(super) struct Transfer<'a> {
@@ -40,10 +41,12 @@ pub(super) struct Transfer<'a> {
 impl Transfer<'_> {
     pub(super) async fn package(&mut self, staging: &Path, facts: &DeviceFacts) -> Result<(), FetchError> {
         let target = &self.order.target;
+        self.fetcher.news().await?;
         let envelope = self.envelope(staging).await?;
         let accepted = self.fetcher.trust.accept_manifest(&envelope, target, facts);
         let manifest = match accepted {
             Ok(manifest) => manifest.into_inner(),
+            Err(why @ NotAccepted::Stale { .. }) => return Err(why.into()),
             Err(why) => {
                 // What is refused does not stay, or a corrected one would never be fetched.
                 files::remove_if_there(&staging.join(slots::MANIFEST_FILE))?;
