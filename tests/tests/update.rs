@@ -197,6 +197,32 @@ async fn a_rollout_goes_on_after_sigkill_of_the_server() -> anyhow::Result<()> {
     Ok(())
 }
 
+#[tokio::test]
+async fn an_aborted_rollout_leaves_a_soaking_device_with_what_it_had() -> anyhow::Result<()> {
+    let fleet = Fleet::start(1).await?;
+    let version = fleet.server.labelled_version().await?;
+    let first = fleet.server.release(&version, "1.0.0", 1, &[16]).await?;
+    let second = fleet.server.release(&version, "2.0.0", 2, &[16]).await?;
+    let rollout = fleet.server.roll_out(&first, 0.1).await?;
+    fleet.server.rollout_when(&rollout, &["completed"]).await?;
+    let agent = &fleet.agents[0];
+    // Longer than this test may take: only the abort ends it.
+    let rollout = fleet.server.roll_out(&second, 600.0).await?;
+    agent
+        .status_when("soaking", |status| status["slots"]["main"]["state"] == "soaking")
+        .await?;
+    assert_eq!(active(&agent.status().await?), "2.0.0");
+    let path = format!("/api/v1/rollouts/{rollout}/abort");
+    fleet.server.post(&path, json!({})).await?;
+    agent
+        .status_when("the version before", |status| {
+            active(status) == "1.0.0" && status["slots"]["main"]["state"] == "failed"
+        })
+        .await?;
+    serves(agent).await?;
+    Ok(())
+}
+
 /// Kills at moments that nobody chose: in the middle of a download, of a rename, of loading.
 #[tokio::test]
 async fn the_agent_survives_sigkill_at_any_moment() -> anyhow::Result<()> {

@@ -330,11 +330,15 @@ proptest! {
             check(&next)?;
             // A lost bank gives way to the other, unless that holds nothing that has been tested.
             let lost = matches!(event, OtaEvent::BankLost { .. });
-            // The first package of all, or one whose predecessor is lost, has nothing to go back to when it fails.
+            // The first package of all, or one whose predecessor is lost, has nothing to go back to when it fails or is not
+            // wanted any more.
             let alone = matches!(
                 state.phase,
                 Phase::Activating { previous: None, .. } | Phase::Soaking { previous: None, .. }
-            ) && matches!(event, OtaEvent::Failed { .. } | OtaEvent::Refused { .. } | OtaEvent::Started);
+            ) && matches!(
+                event,
+                OtaEvent::Failed { .. } | OtaEvent::Refused { .. } | OtaEvent::Started | OtaEvent::Withdrawn
+            );
             prop_assert!(!had || may_remove || lost || alone || next.active.is_some(), "lost by {event:?}: {state:?}");
             for effect in &effects {
                 if let Effect::Discard { bank } = effect {
@@ -420,6 +424,37 @@ fn a_soak_that_fails_brings_the_previous_package_back() {
         machine.step(&state, again, 3),
         (state, vec![]),
         "a failed deployment stays failed"
+    );
+}
+
+#[test]
+fn an_order_withdrawn_before_its_commit_is_undone() {
+    let machine = machine();
+    for phase in [PhaseName::Activating, PhaseName::Soaking] {
+        let (state, effects) = machine.step(&in_phase(phase), OtaEvent::Withdrawn, 1);
+        assert_eq!(state.active_model(), Some(&model(1)), "{phase:?}");
+        assert_eq!(effects.first(), Some(&Effect::StopWork));
+        assert!(effects.contains(&Effect::Restore { bank: Some(Bank::A) }));
+        let (state, _) = machine.step(&state, OtaEvent::RolledBack, 2);
+        let report = state.deployment_report(&machine.slot).unwrap();
+        assert_eq!(
+            (report.state, report.reason.as_deref()),
+            (DeploymentState::NoLongerApplicable, Some("the order was withdrawn"))
+        );
+    }
+    let mut first = in_phase(PhaseName::Soaking);
+    first.a = None;
+    let (bank, previous) = (Bank::B, None);
+    let job = Job::new(order(2, 2, Action::Install));
+    first.phase = Phase::Soaking { job, bank, previous };
+    let (state, effects) = machine.step(&first, OtaEvent::Withdrawn, 1);
+    assert_eq!((state.active, state.b), (None, None));
+    assert!(effects.contains(&Effect::Restore { bank: None }));
+    let committing = in_phase(PhaseName::Committing);
+    assert_eq!(
+        machine.step(&committing, OtaEvent::Withdrawn, 1),
+        (committing, vec![]),
+        "what has proved itself stays"
     );
 }
 

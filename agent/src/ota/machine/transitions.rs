@@ -157,6 +157,12 @@ impl Step<'_> {
                 self.forget_bank(bank);
                 self.settle(&job, DeploymentState::NoLongerApplicable, Some(reason()));
             }
+            // Also where nothing answered before: who ends a rollout wants it nowhere that it has not finished.
+            Phase::Activating { job, bank, previous } | Phase::Soaking { job, bank, previous } => {
+                self.effects.push(Effect::StopWork);
+                let reason = "the order was withdrawn".to_owned();
+                self.roll_back(job, bank, previous, reason, DeploymentState::NoLongerApplicable);
+            }
             Phase::Failed {
                 job, retry_at: Some(_), ..
             } => {
