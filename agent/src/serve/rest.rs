@@ -147,7 +147,6 @@ pub fn router(inference: InferenceHandle, limits: RestLimits) -> Router {
                 "the endpoint does not take this method".to_owned(),
             )
         })
-        .layer(middleware::from_fn(refuse_web_pages))
         .with_state(rest)
 }
 
@@ -171,7 +170,7 @@ fn is_loopback(host: &str) -> bool {
 }
 
 /// Serves until `shutdown`, then finishes what is in progress, for `drain` at the longest. Refuses to listen anywhere but
-/// on loopback.
+/// on loopback, and to answer web pages, whatever was merged into the router.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
@@ -186,6 +185,8 @@ pub async fn serve(
         ));
     }
     let (asked, draining) = tokio::sync::oneshot::channel::<()>();
+    // A layer covers only what was added before it.
+    let router = router.layer(middleware::from_fn(refuse_web_pages));
     let server = axum::serve(listener, router).with_graceful_shutdown(async move {
         shutdown.await;
         drop(asked);

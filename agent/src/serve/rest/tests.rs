@@ -52,15 +52,14 @@ impl Device {
     }
 
     async fn over(inference: InferenceHandle, limits: RestLimits) -> Self {
+        Self::serving(router(inference, limits)).await
+    }
+
+    async fn serving(routes: Router) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let mut server = tokio::task::JoinSet::new();
-        server.spawn(serve(
-            listener,
-            router(inference, limits),
-            std::future::pending(),
-            Duration::ZERO,
-        ));
+        server.spawn(serve(listener, routes, std::future::pending(), Duration::ZERO));
         Self {
             address,
             _server: server,
@@ -139,6 +138,20 @@ async fn a_device_without_a_model_lives_and_is_not_ready() {
     assert_eq!(device.get("/v2/health/live").await.status, 200);
     let ready = device.get("/v2/health/ready").await;
     assert_eq!((ready.status, ready.json()), (503, json!({"ready": false})));
+    device.refuses_web_pages().await;
+}
+
+#[tokio::test]
+async fn web_pages_are_refused_on_routes_that_were_merged() {
+    let clock = Clock::manual(Arc::new(AtomicI64::new(0)));
+    let inference = InferenceHandle::new(clock, InferenceLimits::default());
+    let more = Router::new().route("/more", get(|| async { "more" }));
+    let device = Device::serving(router(inference, RestLimits::default()).merge(more)).await;
+    assert_eq!(device.get("/more").await.status, 200);
+    let page = device
+        .ask("GET", "/more", "Origin: https://evil.example\r\n", b"")
+        .await;
+    assert_eq!(page.status, 403, "{}", page.head);
     device.refuses_web_pages().await;
 }
 
