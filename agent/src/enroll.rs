@@ -63,6 +63,18 @@ pub enum EnrolError {
     Store(#[from] StoreError),
 }
 
+impl EnrolError {
+    /// May the same enrolment succeed later without anything else being changed? A server that is starting or overloaded
+    /// refuses nobody.
+    pub fn is_worth_retrying(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } => true,
+            Self::Refused { status, .. } => *status == 429 || *status >= 500,
+            _ => false,
+        }
+    }
+}
+
 /// RFC 9457.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]

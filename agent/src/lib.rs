@@ -195,7 +195,7 @@ pub async fn run(config: Config, clock: Clock, stop: CancellationToken) -> Resul
     parts.run(broker, stop).await
 }
 
-/// Enrols, trying again while the server cannot be reached. `None` when told to stop.
+/// Enrols, trying again while the server cannot be reached or has no time. `None` when told to stop.
 async fn enrol_patiently(
     config: &Config,
     store: &Store,
@@ -207,7 +207,7 @@ async fn enrol_patiently(
     loop {
         match enroll::enrol(config, store, clock, bundle, None).await {
             Ok(enrolled) => return Ok(Some(enrolled)),
-            Err(why @ enroll::EnrolError::Unreachable { .. }) => {
+            Err(why) if why.is_worth_retrying() => {
                 let pause = backoff.next(random::jitter(u64::MAX));
                 warn!(%why, pause_ms = pause.as_millis(), "not enrolled yet");
                 tokio::select! {

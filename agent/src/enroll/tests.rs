@@ -136,3 +136,39 @@ async fn a_server_of_another_ca_learns_nothing() {
     assert!(matches!(refused, EnrolError::Unreachable { .. }), "{refused}");
     assert_eq!(server.join().await, Some(true), "the handshake failed");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_without_time_is_asked_again_and_a_refusal_ends_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let fleet = Authority::new();
+    let listener = fleet.listen(false).await;
+    let bundle = FactoryBundle {
+        fleet: FLEET.parse().unwrap(),
+        device_api: format!("https://localhost:{}", listener.port()),
+        ca_pem: fleet.pem.clone(),
+        root: BASE64.encode(fleet.factory_root()),
+        claim_token: "claim".to_owned(),
+    };
+    let bundle_path = dir.path().join("factory.json");
+    std::fs::write(&bundle_path, serde_json::to_vec(&bundle).unwrap()).unwrap();
+    let config_path = dir.path().join("agent.toml");
+    std::fs::write(&config_path, format!("data_dir = '{}'", dir.path().display())).unwrap();
+    let config = Config::load(&config_path).unwrap();
+    let store = Store::open(dir.path(), 0).unwrap();
+    let clock = Clock::manual(Arc::new(AtomicI64::new(NOW)));
+    let mut server = spawn_child(async move {
+        for status in [503, 429, 403] {
+            serve_once(&listener, |_| (status, "{}".to_owned())).await;
+        }
+    });
+    let stop = tokio_util::sync::CancellationToken::new();
+    let ended = crate::enrol_patiently(&config, &store, &clock, &bundle_path, &stop).await;
+    assert!(
+        matches!(
+            ended,
+            Err(crate::AgentError::Enrol(EnrolError::Refused { status: 403, .. }))
+        ),
+        "{ended:?}"
+    );
+    assert_eq!(server.join().await, Some(()), "all three were asked");
+}
