@@ -124,6 +124,17 @@ impl Reporter {
         self.error.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// What ails the device, or else one of its slots.
+    pub fn trouble(&self) -> Option<String> {
+        self.error().or_else(|| {
+            let states = self.states.borrow();
+            states.iter().find_map(|(slot, state)| {
+                let why = state.lost.as_ref()?;
+                Some(format!("slot '{slot}': {why}"))
+            })
+        })
+    }
+
     /// A new report, signed, its counter durable.
     pub fn make(&self) -> Result<Vec<u8>, ReportError> {
         let now = self.clock.now_ms();
@@ -142,7 +153,7 @@ impl Reporter {
             trusted_time: now,
             attack: self.trust.last_attack()?,
             boot_count: self.signer.boot.epoch,
-            error: self.error(),
+            error: self.trouble(),
             audit_head: self.store.get(keys::AUDIT_HEAD)?.unwrap_or(AuditHead::start(0)),
         };
         sign(&report, &self.signer.key).map_err(ReportError::Sign)

@@ -136,7 +136,7 @@ impl StatusSource {
                 detail: attack.detail,
                 at: attack.at,
             }),
-            last_error: reporter.error().or(unreadable),
+            last_error: reporter.trouble().or(unreadable),
         }
     }
 

@@ -246,6 +246,9 @@ pub struct OtaState {
     /// An order that came while the slot could not turn to it.
     pub next: Option<Order>,
     pub last: Option<Outcome>,
+    /// Why the package that answered last does not any more, until another is activated.
+    #[serde(default)]
+    pub lost: Option<String>,
 }
 
 impl Default for OtaState {
@@ -258,6 +261,7 @@ impl Default for OtaState {
             phase: Phase::Idle,
             next: None,
             last: None,
+            lost: None,
         }
     }
 }

@@ -61,10 +61,7 @@ impl Workshop {
                     reason: why.to_string(),
                 },
             },
-            (Effect::Restore { bank: Some(bank) }, _) => match self.activate(slot, bank, &step.state).await {
-                Ok(()) => OtaEvent::RolledBack,
-                Err(reason) => OtaEvent::Refused { reason },
-            },
+            (Effect::Restore { bank: Some(bank) }, _) => self.restore(slot, bank, &step.state).await,
             (Effect::Restore { bank: None }, _) => {
                 self.inference.deactivate(slot).await;
                 OtaEvent::RolledBack
@@ -174,8 +171,28 @@ impl Workshop {
         }
     }
 
-    /// Loads a bank and lets it answer in its slot.
+    async fn restore(&self, slot: &SlotName, bank: Bank, state: &OtaState) -> OtaEvent {
+        // One that may not run any more is given up, or the package that is being left would go on answering.
+        if let Err(reason) = self.check(slot, bank, state) {
+            return OtaEvent::BankLost { bank, reason };
+        }
+        match self.activate(slot, bank, state).await {
+            Ok(()) => OtaEvent::RolledBack,
+            Err(reason) => OtaEvent::Refused { reason },
+        }
+    }
+
+    /// May the bank's package still run? It may have been revoked since it was installed.
+    fn check(&self, slot: &SlotName, bank: Bank, state: &OtaState) -> Result<(), String> {
+        match state.bank(bank) {
+            Some(model) => self.fetcher.trust.check_installed(slot, model),
+            None => Ok(()),
+        }
+    }
+
+    /// Loads a bank and lets it answer in its slot, if it may run.
     pub async fn activate(&self, slot: &SlotName, bank: Bank, state: &OtaState) -> Result<(), String> {
+        self.check(slot, bank, state)?;
         let package = self.with_package(slot, bank, state, |package, _| Ok(package)).await?;
         let info = self
             .inference
@@ -251,5 +268,63 @@ fn failure(why: &FetchError) -> OtaEvent {
         OtaEvent::Failed { reason }
     } else {
         OtaEvent::Refused { reason }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicI64;
+
+    use flotilla_protocol::ids::Digest;
+
+    use super::*;
+    use crate::clock::Clock;
+    use crate::inference::InferenceLimits;
+    use crate::link;
+    use crate::ota::slots::SlotDirs;
+    use crate::store::Store;
+    use crate::test_server::{NOW, head, trusting};
+
+    #[tokio::test]
+    async fn a_package_that_was_revoked_is_neither_brought_up_nor_restored() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Arc::new(Store::open(dir.path(), 0).unwrap());
+        let hand = Arc::new(AtomicI64::new(NOW));
+        let trust = trusting(&store, &hand);
+        let model = InstalledModel {
+            line: "line".parse().unwrap(),
+            manifest: Digest::of(b"manifest"),
+            semver: "1.0.0".to_owned(),
+            release_counter: 1,
+        };
+        trust
+            .accept_head(&[], &head(1, NOW + 1_000, vec![model.manifest]))
+            .unwrap();
+        let (link, _publishes, _switch) = link::wire();
+        let workshop = Workshop {
+            fetcher: Fetcher {
+                link,
+                chunks: Arc::default(),
+                store,
+                dirs: SlotDirs::open(dir.path()).unwrap(),
+                trust: Arc::new(trust),
+                window: 4,
+            },
+            inference: InferenceHandle::new(Clock::manual(hand), InferenceLimits::default()),
+            hardware_class: "generic".to_owned(),
+            data_dir: dir.path().to_owned(),
+        };
+        let slot = SlotName::new("main").unwrap();
+        let state = OtaState {
+            active: Some(Bank::A),
+            a: Some(model),
+            ..OtaState::default()
+        };
+        let why = workshop.activate(&slot, Bank::A, &state).await.unwrap_err();
+        assert!(why.contains("is revoked"), "{why}");
+        let effect = Effect::Restore { bank: Some(Bank::A) };
+        let (progress, _received) = mpsc::channel(1);
+        let answer = Arc::new(workshop).perform(Step { slot, state, effect }, progress).await;
+        assert!(matches!(answer, OtaEvent::BankLost { bank: Bank::A, .. }), "{answer:?}");
     }
 }

@@ -1,9 +1,6 @@
-//! What is refused goes on record; what merely waits for the server does not.
+//! What is refused goes on record; what merely waits for the server, or may not run any more, does not.
 
 use std::sync::atomic::{AtomicI64, Ordering};
-
-use flotilla_protocol::chunks::BlobRef;
-use flotilla_protocol::desired_state::Action;
 
 use super::*;
 use crate::report;
@@ -70,4 +67,28 @@ fn a_head_of_ours_that_lapsed_is_no_attack_and_one_that_is_offered_late_is() {
         }
     );
     assert!(judged, "what is offered is judged again: {malformed}");
+}
+
+#[test]
+fn what_was_revoked_since_its_installation_may_not_run_and_is_no_attack() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Arc::new(Store::open(dir.path(), 0).unwrap());
+    let hand = Arc::new(AtomicI64::new(NOW));
+    let trust = trusting(&store, &hand);
+    let slot = SlotName::new("main").unwrap();
+    let model = |package: &[u8]| InstalledModel {
+        line: "line".parse().unwrap(),
+        manifest: Digest::of(package),
+        semver: "1.0.0".to_owned(),
+        release_counter: 1,
+    };
+    trust.check_installed(&slot, &model(b"bad")).unwrap();
+    let revoked = vec![model(b"bad").manifest];
+    trust.accept_head(&[], &head(1, NOW + 1_000, revoked)).unwrap();
+    // Revocations do not lapse with the head that brought them.
+    hand.store(NOW + 2_000, Ordering::SeqCst);
+    let why = trust.check_installed(&slot, &model(b"bad")).unwrap_err();
+    assert!(why.contains("is revoked"), "{why}");
+    trust.check_installed(&slot, &model(b"good")).unwrap();
+    assert_eq!(trust.last_attack().unwrap(), None);
 }

@@ -459,6 +459,29 @@ fn an_order_withdrawn_before_its_commit_is_undone() {
 }
 
 #[test]
+fn a_previous_package_that_may_not_run_leaves_the_slot_empty_and_says_so() {
+    let machine = machine();
+    let lost = OtaEvent::BankLost {
+        bank: Bank::A,
+        reason: "it is revoked".into(),
+    };
+    let (state, effects) = machine.step(&in_phase(PhaseName::RollingBack), lost, 1);
+    assert_eq!((state.active, &state.a), (None, &None));
+    assert!(effects.contains(&Effect::Restore { bank: None }));
+    let (state, _) = machine.step(&state, OtaEvent::RolledBack, 2);
+    assert!(ended(&state));
+    let why = "the package in bank a cannot be used: it is revoked";
+    let report = state.deployment_report(&machine.slot).unwrap();
+    assert_eq!(report.reason, Some(format!("a reason; and {why}")));
+    assert_eq!(state.lost.as_deref(), Some(why));
+
+    let mut tested = in_phase(PhaseName::SelfTesting);
+    tested.lost = Some(why.to_owned());
+    let (state, _) = machine.step(&tested, OtaEvent::SelfTestPassed, 3);
+    assert_eq!(state.lost, None, "another answers");
+}
+
+#[test]
 fn what_was_lost_after_success_is_brought_back() {
     let machine = machine();
     let mut state = in_phase(PhaseName::Committing);

@@ -233,6 +233,7 @@ impl Step<'_> {
             (Phase::SelfTesting { job, bank }, OtaEvent::SelfTestPassed) => {
                 let previous = self.state.active;
                 self.state.active = Some(bank);
+                self.state.lost = None;
                 self.audit("model.activated", &job, |entry| entry.with("bank", bank.as_str()));
                 self.state.phase = Phase::Activating { job, bank, previous };
                 self.effects.push(Effect::Activate { bank });
@@ -314,8 +315,8 @@ impl Step<'_> {
         }
     }
 
-    /// A bank's files turned out to be unusable. Found at start, before anything serves; the caller loads what is active
-    /// after it.
+    /// A bank's package turned out to be unusable. Found at start, before anything serves (the caller loads what is active
+    /// after it), or when it was to be restored.
     pub(super) fn bank_lost(&mut self, bank: Bank, reason: &str) {
         let Some(model) = self.state.bank(bank).cloned() else {
             return;
@@ -326,13 +327,17 @@ impl Step<'_> {
             .with("reason", reason);
         self.effects.push(Effect::Audit(entry));
         self.state.set_bank(bank, None);
-        if self.state.active == Some(bank) {
+        let answered = self.state.active == Some(bank);
+        if answered {
             let other = bank.other();
             // A package that has not passed its self-test is not what to fall back to.
             let untested = matches!(self.state.phase, Phase::SelfTesting { bank, .. } if bank == other);
             self.state.active = (self.state.bank(other).is_some() && !untested).then_some(other);
         }
         let reason = format!("the package in bank {} cannot be used: {reason}", bank.as_str());
+        if answered {
+            self.state.lost = Some(reason.clone());
+        }
         match self.take_phase() {
             Phase::SelfTesting { job, bank: under_test } if under_test == bank => {
                 self.effects.push(Effect::StopWork);
@@ -354,6 +359,22 @@ impl Step<'_> {
             Phase::Committing { job, bank: new } if new == bank => {
                 self.effects.push(Effect::StopWork);
                 self.roll_back(job, new, Some(new.other()), reason, DeploymentState::RolledBack);
+            }
+            Phase::RollingBack {
+                job,
+                bank: left,
+                reason: first,
+                ending,
+            } if answered => {
+                self.effects.push(Effect::Restore {
+                    bank: self.state.active,
+                });
+                self.state.phase = Phase::RollingBack {
+                    job,
+                    bank: left,
+                    reason: format!("{first}; and {reason}"),
+                    ending,
+                };
             }
             Phase::Activating { job, bank: new, .. } => {
                 self.state.phase = Phase::Activating {
@@ -421,6 +442,7 @@ impl Step<'_> {
         self.state.active = None;
         self.state.a = None;
         self.state.b = None;
+        self.state.lost = None;
         if full {
             self.audit("model.removed", job, |entry| entry);
         }
@@ -434,6 +456,10 @@ impl Step<'_> {
     fn roll_back(&mut self, job: Job, bank: Bank, previous: Option<Bank>, reason: String, ending: DeploymentState) {
         let previous = previous.filter(|previous| self.state.bank(*previous).is_some());
         self.state.active = previous;
+        if previous.is_some() {
+            // Something answers again, and the deployment says why the other does not.
+            self.state.lost = None;
+        }
         self.forget_bank(bank);
         self.audit("model.rolled-back", &job, |entry| entry.with("reason", &reason));
         self.effects.push(Effect::Restore { bank: previous });
