@@ -10,6 +10,7 @@
 use anyhow::Context as _;
 use flotilla_protocol::codec::{self, MAX_DOCUMENT_BYTES};
 use flotilla_protocol::head::Head;
+use flotilla_protocol::ids::Digest;
 use flotilla_protocol::manifest::Manifest;
 use flotilla_protocol::trust::{Document as _, Envelope, KeyPair, sign};
 use flotilla_tests::Fleet;
@@ -130,6 +131,41 @@ async fn a_desired_state_past_the_devices_trusted_time_is_refused() -> anyhow::R
     refused(&fleet, "freeze").await?;
     let rollout = fleet.server.get(&format!("/api/v1/rollouts/{rollout}")).await?;
     assert_eq!(rollout["state"], "running", "{rollout}");
+    Ok(())
+}
+
+/// What a head revoked is remembered: a restart without the server gives the package up, and that is no attack.
+#[tokio::test]
+async fn a_package_revoked_since_is_not_brought_up_again() -> anyhow::Result<()> {
+    let (mut fleet, second) = prepared().await?;
+    let rollout = fleet.server.roll_out(&second, 0.1).await?;
+    fleet.server.rollout_when(&rollout, &["completed"]).await?;
+    let status = fleet.agents[0].status().await?;
+    let active = &status["slots"]["main"]["active"];
+    assert_eq!(active["semver"], "2.0.0", "{status}");
+    let manifest: Digest = serde_json::from_value(active["manifest"].clone())?;
+    let seen = |status: &Value| status["documents"]["head"].as_u64();
+    let before = seen(&status);
+    plant_head(&fleet, |head| head.revoked_manifests.push(manifest)).await?;
+    fleet.agents[0].stop().await?;
+    fleet.agents[0].start().await?;
+    let told = fleet.agents[0]
+        .status_when("the revocation", |status| seen(status) > before)
+        .await?;
+    assert_eq!(told["slots"]["main"]["active"]["semver"], "2.0.0", "what runs goes on");
+    fleet.server.stop().await?;
+    fleet.agents[0].stop().await?;
+    fleet.agents[0].start().await?;
+    let status = fleet.agents[0]
+        .status_when("the version before", |status| {
+            status["slots"]["main"]["active"]["semver"] == "1.0.0"
+        })
+        .await?;
+    assert_eq!(status["last_attack"], Value::Null, "{status}");
+    let said = status["last_error"].as_str().context("the reason")?;
+    assert!(said.contains("is revoked"), "{said}");
+    let values: Vec<Vec<f32>> = rows(4).into_iter().map(|(values, _)| values).collect();
+    fleet.agents[0].infer(LINE, &values).await?;
     Ok(())
 }
 
