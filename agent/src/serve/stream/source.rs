@@ -47,8 +47,7 @@ impl Source {
             reader: BufReader::with_capacity(BUFFER, reader),
             path: self.path.clone(),
             line: Vec::new(),
-            in_long_line: false,
-            ended: false,
+            position: Position::Line,
             told: false,
         })
     }
@@ -71,10 +70,17 @@ pub(super) struct Lines {
     path: PathBuf,
     /// What has been read of the next line: kept here, so that a read given up half-way loses nothing.
     line: Vec<u8>,
-    /// The rest of a line that was too long is still to be passed over.
-    in_long_line: bool,
-    ended: bool,
+    position: Position,
     told: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Position {
+    Line,
+    /// The rest of a line that was too long is still to be passed over.
+    LongLine,
+    /// What comes after the end is the next writer's, and belongs to who opens the stream for it.
+    End,
 }
 
 impl Lines {
@@ -82,8 +88,7 @@ impl Lines {
     /// the next call goes on behind it. May be cancelled.
     pub(super) async fn next(&mut self) -> Result<Option<String>, StreamError> {
         loop {
-            // What comes after the end is the next writer's, and belongs to who opens the stream for it.
-            if self.ended {
+            if self.position == Position::End {
                 return Ok(None);
             }
             let room = MAX_LINE.saturating_sub(self.line.len() as u64);
@@ -96,21 +101,21 @@ impl Lines {
                     why,
                 })?;
             let line = std::mem::take(&mut self.line);
-            let is_whole = line.last() == Some(&b'\n');
-            let is_long = !is_whole && line.len() as u64 >= MAX_LINE;
-            let was_in_long_line = std::mem::replace(&mut self.in_long_line, is_long);
-            if is_long && !was_in_long_line {
+            let then = if line.last() == Some(&b'\n') {
+                Position::Line
+            } else if line.len() as u64 >= MAX_LINE {
+                Position::LongLine
+            } else {
+                Position::End
+            };
+            if std::mem::replace(&mut self.position, then) == Position::LongLine {
+                continue;
+            }
+            if then == Position::LongLine {
                 return Err(StreamError::LongLine {
                     path: self.path.clone(),
                     limit: MAX_LINE,
                 });
-            }
-            self.ended = !is_whole && !is_long;
-            if was_in_long_line {
-                continue;
-            }
-            if line.is_empty() {
-                return Ok(None);
             }
             let text = String::from_utf8_lossy(&line);
             let text = text.trim_end_matches(['\n', '\r']);
@@ -122,7 +127,7 @@ impl Lines {
 
     /// Can a line be had without waiting?
     pub(super) fn has_line(&self) -> bool {
-        !self.in_long_line && self.reader.buffer().contains(&b'\n')
+        self.position == Position::Line && self.reader.buffer().contains(&b'\n')
     }
 
     /// `true` once: for what is said of a stream once, however often it happens.
