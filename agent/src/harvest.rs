@@ -104,7 +104,7 @@ impl Harvester {
         if drifted && policy.on_drift {
             return Some(HarvestReason::Drift);
         }
-        let uncertain = confidence.is_some_and(|confidence| confidence < policy.below_confidence);
+        let uncertain = confidence.is_some_and(|score| f64::from(score) * 1000.0 < f64::from(policy.below_permille));
         uncertain.then_some(HarvestReason::LowConfidence)
     }
 
@@ -206,10 +206,10 @@ mod tests {
     use super::*;
 
     /// The same for packages of several names.
-    fn policies(on_drift: bool, below_confidence: f32, max_samples: u32) -> BTreeMap<Digest, HarvestPolicy> {
+    fn policies(on_drift: bool, below_permille: u32, max_samples: u32) -> BTreeMap<Digest, HarvestPolicy> {
         let policy = HarvestPolicy {
             on_drift,
-            below_confidence,
+            below_permille,
             max_samples,
         };
         let names: [&[u8]; 5] = [b"m", b"other", b"a", b"b", b"c"];
@@ -244,7 +244,7 @@ mod tests {
         let mut harvester = Harvester::new(HarvestLimits::default());
         offer(&mut harvester, b"m", 1.0, true, Some(0.1));
         assert_eq!(harvester.counts(), HarvestCounts::default(), "no policy, no harvest");
-        harvester.set_policies(policies(true, 0.6, 10));
+        harvester.set_policies(policies(true, 600, 10));
         offer(&mut harvester, b"m", 1.0, true, Some(0.1));
         offer(&mut harvester, b"m", 2.0, false, Some(0.5));
         offer(&mut harvester, b"m", 3.0, false, Some(0.6));
@@ -253,7 +253,7 @@ mod tests {
         assert_eq!(reasons, [HarvestReason::Drift, HarvestReason::LowConfidence]);
         offer(&mut harvester, b"nobody's", 1.0, true, Some(0.1));
         assert_eq!(harvester.counts().waiting, 0, "a package without a policy");
-        harvester.set_policies(policies(false, 0.0, 10));
+        harvester.set_policies(policies(false, 0, 10));
         offer(&mut harvester, b"m", 5.0, true, Some(0.0));
         assert_eq!(harvester.counts().waiting, 0);
     }
@@ -261,7 +261,7 @@ mod tests {
     #[test]
     fn each_input_is_kept_once_and_only_so_many_per_package() {
         let mut harvester = Harvester::new(HarvestLimits::default());
-        harvester.set_policies(policies(true, 0.0, 2));
+        harvester.set_policies(policies(true, 0, 2));
         for value in [1.0, 1.0, 2.0, 3.0, 1.0] {
             offer(&mut harvester, b"m", value, true, None);
         }
@@ -283,7 +283,7 @@ mod tests {
             buffer_bytes: 500,
             ..HarvestLimits::default()
         });
-        harvester.set_policies(policies(true, 0.0, 1000));
+        harvester.set_policies(policies(true, 0, 1000));
         for value in 0..50u8 {
             offer(&mut harvester, b"m", f32::from(value), true, None);
         }
@@ -302,7 +302,7 @@ mod tests {
     #[test]
     fn samples_are_taken_by_size_and_can_be_given_back() {
         let mut harvester = Harvester::new(HarvestLimits::default());
-        harvester.set_policies(policies(true, 0.0, 100));
+        harvester.set_policies(policies(true, 0, 100));
         for value in 0..3u8 {
             offer(&mut harvester, b"m", f32::from(value), true, None);
         }
@@ -326,7 +326,7 @@ mod tests {
             packages: 2,
             ..HarvestLimits::default()
         });
-        harvester.set_policies(policies(true, 0.0, 100));
+        harvester.set_policies(policies(true, 0, 100));
         for manifest in [b"a", b"b", b"c"] {
             offer(&mut harvester, manifest, 1.0, true, None);
         }

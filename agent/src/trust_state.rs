@@ -5,11 +5,10 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use flotilla_protocol::chunks::BlobRef;
 use flotilla_protocol::codec::{self, MAX_DOCUMENT_BYTES, MAX_MESSAGE_BYTES};
-use flotilla_protocol::desired_state::{Action, DesiredState, Target};
+use flotilla_protocol::desired_state::{DesiredState, Target};
 use flotilla_protocol::head::{Endpoint, Head};
-use flotilla_protocol::ids::{DeviceId, Digest, IdError, SlotName};
+use flotilla_protocol::ids::{DeviceId, Digest};
 use flotilla_protocol::manifest::Manifest;
 use flotilla_protocol::messages::HeadMessage;
 use flotilla_protocol::report::{DetectedAttack, InstalledModel};
@@ -27,7 +26,6 @@ use crate::store::{Store, StoreError, keys};
 /// Refusals written to the audit chain per minute; a flood is counted in the next one.
 const MAX_REFUSALS_PER_MINUTE: u32 = 20;
 const MINUTE_MS: i64 = 60_000;
-const NO_DEPLOYMENT: &str = "00000000-0000-0000-0000-000000000000";
 
 /// Why a document was not accepted.
 #[derive(Debug, thiserror::Error)]
@@ -197,9 +195,9 @@ impl TrustState {
 
     /// Floors and revocations, as far as they are known here, for a package that was installed before. Nobody offers it, so
     /// that it may not run any more is no attack on record.
-    pub fn check_installed(&self, slot: &SlotName, model: &InstalledModel) -> Result<(), String> {
-        let target = pointed_back(slot, model).map_err(|why| why.to_string())?;
-        self.trust().check_release(&target).map_err(|why| why.to_string())
+    pub fn check_installed(&self, model: &InstalledModel) -> Result<(), TrustError> {
+        self.trust()
+            .check_release(&model.line, &model.manifest, model.release_counter)
     }
 
     /// Records content that is not what was signed (a forged chunk, a file changed on disk).
@@ -284,23 +282,6 @@ impl TrustState {
         }
         self.refused.notify_one();
     }
-}
-
-/// As if the director pointed back to the package now: one rule for both.
-fn pointed_back(slot: &SlotName, model: &InstalledModel) -> Result<Target, IdError> {
-    Ok(Target {
-        slot: slot.clone(),
-        action: Action::Install,
-        line: model.line.clone(),
-        manifest: model.manifest,
-        manifest_envelope: BlobRef {
-            sha256: model.manifest,
-            length: 0,
-        },
-        release_counter: model.release_counter,
-        deployment: NO_DEPLOYMENT.parse()?,
-        components: Vec::new(),
-    })
 }
 
 /// What a root claims to be, unverified: to skip those that were followed before.

@@ -323,12 +323,12 @@ fn harvest_policy(spec: &CreateRollout) -> HarvestPolicy {
     match spec.harvest {
         Some(harvest) => HarvestPolicy {
             on_drift: harvest.on_drift,
-            below_confidence: harvest.below_confidence,
+            below_permille: permille(harvest.below_confidence),
             max_samples: harvest.max_samples,
         },
         None => HarvestPolicy {
             on_drift: false,
-            below_confidence: 0.0,
+            below_permille: 0,
             max_samples: 0,
         },
     }
@@ -339,6 +339,15 @@ fn components_of(target: &DesiredTarget) -> Result<Vec<StoredComponent>, Directo
         manifest: target.manifest,
         source,
     })
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "clamped to 0..=1000"
+)]
+fn permille(share: f32) -> u32 {
+    (f64::from(share) * 1000.0).round().clamp(0.0, 1000.0) as u32
 }
 
 fn target_of(target: &DesiredTarget) -> Result<Target, DirectorError> {

@@ -65,7 +65,7 @@ pub struct Target {
 }
 
 /// How to behave while updating a slot.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct UpdatePolicy {
     /// How long the new model must serve without failing before it is committed.
@@ -81,13 +81,13 @@ pub struct UpdatePolicy {
 }
 
 /// Which inputs of a package are kept as samples for labeling.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HarvestPolicy {
     /// Keep samples while the device sees drift.
     pub on_drift: bool,
-    /// Keep samples whose best score is below this; 0 = none.
-    pub below_confidence: f32,
+    /// Keep samples whose best score is below this, in thousandths; 0 = none.
+    pub below_permille: u32,
     /// At most so many per model package.
     pub max_samples: u32,
 }

@@ -187,7 +187,7 @@ async fn drift_speaks_once_and_its_inputs_are_harvested() {
     let model = activate(&inference, "main", "press", "1.0.0").await;
     let policy = HarvestPolicy {
         on_drift: true,
-        below_confidence: 0.0,
+        below_permille: 0,
         max_samples: 5,
     };
     inference.set_harvest_policies([(model.manifest_digest, policy)].into());

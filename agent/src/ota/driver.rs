@@ -239,10 +239,7 @@ impl Driver {
                 let slot = self.new_slot(&name, OtaState::default());
                 self.slots.insert(name.clone(), slot);
             }
-            let order = Order {
-                update: target.update.clone(),
-                target,
-            };
+            let order = Order { target };
             self.apply(&name, OtaEvent::Ordered(Box::new(order)), stop).await;
         }
     }

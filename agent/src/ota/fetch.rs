@@ -207,7 +207,7 @@ impl Fetcher {
         let mut transfer = Transfer {
             fetcher: self,
             order,
-            pacer: Pacer::new(order.update.max_bytes_per_s),
+            pacer: Pacer::new(order.target.update.max_bytes_per_s),
             progress,
             began: Instant::now(),
         };

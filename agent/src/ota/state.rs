@@ -2,7 +2,7 @@
 //!
 //! Pure data with its readings; the rules of change are `machine`'s.
 
-use flotilla_protocol::desired_state::{Action, Target, UpdatePolicy};
+use flotilla_protocol::desired_state::{Action, Target};
 use flotilla_protocol::ids::{DeploymentId, Digest, SlotName};
 use flotilla_protocol::report::{DeploymentReport, DeploymentState, InstalledModel, SlotReport};
 use serde::{Deserialize, Serialize};
@@ -39,7 +39,6 @@ impl Bank {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Order {
     pub target: Target,
-    pub update: UpdatePolicy,
 }
 
 impl Order {

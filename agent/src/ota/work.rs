@@ -173,7 +173,7 @@ impl Workshop {
 
     async fn restore(&self, slot: &SlotName, bank: Bank, state: &OtaState) -> OtaEvent {
         // One that may not run any more is given up, or the package that is being left would go on answering.
-        if let Err(reason) = self.check(slot, bank, state) {
+        if let Err(reason) = self.check(bank, state) {
             return OtaEvent::BankLost { bank, reason };
         }
         match self.activate(slot, bank, state).await {
@@ -183,16 +183,16 @@ impl Workshop {
     }
 
     /// May the bank's package still run? It may have been revoked since it was installed.
-    fn check(&self, slot: &SlotName, bank: Bank, state: &OtaState) -> Result<(), String> {
+    fn check(&self, bank: Bank, state: &OtaState) -> Result<(), String> {
         match state.bank(bank) {
-            Some(model) => self.fetcher.trust.check_installed(slot, model),
+            Some(model) => self.fetcher.trust.check_installed(model).map_err(|why| why.to_string()),
             None => Ok(()),
         }
     }
 
     /// Loads a bank and lets it answer in its slot, if it may run.
     pub async fn activate(&self, slot: &SlotName, bank: Bank, state: &OtaState) -> Result<(), String> {
-        self.check(slot, bank, state)?;
+        self.check(bank, state)?;
         let package = self.with_package(slot, bank, state, |package, _| Ok(package)).await?;
         let info = self
             .inference
@@ -241,7 +241,7 @@ impl Workshop {
                 inferences: health.inferences,
                 failures: health.failures,
             };
-            match policy::judge_soak(&job.order.update, soak) {
+            match policy::judge_soak(&job.order.target.update, soak) {
                 SoakVerdict::Wait { ms } => tokio::time::sleep(Duration::from_millis(ms)).await,
                 SoakVerdict::Pass => return OtaEvent::SoakPassed,
                 SoakVerdict::Fail {

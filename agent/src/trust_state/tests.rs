@@ -2,6 +2,9 @@
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use flotilla_protocol::chunks::BlobRef;
+use flotilla_protocol::desired_state::{Action, HarvestPolicy, UpdatePolicy};
+
 use super::*;
 use crate::report;
 use crate::test_server::{NOW, head, trusting};
@@ -16,6 +19,8 @@ fn target() -> Target {
         release_counter: 1,
         deployment: "0191e5a0-0000-7000-8000-000000000009".parse().unwrap(),
         components: vec![],
+        update: UpdatePolicy::default(),
+        harvest: HarvestPolicy::default(),
     }
 }
 
@@ -75,20 +80,19 @@ fn what_was_revoked_since_its_installation_may_not_run_and_is_no_attack() {
     let store = Arc::new(Store::open(dir.path(), 0).unwrap());
     let hand = Arc::new(AtomicI64::new(NOW));
     let trust = trusting(&store, &hand);
-    let slot = SlotName::new("main").unwrap();
     let model = |package: &[u8]| InstalledModel {
         line: "line".parse().unwrap(),
         manifest: Digest::of(package),
         semver: "1.0.0".to_owned(),
         release_counter: 1,
     };
-    trust.check_installed(&slot, &model(b"bad")).unwrap();
+    trust.check_installed(&model(b"bad")).unwrap();
     let revoked = vec![model(b"bad").manifest];
     trust.accept_head(&[], &head(1, NOW + 1_000, revoked)).unwrap();
     // Revocations do not lapse with the head that brought them.
     hand.store(NOW + 2_000, Ordering::SeqCst);
-    let why = trust.check_installed(&slot, &model(b"bad")).unwrap_err();
-    assert!(why.contains("is revoked"), "{why}");
-    trust.check_installed(&slot, &model(b"good")).unwrap();
+    let why = trust.check_installed(&model(b"bad")).unwrap_err();
+    assert!(matches!(why, TrustError::RevokedManifest(_)), "{why}");
+    trust.check_installed(&model(b"good")).unwrap();
     assert_eq!(trust.last_attack().unwrap(), None);
 }

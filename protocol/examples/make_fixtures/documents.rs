@@ -208,7 +208,7 @@ pub(crate) fn target(manifest: &Manifest, envelope: &[u8]) -> Made<Target> {
         },
         harvest: HarvestPolicy {
             on_drift: true,
-            below_confidence: 0.5,
+            below_permille: 500,
             max_samples: 200,
         },
     })

@@ -209,7 +209,7 @@ impl TrustStore {
                 found: manifest.digest(),
             });
         }
-        self.check_release(target)?;
+        self.check_release(&target.line, &target.manifest, target.release_counter)?;
         if manifest.name != target.line {
             return Err(TrustError::Invalid(format!(
                 "the manifest is of line '{}', the target of '{}'",
@@ -246,15 +246,15 @@ impl TrustStore {
     }
 
     /// Floors and revocations alone, for packages already installed and for older ones pointed back to.
-    pub fn check_release(&self, target: &Target) -> Result<(), TrustError> {
-        if self.state.revoked_manifests.contains(&target.manifest) {
-            return Err(TrustError::RevokedManifest(target.manifest));
+    pub fn check_release(&self, line: &ModelLine, manifest: &Digest, counter: u64) -> Result<(), TrustError> {
+        if self.state.revoked_manifests.contains(manifest) {
+            return Err(TrustError::RevokedManifest(*manifest));
         }
-        let floor = self.state.floors.get(&target.line).copied().unwrap_or(0);
-        if target.release_counter < floor {
+        let floor = self.state.floors.get(line).copied().unwrap_or(0);
+        if counter < floor {
             return Err(TrustError::BelowFloor {
-                line: target.line.to_string(),
-                offered: target.release_counter,
+                line: line.to_string(),
+                offered: counter,
                 floor,
             });
         }

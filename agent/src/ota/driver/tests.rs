@@ -292,7 +292,7 @@ impl Bench {
             },
             harvest: HarvestPolicy {
                 on_drift: false,
-                below_confidence: 0.0,
+                below_permille: 0,
                 max_samples: 0,
             },
         };

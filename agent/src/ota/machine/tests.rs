@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use flotilla_protocol::chunks::BlobRef;
-use flotilla_protocol::desired_state::{Action, Target, UpdatePolicy};
+use flotilla_protocol::desired_state::{Action, HarvestPolicy, Target, UpdatePolicy};
 use flotilla_protocol::ids::{DeploymentId, Digest, ModelLine};
 use flotilla_protocol::report::DeploymentState;
 use proptest::prelude::*;
@@ -39,13 +39,18 @@ fn order(deployment: u8, package: u8, action: Action) -> Order {
             release_counter: u64::from(package),
             deployment: format!("{deployment:032x}").parse::<DeploymentId>().unwrap(),
             components: vec![],
-        },
-        update: UpdatePolicy {
-            soak_ms: 1,
-            max_error_permille: 10,
-            start_spread_ms: 0,
-            deadline: 0,
-            max_bytes_per_s: 0,
+            update: UpdatePolicy {
+                soak_ms: 1,
+                max_error_permille: 10,
+                start_spread_ms: 0,
+                deadline: 0,
+                max_bytes_per_s: 0,
+            },
+            harvest: HarvestPolicy {
+                on_drift: false,
+                below_permille: 0,
+                max_samples: 0,
+            },
         },
     }
 }

@@ -409,7 +409,7 @@ impl Step<'_> {
         let delay = policy::start_delay_ms(
             &self.machine.device,
             target.deployment,
-            job.order.update.start_spread_ms,
+            job.order.target.update.start_spread_ms,
         );
         if delay > 0 {
             let until = self.now.saturating_add(i64::try_from(delay).unwrap_or(i64::MAX));
@@ -421,7 +421,7 @@ impl Step<'_> {
     }
 
     fn start(&mut self, job: Job) {
-        if !policy::in_time(&job.order.update, self.now) {
+        if !policy::in_time(&job.order.target.update, self.now) {
             let reason = "its deadline passed before it could start".to_owned();
             return self.end(job, reason, DeploymentState::NoLongerApplicable);
         }
