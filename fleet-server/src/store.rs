@@ -16,6 +16,7 @@ pub mod idempotency;
 pub mod imports;
 pub mod jobs;
 pub mod labels;
+pub mod migrations;
 pub mod models;
 pub mod overview;
 pub mod retention;
@@ -102,8 +103,6 @@ pub struct Db {
     write: SqlitePool,
 }
 
-static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("migrations/sqlite");
-
 impl Db {
     /// Opens the file, copies it aside if migrations are due, and migrates. A schema newer than this server's is refused.
     pub async fn open(path: &Path) -> Result<Self, StoreError> {
@@ -119,7 +118,7 @@ impl Db {
             .connect_with(options.clone())
             .await?;
         copy_before_migration(&write, path).await?;
-        MIGRATIONS.run(&write).await?;
+        migrations::SQLITE.run(&write).await?;
         let read = SqlitePoolOptions::new()
             .max_connections(8)
             .connect_with(options.read_only(true))
@@ -154,7 +153,7 @@ async fn copy_before_migration(pool: &SqlitePool, path: &Path) -> Result<(), Sto
     let applied = connection.list_applied_migrations("_sqlx_migrations").await?;
     let newest = applied.iter().map(|migration| migration.version).max().unwrap_or(0);
     let is_due = |migration: &Migration| !applied.iter().any(|done| done.version == migration.version);
-    if !MIGRATIONS.iter().any(is_due) {
+    if !migrations::SQLITE.iter().any(is_due) {
         return Ok(());
     }
     let copy = path.with_extension(format!("before-migration-{newest}.db"));
@@ -242,9 +241,6 @@ pub fn sample_queries() -> Vec<String> {
     ]
     .concat()
 }
-
-/// The PostgreSQL migrations, for the test that prepares every statement there too.
-pub static POSTGRES_MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("migrations/postgres");
 
 /// Reads a text column through its type's parser.
 pub(crate) fn parsed<T: std::str::FromStr>(what: &'static str, text: &str) -> Result<T, StoreError>

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::Context as _;
-use fleet_server::store::{Db, POSTGRES_MIGRATIONS, all_statements, sample_queries};
+use fleet_server::store::{Db, all_statements, migrations, sample_queries};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Executor as _, SqlSafeStr as _};
 
@@ -113,7 +113,7 @@ async fn every_statement_is_accepted_by_both_databases() -> anyhow::Result<()> {
         .max_connections(1)
         .connect_with(postgres.options())
         .await?;
-    POSTGRES_MIGRATIONS.run(&pool).await?;
+    migrations::POSTGRES.run(&pool).await?;
 
     let dir = tempfile::tempdir()?;
     let sqlite = Db::open(&dir.path().join("test.db")).await?;
