@@ -44,6 +44,15 @@ export function CopyButton({ text, label = 'Copy' }: { text: string; label?: str
   );
 }
 
+/** Words as a shell reads them, and what stands between them. */
+const WORDS = /(?:'[^']*'|\\.|[^\s'])+|\s+|'/g;
+
+/** Each word is kept apart: one that is written from right to left turns none of the others around. */
+function Words({ line }: { line: string }): JSX.Element {
+  const words = line.match(WORDS) ?? [line];
+  return <code>{words.map((word, index) => (/[^\x20-\x7e]/.test(word) ? <bdi key={index}>{word}</bdi> : word))}</code>;
+}
+
 /** `<CliLine line={cli('devices', 'show', id)} />`, with `cli` from lib/shell. */
 export function CliLine({ line, label }: { line: string; label?: string }): JSX.Element {
   return (
@@ -51,7 +60,7 @@ export function CliLine({ line, label }: { line: string; label?: string }): JSX.
       <span class="cli-prompt" aria-hidden="true">
         $
       </span>
-      <code>{line}</code>
+      <Words line={line} />
       <CopyButton text={line} label="Copy the command" />
     </div>
   );
