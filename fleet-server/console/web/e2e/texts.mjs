@@ -24,6 +24,17 @@ export function visible(page) {
   });
 }
 
+/** Looks at every place before it says what is wrong with them: `look` is given each and throws. */
+export async function everywhere(places, look) {
+  const wrong = [];
+  for (const place of places) {
+    await look(place).catch((error) => {
+      wrong.push(`${Array.isArray(place) ? place[0] : place}: ${error.message}`);
+    });
+  }
+  assert.equal(wrong.join('\n\n'), '');
+}
+
 /** No number, time or text is shown that has none. */
 export async function sensible(page) {
   const wrong = (await visible(page)).filter((text) => NONSENSE.test(text));
