@@ -40,6 +40,8 @@ async function labels({ page, server, origin, samples }) {
   await page.goto(`${origin}/datasets/${dataset.name}/labeling`);
   await page.waitForSelector('[data-sample]');
   spread('label_key_to_next', await labelTimes(page, Array.from({ length: count }, (_unused, index) => String(1 + (index % dataset.labels.length)))));
+  // A page that still holds labels asks before it is left.
+  await page.getByText('all of it is with the server').waitFor();
 }
 
 async function against(server) {
