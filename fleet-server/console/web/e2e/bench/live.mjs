@@ -1,5 +1,9 @@
 // From a change that somebody else makes until it is on the screen: through the API, the event stream and the page.
+import { setTimeout as pause } from 'node:timers/promises';
 import { say, spread } from './figures.mjs';
+
+/** Longer than the console waits between two answers to the same question. */
+const APART_MS = 2500;
 
 /** Each makes a change that nothing else makes, and gives a text that only this change brings onto the screen. */
 const CHANGES = {
@@ -17,6 +21,13 @@ const CHANGES = {
     path: () => '/provisioning',
     text: (index) => `0 of ${1000 + index}`.replace(/(\d)(\d{3})$/, '$1,$2'),
     make: (server, _device, index) => server.call('POST', '/api/v1/claim-tokens', { uses: 1000 + index, lifetime_s: 600, tags: {} }),
+    apart: true,
+  },
+  // One after the other without a pause: the console asks for a list again every two seconds at most.
+  claim_token_burst: {
+    path: () => '/provisioning',
+    text: (index) => `0 of ${2000 + index}`.replace(/(\d)(\d{3})$/, '$1,$2'),
+    make: (server, _device, index) => server.call('POST', '/api/v1/claim-tokens', { uses: 2000 + index, lifetime_s: 600, tags: {} }),
   },
 };
 
@@ -43,6 +54,7 @@ export async function live({ page, server, origin, samples }) {
           look();
         });
       }, change.text(index));
+      if (change.apart === true) await pause(APART_MS);
       // One clock: the page and this program run on the same machine.
       const began = Date.now();
       await change.make(server, device.id, index);
