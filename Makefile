@@ -12,7 +12,7 @@ VENV := .venv
 RAN := $(VENV)/.requirements-installed
 
 .PHONY: help build demo clean-demo test deny machete oracles agent footprint fuzz openapi console-test console-e2e \
-	console-shots
+	bench-console console-shots
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -84,8 +84,14 @@ console-e2e: ## the console in Chromium, against real servers and agents; ONLY=p
 	$(WEB_PACKAGES)
 	cd $(WEB) && CARGO_TARGET_DIR="$(TARGET_DIR)" npm run -s e2e -- "$(ONLY)"
 
+bench-console: ## figures of the console, before a fleet of BENCH_DEVICES=100000; ONLY="sizes paint api filter sort scroll label live"
+	cargo build --locked --workspace --all-targets
+	$(WEB_PACKAGES)
+	cd $(WEB) && npm run -s build && CARGO_TARGET_DIR="$(TARGET_DIR)" npm run -s bench -- $(ONLY)
+
 console-shots: build ## every screen of the console as PNG, light and dark, in fleet-server/console/web/shots/
-	cd $(WEB) && CARGO_TARGET_DIR="$(TARGET_DIR)" node e2e/shots.mjs
+	$(WEB_PACKAGES)
+	cd $(WEB) && CARGO_TARGET_DIR="$(TARGET_DIR)" npm run -s shots
 
 footprint: ## size of the agent as it is shipped, and its memory without a model
 	tests/footprint.sh

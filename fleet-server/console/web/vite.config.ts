@@ -29,5 +29,5 @@ export default defineConfig({
   },
   server: { proxy: forwarded },
   preview: { proxy: forwarded },
-  test: { include: ['src/**/*.test.{ts,tsx}'], environment: 'node' },
+  test: { include: ['{src,scripts}/**/*.test.{ts,tsx}'], environment: 'node' },
 } as Parameters<typeof defineConfig>[0]);

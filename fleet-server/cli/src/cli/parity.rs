@@ -1,6 +1,7 @@
 //! Every operation of the API that changes something is carried out by the `fleetctl` line that the API's document names for it:
 //! the line is run against a listener that answers as the document says, and what it asked is compared with the document.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -306,15 +307,21 @@ async fn every_command_asks_what_the_document_says() {
     let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let server = format!("http://{}", socket.local_addr().unwrap());
     let routes = Router::new().fallback(listen).with_state(listener.clone());
-    let serving = tokio::spawn(async move { axum::serve(socket, routes).await });
+    tokio::select! {
+        served = async { axum::serve(socket, routes).await } => panic!("the listener ended: {served:?}"),
+        () = try_all(&listener, &server, dir.path()) => {}
+    }
+}
+
+async fn try_all(listener: &Listener, server: &str, dir: &Path) {
     for (operation, line) in changes(&listener.document) {
         if IN_BROWSERS.contains(&operation.as_str()) {
             continue;
         }
-        let mut words = words(&line, dir.path());
+        let mut words = words(&line, dir);
         words.extend([
             "--server".to_owned(),
-            server.clone(),
+            server.to_owned(),
             "--token".to_owned(),
             "flt_x".to_owned(),
         ]);
@@ -328,5 +335,62 @@ async fn every_command_asks_what_the_document_says() {
         assert!(checked.is_ok(), "'{line}': {}", checked.unwrap_err());
         assert!(outcome.is_ok(), "{line}: {outcome:?}");
     }
-    serving.abort();
+}
+
+/// An argument as the usage line writes it.
+fn usage(argument: &clap::Arg) -> String {
+    let mut text = argument.to_string();
+    let values = argument.get_possible_values();
+    if let (false, Some([name])) = (values.is_empty(), argument.get_value_names()) {
+        let all: Vec<_> = values.iter().map(clap::builder::PossibleValue::get_name).collect();
+        text = text.replace(name.as_str(), &all.join("|"));
+    }
+    if argument.is_positional() {
+        return text;
+    }
+    if let (Some(short), Some(_)) = (argument.get_short(), argument.get_long()) {
+        text = format!("-{short}, {text}");
+    }
+    if argument.is_required_set() {
+        text
+    } else {
+        format!("[{text}]")
+    }
+}
+
+/// What every command takes, by its words; under no words, what all of them take.
+fn take(command: &clap::Command, path: &str, found: &mut BTreeMap<String, Vec<String>>) {
+    let below: Vec<_> = command
+        .get_subcommands()
+        .filter(|below| !below.is_hide_set() && below.get_name() != "help")
+        .collect();
+    let is_root = path.is_empty();
+    if is_root || below.is_empty() {
+        let own = command.get_arguments().filter(|argument| {
+            argument.is_global_set() == is_root && !matches!(argument.get_id().as_str(), "help" | "version")
+        });
+        found.insert(path.to_owned(), own.map(usage).collect());
+    }
+    for command in below {
+        take(command, format!("{path} {}", command.get_name()).trim_start(), found);
+    }
+}
+
+/// The console's tests hold the lines that it shows to this file.
+#[test]
+fn the_committed_list_of_commands_is_what_fleetctl_takes() {
+    let mut command = Cli::command();
+    command.build();
+    let mut found = BTreeMap::new();
+    take(&command, "", &mut found);
+    let present = serde_json::to_string_pretty(&found).unwrap() + "\n";
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/commands.json");
+    if std::env::var_os("UPDATE_COMMANDS").is_some() {
+        std::fs::write(path, &present).unwrap();
+    }
+    let committed = std::fs::read_to_string(path).unwrap_or_default();
+    assert!(
+        committed == present,
+        "fleet-server/cli/commands.json is not what fleetctl takes: run its test with UPDATE_COMMANDS=1"
+    );
 }

@@ -443,8 +443,8 @@ mod tests {
         };
         let connection = global.connection().unwrap();
         assert_eq!(
-            (connection.server, connection.token.as_deref()),
-            (fleet.api.clone(), Some("secret"))
+            (connection.server.as_str(), connection.token.as_deref()),
+            (fleet.api.as_str(), Some("secret"))
         );
     }
 

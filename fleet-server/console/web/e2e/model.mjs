@@ -5,11 +5,14 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { until } from './server.mjs';
 
-/** A model of two classes in four features, `line` 1.0.0; its dataset has the same name and takes in what devices harvest. Gives the version's id. */
-export async function signedModel(server, line) {
+/**
+ * A model of two classes in four features, `line` 1.0.0; its dataset has the same name and takes in what devices harvest. Gives
+ * the version's id. `labels`, `columns` (as in a CSV file) and `experiment` are its names for them.
+ */
+export async function signedModel(server, line, { labels = ['low', 'high'], columns = ['a', 'b', 'c', 'd'], experiment = line } = {}) {
   const dataset = await server.call('POST', '/api/v1/datasets', {
     name: line,
-    labels: ['low', 'high'],
+    labels,
     shape: { kind: 'row', columns: [] },
     split: { kind: 'modulo', column: null, modulus: 4, train: [0, 1, 2], holdout: [3] },
     harvest_line: line,
@@ -18,16 +21,16 @@ export async function signedModel(server, line) {
   const answer = await fetch(`${server.origin}/api/v1/datasets/${dataset.id}/imports`, {
     method: 'POST',
     headers: { authorization: `Bearer ${server.token}`, 'content-type': 'text/csv' },
-    body: `a,b,c,d\n${rows.join('\n')}\n`,
+    body: `${columns.map((column) => `"${column.replaceAll('"', '""')}"`).join(',')}\n${rows.join('\n')}\n`,
   });
   assert.ok(answer.ok, await answer.text());
   const samples = (await server.call('GET', `/api/v1/datasets/${dataset.id}/samples?values=true&limit=1000`)).items;
   await server.call('POST', `/api/v1/datasets/${dataset.id}/annotations`, {
-    annotations: samples.map((sample) => ({ sample: sample.digest, label: sample.values[0] > 1.5 ? 'high' : 'low' })),
+    annotations: samples.map((sample) => ({ sample: sample.digest, label: labels[sample.values[0] > 1.5 ? 1 : 0] })),
   });
   const version = await server.call('POST', `/api/v1/datasets/${dataset.id}/versions`, {});
   const run = await server.call('POST', '/api/v1/runs', {
-    experiment: line,
+    experiment,
     dataset_version: version.id,
     seed: 1,
     trainer: { kind: 'mlp', hidden: [8], learning_rate: 0.01, weight_decay: 0.0, epochs: 40, batch_size: 16, class_weights: 'none' },

@@ -68,9 +68,9 @@ async function labelingFunctions() {
   return [...text.matchAll(/\[\[labeling_functions\]\]\nname = "(.+)"\nwhen = '(.+)'\nlabel = "(.+)"/g)].map(([, name, when, label]) => ({ name, when, label }));
 }
 
-/** Imported, labelled by functions and (what is held out) by hand, trained, signed: version 1.0.0. Gives its id. */
-export async function firstModel(server) {
-  const dataset = await server.call('POST', '/api/v1/datasets', {
+/** The recordings as a dataset, nothing of it labelled. */
+export async function importRecordings(server) {
+  const { id } = await server.call('POST', '/api/v1/datasets', {
     name: LINE,
     labels: ['standing', 'walking', 'running', 'badminton'],
     drop_columns: ['activity'],
@@ -81,9 +81,15 @@ export async function firstModel(server) {
     },
     split: SPLIT,
   });
-  const path = `/api/v1/datasets/${dataset.id}`;
+  const path = `/api/v1/datasets/${id}`;
   const answer = await fetch(`${server.origin}${path}/imports`, { method: 'POST', headers: { authorization: `Bearer ${server.token}`, 'content-type': 'text/csv' }, body: csv });
   if (!answer.ok) throw new Error(await answer.text());
+  return server.call('GET', path);
+}
+
+/** Imported, labelled by functions and (what is held out) by hand, trained, signed: version 1.0.0. Gives its id. */
+export async function firstModel(server) {
+  const path = `/api/v1/datasets/${(await importRecordings(server)).id}`;
   for (const body of await labelingFunctions()) await server.call('POST', `${path}/labeling-functions`, body);
   const held = (await server.call('GET', `${path}/samples?split=holdout&values=true&limit=1000`)).items;
   await server.call('POST', `${path}/annotations`, { annotations: [...truthOf(held)].map(([sample, label]) => ({ sample, label })) });

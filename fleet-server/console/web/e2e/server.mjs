@@ -1,15 +1,12 @@
 // A fleet server of its own for a check: real, in a temporary folder, on free ports; agents that enrol with it.
-import { AssertionError } from 'node:assert/strict';
-import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { caller, run, start, startAgent, stop, until } from './processes.mjs';
 
-/** Where cargo puts binaries: CARGO_TARGET_DIR, or `target` at the repository's root. */
-const BIN = join(process.env.CARGO_TARGET_DIR ?? fileURLToPath(new URL('../../../../target', import.meta.url)), 'debug');
+export { until };
 
 /** Below the range that outgoing connections take theirs from: while a server restarts, nobody else gets its port. */
 const PORTS = { from: 10_000, to: 32_000 };
@@ -29,45 +26,6 @@ async function freePort() {
     probe.close();
     await once(probe, 'close');
     return port;
-  }
-}
-
-/** Runs to its end; what it printed, or an error with what it said. */
-async function run(program, args, env = {}) {
-  const child = spawn(join(BIN, program), args, { env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', 'pipe'] });
-  let out = '';
-  let err = '';
-  child.stdout.on('data', (data) => (out += data));
-  child.stderr.on('data', (data) => (err += data));
-  const [code] = await once(child, 'close');
-  if (code !== 0) throw new Error(`${program} ${args.join(' ')} ended with ${code}:\n${out}${err}`);
-  return out;
-}
-
-function start(program, args) {
-  const child = spawn(join(BIN, program), args, { stdio: ['ignore', 'pipe', 'pipe'] });
-  let said = '';
-  for (const stream of [child.stdout, child.stderr]) stream.on('data', (data) => (said = (said + data).slice(-8000)));
-  return { child, said: () => said };
-}
-
-async function stop({ child }) {
-  if (child.exitCode !== null || child.signalCode !== null) return;
-  child.kill('SIGTERM');
-  await once(child, 'close');
-}
-
-/** Asks until `probe` gives something, at most `seconds`. What fails is asked again; what is asserted is not. */
-export async function until(what, probe, seconds = 60) {
-  const end = Date.now() + seconds * 1000;
-  for (;;) {
-    const found = await probe().catch((error) => {
-      if (error instanceof AssertionError) throw error;
-      return undefined;
-    });
-    if (found) return found;
-    if (Date.now() > end) throw new Error(`${what} did not come within ${seconds} s`);
-    await new Promise((resolve) => setTimeout(resolve, 100));
   }
 }
 
@@ -93,16 +51,7 @@ export async function startServer({ prepare } = {}) {
     });
   };
   await boot();
-  const call = async (method, path, body) => {
-    const response = await fetch(`${origin}${path}`, {
-      method,
-      headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json' },
-      body: body === undefined ? undefined : JSON.stringify(body),
-    });
-    const text = await response.text();
-    if (!response.ok) throw new Error(`${method} ${path}: ${response.status} ${text}`);
-    return text === '' ? undefined : JSON.parse(text);
-  };
+  const call = caller(origin, token);
   return {
     origin,
     token,
@@ -116,15 +65,9 @@ export async function startServer({ prepare } = {}) {
     fleetctl: (...args) => run('fleetctl', args, { FLOTILLA_SERVER: origin, FLOTILLA_TOKEN: token, FLOTILLA_PROFILE: join(folder, 'profile.toml') }),
     /** The address that signs a browser in, once. */
     signInLink: async () => (await call('POST', '/api/v1/sign-in-links')).url,
-    /** A real agent, enrolled and running; `hardware` is what it says it is. */
-    async addAgent(name, { hardware = 'bench' } = {}) {
-      const bundle = join(folder, `${name}.bundle.json`);
-      const config = join(folder, `${name}.toml`);
-      const token = await call('POST', '/api/v1/claim-tokens', { uses: 1, lifetime_s: 600, tags: { site: 'bench' } });
-      await writeFile(bundle, JSON.stringify(token.factory_bundle));
-      await writeFile(config, `data_dir = ${JSON.stringify(join(folder, name))}\nhardware_class = ${JSON.stringify(hardware)}\nlisten = "127.0.0.1:0"\n`);
-      await run('fleet-agent', ['enrol', '--bundle', bundle, '--config', config, '--device-id', name]);
-      const agent = start('fleet-agent', ['run', '--config', config]);
+    /** A real agent, enrolled and running: `{ hardware, tags }` of it. */
+    async addAgent(name, options) {
+      const agent = await startAgent(call, folder, name, options);
       running.agents.push(agent);
       return agent;
     },

@@ -1,67 +1,47 @@
 // Writes every screen of the console as PNG, in both themes, and some at a phone's width: `make console-shots`. What they show is
 // real: `fleetctl demo` goes once around the loop, then more agents join, a rollout reaches them and meets one that is gone, and
-// some see data that their model does not know. SHOTS names the folder (`shots`), SHOTS_ONLY a part of the names.
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
-import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+// some see data that their model does not know. SHOTS names the folder (`shots`), SHOTS_ONLY a part of the names; E2E_CONSOLE a
+// build of the console that is looked at in place of the server's own.
+import assert from 'node:assert/strict';
+import { mkdir, mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { createInterface } from 'node:readline';
-import { fileURLToPath } from 'node:url';
-import { openBrowser } from './browser.mjs';
+import { openBrowser, serveBuild } from './browser.mjs';
 import { theme } from './checks.mjs';
-import { until } from './server.mjs';
+import { caller, ROOT, start, startAgent, stop, until } from './processes.mjs';
 
-const ROOT = fileURLToPath(new URL('../../../../', import.meta.url));
-const BIN = join(process.env.CARGO_TARGET_DIR ?? join(ROOT, 'target'), 'debug');
 const DEMO = join(ROOT, 'fleet-server/cli/demo');
 const OUT = process.env.SHOTS ?? 'shots';
 const ONLY = process.env.SHOTS_ONLY ?? '';
 const SITES = ['oslo', 'lyon', 'graz'];
+/** Minutes that the demo may take on a slow machine. */
+const DEMO_S = 15 * 60;
 
 const folder = await mkdtemp(join(tmpdir(), 'flotilla-shots-'));
 const running = [];
-
-function start(program, args) {
-  const child = spawn(join(BIN, program), args, { cwd: folder, stdio: ['ignore', 'pipe', 'pipe'] });
-  child.words = '';
-  child.stderr.on('data', (data) => (child.words = (child.words + data).slice(-4000)));
-  running.push(child);
-  return child;
-}
-
-async function succeed(program, args) {
-  const child = start(program, args);
-  child.stdout.resume();
-  const [code] = await once(child, 'close');
-  if (code !== 0) throw new Error(`${program} ${args.join(' ')} ended with ${code}:\n${child.words}`);
-}
+/** Pictures that do not show what they should. */
+const poor = [];
 
 /** The demo, at its end: everything is left running. */
 async function demo() {
-  const child = start('fleetctl', ['demo', '--specs', DEMO, '--dir', join(folder, 'demo')]);
-  const said = [];
-  for await (const line of createInterface({ input: child.stdout })) {
-    said.push(line);
-    const found = /^ *API +(http\S+)\/api\/v1$/.exec(line);
-    if (found !== null) {
-      child.stdout.resume();
-      return { origin: found[1], token: (await readFile(join(folder, 'demo/fleet/admin.token'), 'utf8')).trim() };
-    }
-  }
-  throw new Error(`the demo ended:\n${said.slice(-20).join('\n')}\n${child.words}`);
+  const going = start('fleetctl', ['demo', '--specs', DEMO, '--dir', join(folder, 'demo')], { cwd: folder });
+  running.push(going);
+  return until(
+    'the demo’s end',
+    async () => {
+      const found = /^ *API +(http\S+)\/api\/v1$/m.exec(going.said());
+      if (found !== null) return { origin: found[1], token: (await readFile(join(folder, 'demo/fleet/admin.token'), 'utf8')).trim() };
+      assert.equal(going.child.exitCode, null, `the demo ended:\n${going.said()}`);
+      return undefined;
+    },
+    DEMO_S,
+  );
 }
 
-async function addAgent(call, name, hardware, tags) {
-  const bundle = join(folder, `${name}.bundle.json`);
-  const config = join(folder, `${name}.toml`);
-  const token = await call('POST', '/api/v1/claim-tokens', { uses: 1, lifetime_s: 600, tags });
-  await writeFile(bundle, JSON.stringify(token.factory_bundle));
-  await writeFile(config, `data_dir = ${JSON.stringify(join(folder, name))}\nhardware_class = ${JSON.stringify(hardware)}\nlisten = "127.0.0.1:0"\n`);
-  await succeed('fleet-agent', ['enrol', '--bundle', bundle, '--config', config, '--device-id', name]);
-  const child = start('fleet-agent', ['run', '--config', config]);
-  child.stdout.resume();
-  return child;
+async function addAgent(call, name, options) {
+  const agent = await startAgent(call, folder, name, options);
+  running.push(agent);
+  return agent;
 }
 
 /** Windows of the demo's recordings, channel by channel in the order of the dataset. */
@@ -93,12 +73,12 @@ async function furnish(call) {
   const dataset = await call('GET', `/api/v1/datasets/${line}`);
   const names = Array.from({ length: 9 }, (_unused, at) => `${['press', 'lathe', 'saw'][at % 3]}-${String(at + 1).padStart(2, '0')}`);
   const agents = new Map();
-  for (const [at, name] of names.entries()) agents.set(name, await addAgent(call, name, ['pi-5', 'nuc-13'][at % 2], { site: SITES[at % 3], hall: `h${at % 4}` }));
+  for (const [at, name] of names.entries()) agents.set(name, await addAgent(call, name, { hardware: ['pi-5', 'nuc-13'][at % 2], tags: { site: SITES[at % 3], hall: `h${at % 4}` } }));
   await until('the agents', async () => (await call('GET', '/api/v1/devices?filter=site:*%20status:online')).total === names.length);
   const versions = (await call('GET', `/api/v1/models/${line}/versions`)).items;
   const newest = versions.find((version) => version.signature === 'signed');
   // One that is gone: nothing is heard of it, and its deployment fails.
-  agents.get('saw-09').kill('SIGKILL');
+  await stop(agents.get('saw-09'), 'SIGKILL');
   const rollout = await call('POST', '/api/v1/rollouts', {
     model_version: newest.id,
     target: 'has(device.tags.site)',
@@ -115,7 +95,7 @@ async function furnish(call) {
   const strange = new Set(there.slice(0, 2));
   for (let turn = 0; turn < 16; turn += 1)
     for (const name of there) await infer(name, line, rows, turn, strange.has(name) ? (row, channel) => row[(channel + 3) % row.length] * 2.5 + 4 : (row, channel) => row[channel]);
-  await until('the drift', async () => (await call('GET', '/api/v1/devices/counts')).alert >= 2);
+  await until('the drift', async () => (await call('GET', '/api/v1/device-counts')).alert >= 2);
   await call('POST', '/api/v1/claim-tokens', { uses: 25, lifetime_s: 172_800, tags: { site: 'porto' } });
   const plan = await call('POST', '/api/v1/rollouts', { model_version: newest.id, target: 'device.tags["fleet"] == "demo"' });
   const runs = (await call('GET', '/api/v1/runs?limit=20')).items;
@@ -136,6 +116,8 @@ function screens(made) {
     'labeling-functions': `/datasets/${made.dataset.name}/labeling?tab=functions`,
     datasets: '/datasets',
     dataset: `/datasets/${made.dataset.name}`,
+    'dataset-versions': `/datasets/${made.dataset.name}?tab=versions`,
+    'dataset-import': `/datasets/${made.dataset.name}?tab=import`,
     'dataset-new': '/datasets/new',
     runs: '/runs',
     run: `/runs/${made.runs[0].id}`,
@@ -169,6 +151,7 @@ async function settled(page) {
   });
 }
 
+/** The name of a picture: the screen, `-phone` where it is narrow, and the theme. */
 async function shoot(page, name) {
   await page.screenshot({ path: join(OUT, `${name}.png`) });
 }
@@ -180,7 +163,7 @@ async function all(page, origin, addresses) {
       for (const colours of ['light', 'dark']) {
         await theme(page, colours);
         await page.goto(origin + address);
-        await settled(page).catch((error) => console.log(`${name}: ${error.message.split('\n')[0]}`));
+        await settled(page).catch((error) => poor.push(`${name}${suffix}-${colours}: ${error.message.split('\n')[0]}`));
         await shoot(page, `${name}${suffix}-${colours}`);
       }
     }
@@ -218,20 +201,12 @@ try {
   await mkdir(OUT, { recursive: true });
   const { origin, token } = await demo();
   console.log(`the demo has been around the loop at ${origin}`);
-  const call = async (method, path, body) => {
-    const response = await fetch(`${origin}${path}`, {
-      method,
-      headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json' },
-      body: body === undefined ? undefined : JSON.stringify(body),
-    });
-    const text = await response.text();
-    if (!response.ok) throw new Error(`${method} ${path}: ${response.status} ${text}`);
-    return text === '' ? undefined : JSON.parse(text);
-  };
+  const call = caller(origin, token);
   const made = await furnish(call);
   const { context, close } = await openBrowser();
   try {
     context.setDefaultTimeout(60_000);
+    if (process.env.E2E_CONSOLE !== undefined) await serveBuild(context, origin, process.env.E2E_CONSOLE);
     await signIn(context, origin);
     const page = await context.newPage();
     await page.goto((await call('POST', '/api/v1/sign-in-links')).url);
@@ -241,12 +216,10 @@ try {
   } finally {
     await close();
   }
+  for (const each of poor) console.log(`POOR  ${each}`);
   console.log(`written to ${OUT}/`);
+  if (poor.length > 0) process.exitCode = 1;
 } finally {
-  for (const child of running.reverse()) {
-    if (child.exitCode !== null || child.signalCode !== null) continue;
-    child.kill('SIGTERM');
-    await once(child, 'close');
-  }
+  for (const each of running.reverse()) await stop(each);
   await rm(folder, { recursive: true, force: true });
 }

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { accessible, fits, inState, shot, small, theme } from '../checks.mjs';
 import { command } from '../hands.mjs';
 import { until } from '../server.mjs';
+import { labelTimes, quantile, withTiming } from '../timing.mjs';
 import { csv } from './datasets.spec.mjs';
 
 const THEMES = ['light', 'dark'];
@@ -19,33 +20,6 @@ async function send(server, dataset, text) {
 }
 
 const shown = (page) => page.locator('[data-sample]').getAttribute('data-sample');
-
-/** Presses keys and says how long each took until another item was in the document, and painted. */
-async function speed(page, keys) {
-  const times = [];
-  for (const key of keys) {
-    await page.evaluate(() => {
-      globalThis.measured = new Promise((resolve) => {
-        addEventListener(
-          'keydown',
-          (event) => {
-            const item = () => document.querySelector('[data-sample]')?.getAttribute('data-sample');
-            const before = item();
-            const look = () => {
-              if (item() === before) requestAnimationFrame(look);
-              else resolve(performance.now() - event.timeStamp);
-            };
-            requestAnimationFrame(look);
-          },
-          { once: true, capture: true },
-        );
-      });
-    });
-    await page.keyboard.press(key);
-    times.push(await page.evaluate(() => globalThis.measured));
-  }
-  return times.sort((left, right) => left - right);
-}
 
 export const checks = [
   {
@@ -149,6 +123,7 @@ export const checks = [
   {
     name: 'the queue by keys: label, undo also of what is stored, skip, take the guess; how fast is reported',
     async run({ page, origin, server }) {
+      await withTiming(page);
       await theme(page, 'light');
       await page.goto(`${origin}/datasets/${SERIES}/labeling`);
       for (const name of THEMES) {
@@ -168,9 +143,8 @@ export const checks = [
       await page.keyboard.press('u');
       assert.equal(await shown(page), first);
       assert.equal(await hand(), 0, 'what was taken back never arrived');
-      const times = await speed(page, Array.from({ length: 60 }, (_unused, index) => String(1 + (index % 3))));
-      const p95 = times[Math.floor(times.length * 0.95)];
-      console.log(`      label key to next item: median ${times[30].toFixed(1)} ms, p95 ${p95.toFixed(1)} ms`);
+      const times = await labelTimes(page, Array.from({ length: 60 }, (_unused, index) => String(1 + (index % 3))));
+      console.log(`      label key to next item: median ${quantile(times, 0.5).toFixed(1)} ms, p95 ${quantile(times, 0.95).toFixed(1)} ms`);
       await page.keyboard.press('a');
       // What is held back arrives by itself.
       await page.getByText('all of it is with the server').waitFor();

@@ -18,6 +18,13 @@ export interface Line {
 const COLOURS = ['--c1', '--c2', '--c3', '--c4', '--c5', '--c6', '--c7'] as const;
 const DASHES: (number[] | undefined)[] = [undefined, [6, 4], [2, 3], [10, 4, 2, 4], [1, 3], [8, 2], [4, 4, 1, 4]];
 
+/** Beyond, the chart's axis finds no steps. Such a value is a gap in the line; it is said in the legend all the same. */
+const MOST = 1e30;
+
+function drawable(value: number | null): number | null {
+  return value !== null && Math.abs(value) <= MOST ? value : null;
+}
+
 /** How a series is drawn, for legends outside the chart: `<i class={lineClass(1)}>`. */
 export function lineClass(index: number): string {
   return `swatch s${(index % COLOURS.length) + 1}`;
@@ -54,7 +61,7 @@ export function Series({
   const [failed, setFailed] = useState(false);
   const chart = useRef<uPlot | undefined>(undefined);
   const limit = Math.max(200, Math.round(width * 2));
-  const sampled = useMemo(() => downsample(x, lines.map((line) => line.y), limit), [x, lines, limit]);
+  const sampled = useMemo(() => downsample(x, lines.map((line) => line.y.map(drawable)), limit), [x, lines, limit]);
   const note = sampledNote(sampled);
 
   useEffect(() => {

@@ -42,7 +42,7 @@ export function Histogram({ data, label, height = 160 }: { data: HistogramData; 
       </svg>
       <div class="hist-axis num">
         <span>{low === undefined ? '' : figure(low, 3)}</span>
-        <span>{low === undefined || high === undefined ? '' : figure((low + high) / 2, 3)}</span>
+        <span>{low === undefined || high === undefined ? '' : figure(low / 2 + high / 2, 3)}</span>
         <span>{high === undefined ? '' : figure(high, 3)}</span>
       </div>
     </div>
@@ -85,7 +85,7 @@ export function Bars({ bars, label, format = count }: { bars: readonly Bar[]; la
             {bar.label}
           </bdi>
           <span class="bar-track" aria-hidden="true">
-            <span class={`bar-fill ${bar.tone ?? 'plain'}`} style={{ inlineSize: `${Math.max(bar.value > 0 ? 1 : 0, (100 * bar.value) / top)}%` }} />
+            <span class={`bar-fill ${bar.tone ?? 'plain'}`} style={{ inlineSize: `${Math.max(bar.value > 0 ? 1 : 0, 100 * (bar.value / top))}%` }} />
           </span>
           <span class="bar-value num">
             {format(bar.value)}

@@ -98,7 +98,7 @@ export function withTimes(text: string): string {
 
 /** `12.5 %` from 0.125; `NaN` and the like: `–`. */
 export function percent(share: number | null | undefined, digits = 1): string {
-  if (share === null || share === undefined || !Number.isFinite(share)) return NOTHING;
+  if (share === null || share === undefined || !Number.isFinite(share * 100)) return NOTHING;
   return `${(share * 100).toFixed(digits).replace(/\.0+$/, '')} %`;
 }
 

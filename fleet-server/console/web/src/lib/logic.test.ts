@@ -41,7 +41,7 @@ describe('format', () => {
     expect([bytes(1024 * 1024 - 1), bytes(Number.NaN), bytes(undefined)]).toEqual(['1.0 MiB', '–', '–']);
     expect([duration(0.4), duration(840), duration(12_500), duration(7_500_000), duration(90_000_000)]).toEqual(['400 µs', '840 ms', '13 s', '2 h 5 min', '1 d 1 h']);
     expect(duration(9_999)).toBe('10 s');
-    expect([count(100000), count(null), percent(0.125), percent(1), percent(Number.NaN)]).toEqual(['100,000', '–', '12.5 %', '100 %', '–']);
+    expect([count(100000), count(null), percent(0.125), percent(1), percent(Number.NaN), percent(Number.MAX_VALUE)]).toEqual(['100,000', '–', '12.5 %', '100 %', '–', '–']);
     expect([plural(1, 'device'), plural(0, 'device'), plural(2, 'entry', 'entries')]).toEqual(['1 device', '0 devices', '2 entries']);
     expect([figure(0.32141), figure(1.2e-7, 2), figure(0), figure(Infinity)]).toEqual(['0.3214', '1.2e-7', '0', '–']);
   });

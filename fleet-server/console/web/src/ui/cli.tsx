@@ -44,6 +44,18 @@ export function CopyButton({ text, label = 'Copy' }: { text: string; label?: str
   );
 }
 
+/** Words as a shell reads them, and what stands between them. */
+const WORDS = /(?:'[^']*'|\\.|[^\s'])+|\s+|'/g;
+
+/**
+ * Each word is kept apart and, where there is room for it, whole: one that is written from right to left turns none of the others
+ * around, and no line ends within `--target`.
+ */
+function Words({ line }: { line: string }): JSX.Element {
+  const words = line.match(WORDS) ?? [line];
+  return <code>{words.map((word, index) => (word.trim() === '' ? word : <bdi key={index}>{word}</bdi>))}</code>;
+}
+
 /** `<CliLine line={cli('devices', 'show', id)} />`, with `cli` from lib/shell. */
 export function CliLine({ line, label }: { line: string; label?: string }): JSX.Element {
   return (
@@ -51,7 +63,7 @@ export function CliLine({ line, label }: { line: string; label?: string }): JSX.
       <span class="cli-prompt" aria-hidden="true">
         $
       </span>
-      <code>{line}</code>
+      <Words line={line} />
       <CopyButton text={line} label="Copy the command" />
     </div>
   );

@@ -54,7 +54,10 @@ export function ErrorNote({ error, title, onRetry }: { error: unknown; title?: s
           <ul>
             {problem.errors.slice(0, 20).map((item, index) => (
               <li key={index}>
-                <strong>{item.place}</strong> {item.message}
+                <strong>
+                  <bdi>{item.place}</bdi>
+                </strong>{' '}
+                <bdi>{item.message}</bdi>
               </li>
             ))}
           </ul>

@@ -136,7 +136,10 @@ export interface Charts {
 const MOST_LINES = 5;
 
 /** `span`: the whole time asked for, so that the axis shows it all; hours without a bundle had no inference. */
-export function chartsOf(hours: readonly Hour[], name: (hour: Hour) => string, span?: { from: string; to: string }): Charts | undefined {
+export function chartsOf(given: readonly Hour[], name: (hour: Hour) => string, span?: { from: string; to: string }): Charts | undefined {
+  // An hour that was not asked for comes from a clock that is wrong; the axis would reach from there to now, hour by hour.
+  const asked = (at: number): boolean => Number.isFinite(at) && (span === undefined || (at >= Date.parse(span.from) - HOUR_MS && at <= Date.parse(span.to)));
+  const hours = given.filter((hour) => asked(Date.parse(hour.hour)));
   const first = hours[0];
   const last = hours.at(-1);
   if (first === undefined || last === undefined) return undefined;

@@ -53,6 +53,13 @@ describe('hours as charts', () => {
     expect(charts?.latency[0]?.y).toEqual([null, 1, null]);
     expect(charts?.latencyX).toEqual([charts?.x[0], charts?.x[3], charts?.x[5]]);
   });
+  it('leave out an hour of a clock that is wrong: the axis would reach from there to now', () => {
+    const span = { from: new Date(Date.UTC(2026, 0, 1, 2)).toISOString(), to: new Date(Date.UTC(2026, 0, 1, 7, 30)).toISOString() };
+    const wrong = ['0000-01-01T00:00:00Z', '1970-01-01T00:00:00Z', '9999-12-31T23:00:00Z', 'the day before'].map((at) => ({ ...hour(0, 'a', 7), hour: at }));
+    const charts = chartsOf([...wrong.slice(0, 2), hour(5, 'a', 10), ...wrong.slice(2)], () => 'a', span);
+    expect(charts?.inferences[0]?.y).toEqual([0, 0, 0, 10, 0, null]);
+    expect(chartsOf(wrong, () => 'a', span)).toBeUndefined();
+  });
   it('never draw more than five lines', () => {
     const charts = chartsOf(
       Array.from({ length: 9 }, (_unused, index) => hour(0, `m${index}`, index + 1)),

@@ -16,9 +16,10 @@ export type Axis = 'value' | 'bins';
 export function Density({ bins, label, axis, height = 168 }: { bins: readonly Bin[]; label: string; axis: Axis; height?: number }): JSX.Element {
   const low = bins[0]?.from ?? 0;
   const high = bins.at(-1)?.to ?? 1;
-  const span = Math.max(Number.MIN_VALUE, high - low);
+  // Halved, because the largest numbers have a difference that is none.
+  const span = Math.max(Number.MIN_VALUE, high / 2 - low / 2);
   const byValue = axis === 'value' ? 0.5 : 0;
-  const at = (value: number, index: number): number => WIDTH * ((byValue * (value - low)) / span + ((1 - byValue) * index) / Math.max(1, bins.length));
+  const at = (value: number, index: number): number => WIDTH * (byValue * ((value / 2 - low / 2) / span) + ((1 - byValue) * index) / Math.max(1, bins.length));
   const drawn = bins.map((bin, index) => {
     const left = at(bin.from, index);
     const width = at(bin.to, index + 1) - left;
