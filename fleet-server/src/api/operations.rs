@@ -41,7 +41,7 @@ const CHANGES: &[(&str, &str, &str, &str)] = &[
         "post",
         "/device-actions",
         "change_devices",
-        "fleetctl devices tag --filter <filter> <name>=<value>",
+        "fleetctl devices tag --filter <filter> <name>=<value> --yes --expect <n>",
     ),
     (
         "post",

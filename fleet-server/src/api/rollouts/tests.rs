@@ -281,10 +281,10 @@ async fn a_canary_that_leaves_gives_its_place_to_another() {
     let tasks = run_reconciler(&server);
     rollout_when(&server, &rollout, |rollout| rollout.targeted == 1).await;
     let canary = deployments(&server, &rollout, "").await.items.remove(0).device;
-    let path = format!("/devices/{canary}/decommission");
-    server
-        .send(Role::Admin, Method::POST, &path, "application/json", "")
-        .await;
+    let mut tx = server.app.db.begin().await.unwrap();
+    assert!(devices::decommission(&mut tx, &canary, NOW).await.unwrap());
+    tx.commit().await.unwrap();
+    server.app.changes.tell(Change::Device(canary.clone()));
     let now = rollout_when(&server, &rollout, |rollout| rollout.targeted == 2).await;
     assert_eq!((now.phase, now.phases[0].reach), (0, Some(2)), "{}", now.decision);
     let other = deployments(&server, &rollout, "?state=pending").await;
