@@ -145,7 +145,8 @@ export default function Audit(): JSX.Element {
   const answer = useAudit(question, view.cursor, wrong === undefined);
   const verification = useVerification();
   const { refetch } = verification;
-  const static_ = useStaticRows(answer.data?.items, { error: answer.error, retry: () => void answer.refetch(), fetchedAt: answer.dataUpdatedAt });
+  // A filter that cannot be asked brings nothing, however long one waits.
+  const static_ = useStaticRows(answer.data?.items ?? (wrong === undefined ? undefined : []), { error: answer.error, retry: () => void answer.refetch(), fetchedAt: answer.dataUpdatedAt });
   const rows = { ...static_, stale: answer.isPlaceholderData || settled(view.filter) !== filter };
   // What was opened stays open while newer entries push it off the page; what an address names is asked for by itself.
   const [held, setHeld] = useState<AuditEvent | undefined>(undefined);
@@ -193,7 +194,7 @@ export default function Audit(): JSX.Element {
             <Empty cli={cli('audit', 'list')}>Nothing has happened here yet.</Empty>
           ) : (
             <Empty action={<Button onClick={() => setView({ filter: '', cursor: '' })}>Clear the filter</Button>} cli={line}>
-              No entry matches this filter.
+              {wrong === undefined ? 'No entry matches this filter.' : 'This filter cannot be asked.'}
             </Empty>
           )
         }
