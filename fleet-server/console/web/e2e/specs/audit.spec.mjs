@@ -56,7 +56,7 @@ export const checks = [
       await page.keyboard.press('j');
       await page.keyboard.press('Enter');
       await page.waitForURL(/entry=\d+/);
-      await page.getByRole('dialog').getByText('Actor').waitFor();
+      await page.getByRole('dialog').getByRole('term').filter({ hasText: 'Actor' }).waitFor();
       await page.keyboard.press('Escape');
       await page.getByRole('dialog').waitFor({ state: 'detached' });
       await page.keyboard.press('/');

@@ -113,7 +113,7 @@ export const checks = [
       await page.goto(`${origin}/provisioning?token=${first.id}`);
       await page.getByRole('dialog', { name: 'Claim token' }).getByText('0 of 3 devices').waitFor();
       await page.goto(`${origin}/audit?entry=0`);
-      await page.getByRole('dialog').getByText('Actor').waitFor();
+      await page.getByRole('dialog').getByRole('term').filter({ hasText: 'Actor' }).waitFor();
       await page.goto(`${origin}/provisioning`);
       await page.getByRole('button', { name: 'Decommission kept-2' }).click();
       const dialog = page.getByRole('dialog', { name: 'Decommission this device?' });

@@ -1,6 +1,6 @@
 // The same thing on the command line. Every action of the console shows its line; it is quoted for a POSIX shell.
 import type { JSX } from 'preact';
-import { useEffect, useState } from 'preact/hooks';
+import { useEffect, useRef, useState } from 'preact/hooks';
 import { shortDigest } from '../lib/format';
 import { Icon } from './icon';
 
@@ -53,7 +53,20 @@ const WORDS = /(?:'[^']*'|\\.|[^\s'])+|\s+|'/g;
  */
 function Words({ line }: { line: string }): JSX.Element {
   const words = line.match(WORDS) ?? [line];
-  return <code>{words.map((word, index) => (word.trim() === '' ? word : <bdi key={index}>{word}</bdi>))}</code>;
+  const box = useRef<HTMLElement>(null);
+  // A line that does not fit scrolls, by keys too.
+  useEffect(() => {
+    const element = box.current;
+    if (element === null) return undefined;
+    const look = (): void => {
+      element.tabIndex = element.scrollHeight > element.clientHeight + 1 ? 0 : -1;
+    };
+    look();
+    const observer = new ResizeObserver(look);
+    observer.observe(element);
+    return () => observer.disconnect();
+  }, [line]);
+  return <code ref={box}>{words.map((word, index) => (word.trim() === '' ? word : <bdi key={index}>{word}</bdi>))}</code>;
 }
 
 /** `<CliLine line={cli('devices', 'show', id)} />`, with `cli` from lib/shell. */
