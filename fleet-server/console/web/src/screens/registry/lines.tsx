@@ -5,6 +5,7 @@ import { useShortcuts } from '../../lib/keys';
 import { href, Link, navigate } from '../../lib/router';
 import { can } from '../../lib/session';
 import { useCommands } from '../../ui/palette';
+import { cli } from '../../lib/shell';
 import { Page } from '../../ui/page';
 import { Empty } from '../../ui/states';
 import { Table } from '../../ui/table';
@@ -13,7 +14,7 @@ import { Ago, Name } from '../../ui/text';
 import { useLineRows } from './data';
 import type { Model } from './data';
 import { NarrowBar, noteOf, NoneMatches, told, useNarrowing } from './narrow';
-import { runningTerm } from './words';
+import { narrowWords, runningTerm } from './words';
 import './registry.css';
 
 /** Versions in use, the most used first, as parts of one bar with words beside it. */
@@ -36,11 +37,10 @@ function InUse({ model }: { model: Model }): JSX.Element {
   );
 }
 
-const LIST = ['models', 'list'];
-
 export default function Lines(): JSX.Element {
   const by = useNarrowing();
   const rows = told(useLineRows(by.narrow), by);
+  const listed = cli('models', 'list', ...narrowWords(by.narrow));
   const columns: readonly Column<Model>[] = [
     {
       id: 'line',
@@ -110,7 +110,7 @@ export default function Lines(): JSX.Element {
       }
     >
       <p class="muted">A line is one task with its versions. Devices take only what the line’s release keys have signed.</p>
-      <NarrowBar by={by} label="Filter model lines" placeholder="Filter: signature:unsigned motions" words={LIST} />
+      <NarrowBar by={by} label="Filter model lines" placeholder="Filter: signature:unsigned motions" line={listed} />
       <Table
         label="Model lines"
         rows={rows}
@@ -120,7 +120,7 @@ export default function Lines(): JSX.Element {
         question={JSON.stringify(by.narrow)}
         empty={
           by.text.trim() !== '' ? (
-            <NoneMatches by={by} words={LIST}>
+            <NoneMatches by={by} line={listed}>
               No model line matches this filter.
             </NoneMatches>
           ) : (

@@ -4,13 +4,12 @@ import { settled } from '../../lib/filter';
 import { count, plural } from '../../lib/format';
 import { useDebounced } from '../../lib/hooks';
 import { text, useSearch } from '../../lib/router';
-import { cli } from '../../lib/shell';
 import { Button } from '../../ui/button';
 import { CliLine } from '../../ui/cli';
 import { FilterInput } from '../../ui/combobox';
 import { Empty } from '../../ui/states';
 import type { CursorRows } from '../runs/cursor';
-import { FIELDS, narrowOf, narrowWords } from './words';
+import { FIELDS, narrowOf } from './words';
 import type { Narrow } from './words';
 
 const SEARCH = { filter: text() };
@@ -40,18 +39,18 @@ export function noteOf<T>(rows: CursorRows<T>, { narrow }: Narrowing, noun: stri
   return Object.keys(narrow).length === 0 ? plural(total, noun) : `${count(total)} matching`;
 }
 
-export function NarrowBar({ by, label, placeholder, words }: { by: Narrowing; label: string; placeholder: string; words: readonly string[] }): JSX.Element {
+export function NarrowBar({ by, label, placeholder, line }: { by: Narrowing; label: string; placeholder: string; line: string }): JSX.Element {
   return (
     <div class="list-bar">
       <FilterInput value={by.text} onChange={by.set} fields={FIELDS} label={label} placeholder={placeholder} />
-      <CliLine line={cli(...words, ...narrowWords(by.narrow))} />
+      <CliLine line={line} />
     </div>
   );
 }
 
-export function NoneMatches({ by, words, children }: { by: Narrowing; words: readonly string[]; children: string }): JSX.Element {
+export function NoneMatches({ by, line, children }: { by: Narrowing; line: string; children: string }): JSX.Element {
   return (
-    <Empty action={<Button onClick={() => by.set('')}>Clear the filter</Button>} cli={cli(...words, ...narrowWords(by.narrow))}>
+    <Empty action={<Button onClick={() => by.set('')}>Clear the filter</Button>} cli={line}>
       {children}
     </Empty>
   );

@@ -16,7 +16,7 @@ import { VersionLink } from '../runs/parts';
 import { RESOURCE, useRunById, useVersionRows } from './data';
 import type { ModelVersion } from './data';
 import { NarrowBar, noteOf, NoneMatches, told, useNarrowing } from './narrow';
-import { runningTerm } from './words';
+import { narrowWords, runningTerm } from './words';
 import './registry.css';
 
 function RunLink({ id }: { id: string }): JSX.Element {
@@ -38,7 +38,7 @@ export default function Versions({ params }: { params: Params }): JSX.Element {
   const line = params.line ?? '';
   const by = useNarrowing();
   const rows = told(useVersionRows(line, by.narrow), by);
-  const list = ['models', 'versions', line];
+  const listed = cli('models', 'versions', line, ...narrowWords(by.narrow));
   const build = can('build');
   const making = href('/model-versions/new', {}, { line });
   useShortcuts(() => (build ? [{ keys: 'n', label: 'Make a package of a run', group: 'Registry', run: () => navigate(making) }] : []), [build, making]);
@@ -116,7 +116,7 @@ export default function Versions({ params }: { params: Params }): JSX.Element {
       <p class="muted">
         Release role <code>release/{line}</code>: its keys sign what devices may run.
       </p>
-      <NarrowBar by={by} label="Filter versions" placeholder="Filter: signature:signed 1.2" words={list} />
+      <NarrowBar by={by} label="Filter versions" placeholder="Filter: signature:signed 1.2" line={listed} />
       <Table
         label={`Versions of ${line}`}
         rows={rows}
@@ -128,7 +128,7 @@ export default function Versions({ params }: { params: Params }): JSX.Element {
         question={`${line} ${JSON.stringify(by.narrow)}`}
         empty={
           by.text.trim() !== '' ? (
-            <NoneMatches by={by} words={list}>
+            <NoneMatches by={by} line={listed}>
               No version of this line matches this filter.
             </NoneMatches>
           ) : (

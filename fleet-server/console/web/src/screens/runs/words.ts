@@ -119,12 +119,10 @@ export function listLine(question: RunQuestion): string {
   return cli(
     'runs',
     'list',
-    experiment !== undefined && `--experiment=${experiment}`,
-    status !== undefined && '--status',
-    status?.toLowerCase(),
-    version !== undefined && '--dataset-version',
-    version,
-    text !== undefined && `--text=${text}`,
+    ...(experiment === undefined ? [] : [`--experiment=${experiment}`]),
+    ...(status === undefined ? [] : ['--status', status.toLowerCase()]),
+    ...(version === undefined ? [] : ['--dataset-version', version]),
+    ...(text === undefined ? [] : [`--text=${text}`]),
   );
 }
 
