@@ -112,7 +112,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Sign(command) if command.is_offline() => commands::sign::run_offline(&out, command),
         command => {
             let context = Context {
-                client: Client::new(&cli.global.connection()?)?,
+                client: Client::new(&cli.global.connection(matches!(command, Command::Login))?)?,
                 out,
             };
             ask(&context, &cli.global, command).await

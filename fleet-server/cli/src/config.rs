@@ -97,10 +97,15 @@ impl GlobalArgs {
         Ok(base.join("flotilla").join("fleetctl.toml"))
     }
 
-    /// Flags over environment over profile over defaults.
-    pub(crate) fn connection(&self) -> Result<Connection, CliError> {
+    /// Flags over environment over profile over defaults. A profile that was named must be there, unless this is `login`, which
+    /// writes it.
+    pub(crate) fn connection(&self, writes_profile: bool) -> Result<Connection, CliError> {
         let profile = match self.profile_path() {
             Ok(path) if path.exists() => files::read_toml(&path)?,
+            Ok(path) if self.profile.is_some() && !writes_profile => {
+                let why = "there is no such profile (--profile, FLOTILLA_PROFILE): 'fleetctl login' writes it";
+                return Err(CliError::file(&path, why));
+            }
             // Without a home there is no profile, and flags may say all that is needed.
             Ok(_) | Err(_) => Profile::default(),
         };
@@ -161,14 +166,14 @@ mod tests {
         });
         std::fs::write(&profile, text.unwrap()).unwrap();
         let mut args = args(&profile);
-        let connection = args.connection().unwrap();
+        let connection = args.connection(false).unwrap();
         assert_eq!(
             (connection.server.as_str(), connection.token.as_deref()),
             ("https://fleet:1", Some("secret"))
         );
         args.server = Some("http://other:2".into());
         args.token = Some("given".into());
-        let connection = args.connection().unwrap();
+        let connection = args.connection(false).unwrap();
         assert_eq!(
             (connection.server.as_str(), connection.token.as_deref()),
             ("http://other:2", Some("given"))
@@ -180,14 +185,17 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let profile = dir.path().join("fleetctl.toml");
         std::fs::write(&profile, "sever = 'x'").unwrap();
-        let error = args(&profile).connection().unwrap_err().to_string();
+        let error = args(&profile).connection(false).unwrap_err().to_string();
         assert!(error.contains("unknown field `sever`"), "{error}");
     }
 
     #[test]
     fn without_a_profile_the_default_server_is_asked() {
         let dir = tempfile::tempdir().unwrap();
-        let connection = args(&dir.path().join("none.toml")).connection().unwrap();
+        let named = args(&dir.path().join("none.toml"));
+        let why = named.connection(false).unwrap_err().to_string();
+        assert!(why.contains("none.toml: there is no such profile"), "{why}");
+        let connection = named.connection(true).unwrap();
         assert_eq!(connection.server, DEFAULT_SERVER);
         assert!(connection.token.is_none());
     }

@@ -65,7 +65,16 @@ fn problem_text(problem: &Problem) -> String {
         text = format!("{text}: {}", problem.detail);
     }
     for item in &problem.errors {
-        text = format!("{text}\n  {}: {}", item.place, item.message);
+        // One that the headline says already is not said again.
+        if !problem.detail.contains(&item.message) {
+            text = format!("{text}\n  {}: {}", item.place, item.message);
+        }
+    }
+    if problem.status == 401 {
+        text = format!(
+            "{text}\n  name the token with --token-file FILE, or let a profile remember it: 'fleetctl login --server URL \
+             --token-file FILE' (FLOTILLA_PROFILE names another profile)"
+        );
     }
     text
 }
@@ -96,6 +105,23 @@ mod tests {
           line 7, column accel_x: 'NaN' is not a finite number
         ");
         assert_eq!(error.exit_code(), 1);
+        let unknown = Problem {
+            kind: "urn:flotilla:problem:unknown-token".into(),
+            code: "unknown-token".into(),
+            title: "The token is refused".into(),
+            status: 401,
+            detail: "the API token is none of this server's".into(),
+            instance: None,
+            errors: vec![ProblemItem {
+                place: "header".into(),
+                message: "the API token is none of this server's".into(),
+            }],
+        };
+        let text = CliError::Refused(Box::new(unknown)).to_string();
+        assert!(
+            text.contains("fleetctl login --server") && !text.contains("header"),
+            "{text}"
+        );
         assert_eq!(CliError::Waited(String::new()).exit_code(), 4);
     }
 }

@@ -107,7 +107,7 @@ async fn authenticate(State(app): State<App>, mut request: Request, next: Next) 
             if changes { told(&app, response) } else { response }
         }
         Err(error) => {
-            let unknown = matches!(error, ApiError::Unauthenticated);
+            let unknown = matches!(error, ApiError::Unauthenticated | ApiError::UnknownToken);
             if unknown && presented.token.is_some() {
                 tell_refused(&request);
             }
@@ -192,7 +192,7 @@ async fn identify(app: &App, presented: &Presented) -> Result<(Caller, Credentia
 async fn by_token(app: &App, token: &str) -> Result<(Caller, Credential), ApiError> {
     let (id, principal) = tokens::find_api_token(&app.db, &tokens::hash_token(token))
         .await?
-        .ok_or(ApiError::Unauthenticated)?;
+        .ok_or(ApiError::UnknownToken)?;
     Ok((Caller(principal), Credential::Token(id)))
 }
 

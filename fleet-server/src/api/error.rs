@@ -22,6 +22,8 @@ pub enum ApiError {
     Invalid { detail: String, errors: Vec<ProblemItem> },
     #[error("an API token is needed: send 'Authorization: Bearer <token>'")]
     Unauthenticated,
+    #[error("the API token is none of this server's, or not any more")]
+    UnknownToken,
     /// The cookie's session is over, or never was.
     #[error("the session has ended: sign in again with a new link ('fleetctl console')")]
     SessionExpired,
@@ -85,6 +87,7 @@ impl ApiError {
         match self {
             Self::Invalid { .. } => (StatusCode::BAD_REQUEST, "invalid-request", "The request is not valid"),
             Self::Unauthenticated => (StatusCode::UNAUTHORIZED, "unauthenticated", "Authentication is needed"),
+            Self::UnknownToken => (StatusCode::UNAUTHORIZED, "unknown-token", "The token is refused"),
             Self::SessionExpired => (StatusCode::UNAUTHORIZED, "session-expired", "The session has ended"),
             Self::LinkRefused(_) => (
                 StatusCode::UNAUTHORIZED,

@@ -92,7 +92,7 @@ pub(crate) async fn run(context: &Context, command: SignCommand) -> Result<(), C
             context.out.line(&format!("{told}\n\n{} written", output.display()))
         }
         SignCommand::Import { model_version, file } => {
-            let answer = import(&context.client, model_version, &files::read_json(&file)?).await?;
+            let answer = import(&context.client, model_version, &read_request(&file)?).await?;
             context
                 .out
                 .show(&answer, |version: ModelVersion| models::describe(&version))
@@ -140,6 +140,14 @@ pub(crate) async fn import(
     call.json(&AddSignature { envelope })?.send().await
 }
 
+fn read_request(file: &Path) -> Result<SigningRequest, CliError> {
+    let text = files::read_text(file)?;
+    serde_json::from_str(&text).map_err(|why| {
+        let told = format!("this is no request of 'fleetctl sign export', nor what 'sign apply' made of one: {why}");
+        CliError::file(file, told)
+    })
+}
+
 pub(crate) fn read_key(path: &Path) -> Result<KeyPair, CliError> {
     KeyPair::from_pkcs8_pem(&files::read_text(path)?).map_err(|why| CliError::file(path, why))
 }
@@ -164,7 +172,7 @@ fn keygen(out: &Output, output: &Path) -> Result<(), CliError> {
 }
 
 fn apply(out: &Output, file: &Path, key: &Path, output: &Path, yes: bool) -> Result<(), CliError> {
-    let request: SigningRequest = files::read_json(file)?;
+    let request = read_request(file)?;
     out.note(&request.review()?.describe());
     let key = read_key(key)?;
     if !yes && !confirmed(out, &format!("Sign this with key {}? [y/N]", key.id().0.short()))? {

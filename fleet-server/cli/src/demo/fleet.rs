@@ -441,7 +441,7 @@ mod tests {
             profile: Some(fleet.profile()),
             json: false,
         };
-        let connection = global.connection().unwrap();
+        let connection = global.connection(false).unwrap();
         assert_eq!(
             (connection.server.as_str(), connection.token.as_deref()),
             (fleet.api.as_str(), Some("secret"))

@@ -68,9 +68,31 @@ pub(crate) struct Bars {
     pub(crate) recovered: f64,
 }
 
+/// Says which data sets there are.
+fn unknown(path: &Path) -> CliError {
+    let name = |path: &Path| path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let folder = path.parent().and_then(|folder| std::fs::read_dir(folder).ok());
+    let mut known: Vec<String> = folder
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
+        .map(|path| name(&path))
+        .collect();
+    known.sort();
+    let known = known.join(", ");
+    CliError::Usage(format!(
+        "there is no data set '{}': {known}, or the path of a specification",
+        name(path)
+    ))
+}
+
 impl DemoSpec {
     /// Reads a specification and makes its paths relative to where it stands.
     pub(crate) fn load(path: &Path) -> Result<Self, CliError> {
+        if !path.exists() {
+            return Err(unknown(path));
+        }
         let mut spec: Self = files::read_toml(path)?;
         if let Some(folder) = path.parent() {
             spec.data = folder.join(&spec.data);
