@@ -8,6 +8,7 @@
 
 pub mod backoff;
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -247,7 +248,7 @@ impl Link {
             let connected = *self.connected.borrow();
             tokio::select! {
                 () = stop.cancelled() => {
-                    self.farewell(client, &mut poller, incoming).await;
+                    self.farewell(client, sending.as_mut(), &mut poller, incoming).await;
                     return End::Stopped;
                 }
                 packet = incoming.recv() => {
@@ -320,14 +321,18 @@ impl Link {
         }
     }
 
-    /// Publishes what is waiting, says goodbye, waits shortly for the broker to take it.
+    /// Publishes what is being sent and what is waiting, says goodbye, waits shortly for the broker to take it.
     async fn farewell(
         &mut self,
         client: &AsyncClient,
+        sending: Pin<&mut Fuse<impl Future<Output = Result<(), ClientError>>>>,
         poller: &mut Child<()>,
         mut incoming: mpsc::Receiver<Result<Packet, String>>,
     ) {
         let said = tokio::time::timeout(FAREWELL, async {
+            if !sending.is_terminated() {
+                sending.await?;
+            }
             while let Ok(publish) = self.commands.try_recv() {
                 self.publish(client, publish).await?;
             }
