@@ -62,7 +62,7 @@ export async function startServer({ prepare } = {}) {
     /** The end of what the server printed. */
     said: () => running.server.said(),
     /** `fleetctl …` against this server. */
-    fleetctl: (...args) => run('fleetctl', args, { FLOTILLA_SERVER: origin, FLOTILLA_TOKEN: token, FLOTILLA_PROFILE: join(folder, 'profile.toml') }),
+    fleetctl: (...args) => run('fleetctl', args, { FLOTILLA_SERVER: origin, FLOTILLA_TOKEN: token, FLOTILLA_PROFILE: '/dev/null' }),
     /** The address that signs a browser in, once. */
     signInLink: async () => (await call('POST', '/api/v1/sign-in-links')).url,
     /** A real agent, enrolled and running: `{ hardware, tags }` of it. */
