@@ -26,6 +26,8 @@ const SHARE: u32 = 5;
 const BATCH: u64 = 500;
 /// Devices looked at per transaction when a rollout begins.
 const PAGE: u32 = 500;
+/// After a start of the server, or as long as devices may be silent where that is less.
+const COMING_BACK_MS: i64 = 300_000;
 const ACTOR: &str = "reconciler:rollouts";
 
 #[derive(Debug, thiserror::Error)]
@@ -233,8 +235,9 @@ async fn time_out(app: &App, id: RolloutId, since: i64) -> Result<(), RolloutsEr
     let limit_s = silence_s(&rollout.spec.gates, rollout.spec.start_spread_s);
     let reason = format!("nothing was heard of the device for {limit_s} s");
     let before = now.saturating_sub(store::rollouts::timeout_ms(limit_s));
-    // While the server was away nobody could be heard.
-    if before < since || !store::rollouts::is_quiet(&app.db, id, before).await? {
+    // While the server was away nobody could be heard: devices have a while to come back.
+    let comes_back = before.max(now.saturating_sub(COMING_BACK_MS));
+    if comes_back < since || !store::rollouts::is_quiet(&app.db, id, before).await? {
         return Ok(());
     }
     loop {

@@ -18,10 +18,10 @@ export async function accessible(page, state, theme) {
   await inState(page, state);
   const dark = await page.evaluate(() => getComputedStyle(document.documentElement).colorScheme.includes('dark') && matchMedia('(prefers-color-scheme: dark)').matches);
   if (theme !== undefined) assert.equal(dark, theme === 'dark', `the page should be ${theme}`);
+  // Rows whose successors are under way are dimmed, and no longer looked at.
+  await page.waitForFunction(() => document.querySelector('.table.stale, .table[data-state="full"] [aria-busy="true"]') === null);
   // Chromium computes colours of moving things as they are at that moment.
   await page.evaluate(() => Promise.all(document.getAnimations().filter((animation) => animation.effect?.getTiming().iterations !== Infinity).map((animation) => animation.finished)));
-  // What is dimmed because its successor is under way is no longer looked at.
-  await page.waitForFunction(() => document.querySelector('.table.stale') === null);
   if (!(await page.evaluate(() => 'axe' in globalThis))) await page.evaluate(axeSource);
   const { violations } = await page.evaluate(() => globalThis.axe.run(document, { resultTypes: ['violations'] }));
   const said = violations.map((violation) => `${violation.id}: ${violation.nodes.map((node) => node.html.slice(0, 160)).join(' | ')}`);

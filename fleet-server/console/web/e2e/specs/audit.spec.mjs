@@ -85,6 +85,7 @@ export const checks = [
       const terms = page.getByRole('list', { name: 'Filters in force' });
       await terms.getByRole('button', { name: `Clear subject:claim-token:${id}` }).press('Enter');
       await page.waitForURL((url) => !url.searchParams.get('filter').includes('subject'));
+      await terms.getByRole('button', { name: /Clear subject/ }).waitFor({ state: 'detached' });
       await accessible(page, 'full');
       await terms.getByRole('button', { name: 'Clear all' }).press('Enter');
       await page.waitForURL((url) => !url.searchParams.has('filter'));

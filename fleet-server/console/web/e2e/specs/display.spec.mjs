@@ -71,8 +71,8 @@ export const checks = [
       const look = async () => {
         await page.route('**/api/v1/runs?**', () => new Promise(() => undefined));
         await page.goto(`${origin}/runs`);
-        // Bones, which breathe otherwise.
-        await page.locator('.bone').first().waitFor();
+        // The table's bones, which breathe otherwise; those that stand there while the screen's code loads go at any moment.
+        await page.locator('.table-bones .bone').first().waitFor();
         const bones = await moving();
         await page.unroute('**/api/v1/runs?**');
         await page.keyboard.press('Control+k');
