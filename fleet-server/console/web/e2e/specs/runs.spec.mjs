@@ -53,7 +53,7 @@ export const checks = [
       const { dataset } = await datasetVersion(server);
       await theme(page, 'light');
       await page.goto(`${origin}/runs`);
-      await page.getByRole('heading', { name: 'Runs', exact: true }).waitFor();
+      await inState(page, 'empty');
       await page.keyboard.press('n');
       await page.getByRole('heading', { name: 'New run' }).waitFor();
       await accessible(page, 'full', 'light');
