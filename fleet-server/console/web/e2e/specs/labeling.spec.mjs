@@ -75,6 +75,7 @@ export const checks = [
       await dialog.getByLabel('When', { exact: true }).fill('');
       await dialog.getByRole('combobox', { name: /Insert a feature/ }).fill('accel_y.std');
       await page.keyboard.press('Enter');
+      await page.waitForFunction(() => document.activeElement?.tagName === 'TEXTAREA' && document.activeElement.value.endsWith(']'));
       await page.keyboard.type(' < 1.5');
       await dialog.getByText(/fleetctl labels lf add .*accel_y.std/).waitFor();
       await dialog.getByRole('button', { name: 'Add', exact: true }).click();
