@@ -106,6 +106,28 @@ pub enum Misfit {
     Disk,
 }
 
+/// What a device lacks for a package that is meant for it. No refusal of trust, and nobody's attack: it says nothing of who
+/// offers the package, and deleting files or a newer agent mends it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Shortage {
+    #[error("agent {found} is older than {needed}, which the package needs")]
+    Agent { found: String, needed: String },
+    #[error("{found} bytes of RAM where {needed} are needed")]
+    Ram { found: u64, needed: u64 },
+    #[error("{found} bytes of free disk where {needed} are needed")]
+    Disk { found: u64, needed: u64 },
+}
+
+impl Shortage {
+    pub const fn misfit(&self) -> Misfit {
+        match self {
+            Self::Agent { .. } => Misfit::Agent,
+            Self::Ram { .. } => Misfit::Ram,
+            Self::Disk { .. } => Misfit::Disk,
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
@@ -122,6 +144,7 @@ pub struct Manifest {
     /// Least agent version.
     pub min_agent: String,
     pub min_ram_bytes: u64,
+    /// Free disk that fetching takes at its height, on a device that holds nothing of the package yet.
     pub min_disk_bytes: u64,
     /// `onnx`.
     pub runtime: String,
@@ -229,42 +252,60 @@ impl Manifest {
 
     /// The first thing that the package needs and a device like this has not; `None`: it can take the package.
     pub fn misfit(&self, facts: &DeviceFacts) -> Option<Misfit> {
-        if !self.hardware_classes.is_empty() && !self.hardware_classes.contains(&facts.hardware_class) {
+        if !self.is_for_class(facts) {
             return Some(Misfit::HardwareClass);
         }
-        if !self.arch.is_empty() && !self.arch.contains(&facts.arch) {
+        if !self.is_for_arch(facts) {
             return Some(Misfit::Arch);
         }
-        if version_triple(&facts.agent_version) < version_triple(&self.min_agent) {
-            return Some(Misfit::Agent);
-        }
-        if facts.ram_bytes < self.min_ram_bytes {
-            return Some(Misfit::Ram);
-        }
-        (facts.disk_free_bytes < self.min_disk_bytes).then_some(Misfit::Disk)
+        self.shortage(facts).map(|shortage| shortage.misfit())
     }
 
-    /// Is the package for a device like this?
+    /// Is the package meant for a device like this? One for other hardware is not to be offered to it; what this device
+    /// has too little of is [`Self::shortage`]'s.
     pub fn fits(&self, facts: &DeviceFacts) -> Result<(), TrustError> {
-        let Some(misfit) = self.misfit(facts) else {
-            return Ok(());
-        };
-        Err(TrustError::Incompatible(match misfit {
-            Misfit::HardwareClass => format!(
+        if !self.is_for_class(facts) {
+            return Err(TrustError::Incompatible(format!(
                 "hardware class '{}' is not among {:?}",
                 facts.hardware_class, self.hardware_classes
-            ),
-            Misfit::Arch => format!("architecture '{}' is not among {:?}", facts.arch, self.arch),
-            Misfit::Agent => format!("agent {} is older than {}", facts.agent_version, self.min_agent),
-            Misfit::Ram => format!(
-                "{} bytes of RAM where {} are needed",
-                facts.ram_bytes, self.min_ram_bytes
-            ),
-            Misfit::Disk => format!(
-                "{} bytes of free disk where {} are needed",
-                facts.disk_free_bytes, self.min_disk_bytes
-            ),
-        }))
+            )));
+        }
+        if !self.is_for_arch(facts) {
+            return Err(TrustError::Incompatible(format!(
+                "architecture '{}' is not among {:?}",
+                facts.arch, self.arch
+            )));
+        }
+        Ok(())
+    }
+
+    /// The first thing that a device like this has too little of. The disk's figure holds for a device that holds nothing
+    /// of the package yet.
+    pub fn shortage(&self, facts: &DeviceFacts) -> Option<Shortage> {
+        if version_triple(&facts.agent_version) < version_triple(&self.min_agent) {
+            return Some(Shortage::Agent {
+                found: facts.agent_version.clone(),
+                needed: self.min_agent.clone(),
+            });
+        }
+        if facts.ram_bytes < self.min_ram_bytes {
+            return Some(Shortage::Ram {
+                found: facts.ram_bytes,
+                needed: self.min_ram_bytes,
+            });
+        }
+        (facts.disk_free_bytes < self.min_disk_bytes).then_some(Shortage::Disk {
+            found: facts.disk_free_bytes,
+            needed: self.min_disk_bytes,
+        })
+    }
+
+    fn is_for_class(&self, facts: &DeviceFacts) -> bool {
+        self.hardware_classes.is_empty() || self.hardware_classes.contains(&facts.hardware_class)
+    }
+
+    fn is_for_arch(&self, facts: &DeviceFacts) -> bool {
+        self.arch.is_empty() || self.arch.contains(&facts.arch)
     }
 }
 
@@ -278,4 +319,95 @@ fn version_triple(text: &str) -> Option<[u64; 3]> {
         *slots.next()? = part.parse().ok()?;
     }
     Some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trust::Role;
+
+    fn manifest() -> Manifest {
+        let line: ModelLine = "line".parse().unwrap();
+        Manifest {
+            header: Header {
+                schema: Manifest::SCHEMA.to_owned(),
+                role: Role::Release(line.clone()),
+                fleet: "0191e5a0-0000-7000-8000-000000000001".parse().unwrap(),
+                version: 1,
+                issued: 0,
+                expires: 1,
+            },
+            name: line,
+            semver: "1.0.0".to_owned(),
+            release_counter: 1,
+            hardware_classes: vec!["gateway".to_owned()],
+            arch: vec!["arm".to_owned()],
+            min_agent: "0.2.0".to_owned(),
+            min_ram_bytes: 100,
+            min_disk_bytes: 1000,
+            runtime: "onnx".to_owned(),
+            opset: 17,
+            components: vec![],
+            inputs: vec![],
+            outputs: vec![],
+            labels: vec![],
+            self_test: SelfTest {
+                tolerance_abs: 0.0,
+                p95_budget_us: 0,
+            },
+            depends: vec![],
+            conflicts: vec![],
+            provenance: Provenance {
+                dataset_version: None,
+                dataset_digest: None,
+                run: None,
+                code_version: "0.1.0".to_owned(),
+                sbom: None,
+            },
+        }
+    }
+
+    #[test]
+    fn what_a_device_lacks_is_named_and_no_refusal_of_trust() {
+        let able = DeviceFacts {
+            hardware_class: "gateway".to_owned(),
+            arch: "arm".to_owned(),
+            agent_version: "0.2.0".to_owned(),
+            ram_bytes: 100,
+            disk_free_bytes: 1000,
+        };
+        let manifest = manifest();
+        assert_eq!((manifest.misfit(&able), manifest.shortage(&able)), (None, None));
+        let lacking = |change: fn(&mut DeviceFacts)| {
+            let mut facts = able.clone();
+            change(&mut facts);
+            manifest.fits(&facts).unwrap();
+            let shortage = manifest.shortage(&facts).unwrap();
+            assert_eq!(manifest.misfit(&facts), Some(shortage.misfit()));
+            (shortage.misfit(), shortage.to_string())
+        };
+        let (misfit, why) = lacking(|facts| facts.agent_version = "0.1.9".to_owned());
+        assert_eq!(misfit, Misfit::Agent);
+        assert!(why.contains("0.1.9 is older than 0.2.0"), "{why}");
+        let (misfit, why) = lacking(|facts| facts.ram_bytes = 99);
+        assert_eq!(
+            (misfit, why.as_str()),
+            (Misfit::Ram, "99 bytes of RAM where 100 are needed")
+        );
+        let (misfit, why) = lacking(|facts| facts.disk_free_bytes = 999);
+        assert_eq!(
+            (misfit, why.as_str()),
+            (Misfit::Disk, "999 bytes of free disk where 1000 are needed")
+        );
+        let foreign = |change: fn(&mut DeviceFacts)| {
+            let mut facts = able.clone();
+            change(&mut facts);
+            let refused = manifest.fits(&facts).unwrap_err();
+            assert_eq!(refused.attack(), "wrong-hardware");
+            manifest.misfit(&facts)
+        };
+        let class = foreign(|facts| facts.hardware_class = "camera".to_owned());
+        assert_eq!(class, Some(Misfit::HardwareClass));
+        assert_eq!(foreign(|facts| facts.arch = "vax".to_owned()), Some(Misfit::Arch));
+    }
 }

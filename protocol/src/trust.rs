@@ -16,4 +16,4 @@ pub use envelope::{Envelope, external_aad, sign, verify};
 pub use error::TrustError;
 pub use keys::{Authority, KeyId, KeyPair, PublicKey};
 pub use root::{RoleKeys, Root};
-pub use store::{DeviceFacts, DocumentVersions, TrustSnapshot, TrustStore};
+pub use store::{DeviceFacts, DocumentVersions, MAX_AHEAD_MS, MAX_REMEMBERED, TrustSnapshot, TrustStore};

@@ -1,5 +1,6 @@
 //! Every folder of `test-data/attacks` is played against the trust store, the codec and the chunk list, as its
-//! `expect.json` says. Between two steps the device loses power: the store is written and read back each time.
+//! `expect.json` says. Between two steps the device loses power, unless the first says that it keeps running: the store is
+//! written and read back.
 //!
 //! A call that is not known here fails the test, so that no folder stands there without being played. What a refused
 //! document must not do is checked everywhere: change the store.
@@ -159,9 +160,13 @@ impl Device {
     /// Power loss: all that is left is the snapshot.
     fn reboot(&mut self) {
         if let Some(store) = &self.store {
-            let written = codec::to_vec(store.snapshot()).unwrap();
-            let read: TrustSnapshot = codec::from_slice(&written, 1 << 20).unwrap();
-            assert_eq!(&read, store.snapshot());
+            let bytes = codec::to_vec(store.snapshot()).unwrap();
+            let read: TrustSnapshot = codec::from_slice(&bytes, 1 << 20).unwrap();
+            let written = TrustSnapshot {
+                clock_agrees: false,
+                ..store.snapshot().clone()
+            };
+            assert_eq!(read, written);
             self.store = Some(TrustStore::restore(read).unwrap());
         }
     }
@@ -214,7 +219,9 @@ fn every_attack_is_refused_as_its_folder_says() {
                     "{name}, step {number}: a refusal changed the store"
                 );
             }
-            device.reboot();
+            if step["running"] != true {
+                device.reboot();
+            }
         }
     }
 }

@@ -11,7 +11,9 @@ use flotilla_protocol::codec;
 use flotilla_protocol::head::Head;
 use flotilla_protocol::messages::Want;
 use flotilla_protocol::topics::Topic;
-use flotilla_protocol::trust::{Authority, Envelope, KeyId, Role, TrustSnapshot, TrustStore, Verified, sign, verify};
+use flotilla_protocol::trust::{
+    Authority, Envelope, KeyId, MAX_AHEAD_MS, Role, TrustError, TrustSnapshot, TrustStore, Verified, sign, verify,
+};
 use proptest::prelude::*;
 use serde_bytes::ByteBuf;
 
@@ -19,7 +21,7 @@ use serde_bytes::ByteBuf;
 #[expect(dead_code, reason = "the fixtures use the rest")]
 mod documents;
 
-use documents::{DAY, ISSUED, NOW, device, key};
+use documents::{DAY, HOUR, ISSUED, NOW, device, key};
 
 fn signed_head() -> Vec<u8> {
     sign(&documents::head().unwrap(), &key("director")).unwrap()
@@ -79,9 +81,14 @@ fn signer() -> impl Strategy<Value = &'static str> {
     prop_oneof![4 => Just("director"), 1 => Just("root"), 1 => Just("stranger")]
 }
 
+/// Mostly about the right time; sometimes the director jumps.
+fn day() -> impl Strategy<Value = i64> {
+    prop_oneof![6 => -2i64..6, 1 => 6i64..400, 1 => Just(5 * 365)]
+}
+
 fn happening() -> impl Strategy<Value = Happening> {
     prop_oneof![
-        (0u64..6, -2i64..6, 0u64..6, signer()).prop_map(|(version, issued_day, floor, signer)| Happening::Head {
+        (0u64..6, day(), 0u64..6, signer()).prop_map(|(version, issued_day, floor, signer)| Happening::Head {
             version,
             issued_day,
             floor,
@@ -152,6 +159,105 @@ fn not_sunk(before: &TrustSnapshot, after: &TrustSnapshot) -> Result<(), TestCas
     Ok(())
 }
 
+/// Nobody has moved the clock's floor further than can be believed: a day after a clock that has agreed, and never beyond
+/// both a day after the clock and the end of the root.
+fn not_far_ahead(before: &TrustSnapshot, store: &TrustStore, wall_ms: i64) -> Result<(), TestCaseError> {
+    let by_clock = wall_ms + MAX_AHEAD_MS;
+    let floor = store.snapshot().clock_floor;
+    if before.clock_agrees && by_clock >= before.clock_floor {
+        prop_assert!(floor <= by_clock.max(before.clock_floor));
+    }
+    prop_assert!(floor <= by_clock.max(store.root().header.expires).max(before.clock_floor));
+    Ok(())
+}
+
+/// Without what is never written.
+fn as_written(snapshot: &TrustSnapshot) -> TrustSnapshot {
+    TrustSnapshot {
+        clock_agrees: false,
+        ..snapshot.clone()
+    }
+}
+
+/// What a device goes through, in hours.
+#[derive(Debug, Clone, Copy)]
+enum Stretch {
+    On(i64),
+    Off(i64),
+}
+
+fn stretch() -> impl Strategy<Value = Stretch> {
+    prop_oneof![
+        (1i64..60).prop_map(Stretch::On),
+        (1i64..60).prop_map(Stretch::Off),
+        (60i64..24 * 30).prop_map(Stretch::Off),
+    ]
+}
+
+/// What a device's clock does while the device is off.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Rtc {
+    Runs,
+    StandsStill,
+    StartsIn1970,
+}
+
+/// A fleet that is right about the time, and a device.
+struct World {
+    now: i64,
+    /// The last one that the director signed, and whether the device was offered it since it started.
+    head: Head,
+    offered: bool,
+    store: TrustStore,
+    rtc: Rtc,
+    wall: i64,
+}
+
+impl World {
+    fn new(rtc: Rtc) -> Self {
+        let factory = sign(&documents::root(), &key("root")).unwrap();
+        Self {
+            now: NOW,
+            head: documents::head().unwrap(),
+            offered: false,
+            store: TrustStore::from_factory_root(&factory, 0).unwrap(),
+            rtc,
+            wall: if rtc == Rtc::StartsIn1970 { 0 } else { NOW },
+        }
+    }
+
+    /// An hour passes. A device that is on takes what is new and has to be up to date.
+    fn hour(&mut self, on: bool) -> Result<(), TrustError> {
+        self.now += HOUR;
+        if self.now - self.head.header.issued >= 12 * HOUR {
+            self.head.header.version += 1;
+            (self.head.header.issued, self.head.header.expires) = (self.now, self.now + DAY);
+            self.offered = false;
+        }
+        if on || self.rtc == Rtc::Runs {
+            self.wall += HOUR;
+        }
+        if !on {
+            return Ok(());
+        }
+        if !self.offered {
+            self.store
+                .accept_head(&sign(&self.head, &key("director"))?, self.wall)?;
+            self.offered = true;
+        }
+        self.store.check_fresh(self.wall)
+    }
+
+    /// The device is switched on again.
+    fn start(&mut self) {
+        self.store = TrustStore::restore(self.store.snapshot().clone()).unwrap();
+        self.offered = false;
+        if self.rtc == Rtc::StartsIn1970 {
+            self.wall = 0;
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn a_changed_envelope_is_never_believed_with_other_contents(
@@ -182,12 +288,37 @@ proptest! {
         let mut store = TrustStore::from_factory_root(&factory, 0).unwrap();
         for (happening, day) in story {
             let before = store.snapshot().clone();
-            let accepted = happen(&mut store, &happening, NOW + day * DAY);
+            let wall_ms = NOW + day * DAY;
+            let accepted = happen(&mut store, &happening, wall_ms);
             not_sunk(&before, store.snapshot())?;
+            not_far_ahead(&before, &store, wall_ms)?;
             if !accepted {
-                prop_assert_eq!(&before, store.snapshot(), "a refusal changed the store");
+                prop_assert_eq!(as_written(&before), as_written(store.snapshot()), "a refusal changed the store");
             }
             prop_assert_eq!(store.trusted_now(0), store.snapshot().clock_floor);
+        }
+    }
+
+    /// A director who is right is never taken for one who jumps, whatever the device's clock did: heads are signed every
+    /// twelve hours, and a device that starts gets the last one.
+    #[test]
+    fn an_honest_fleet_is_followed_by_every_clock(
+        story in proptest::collection::vec(stretch(), 1..8),
+        rtc in prop_oneof![Just(Rtc::Runs), Just(Rtc::StandsStill), Just(Rtc::StartsIn1970)],
+    ) {
+        let mut world = World::new(rtc);
+        for stretch in story {
+            let (hours, on) = match stretch {
+                Stretch::On(hours) => (hours, true),
+                Stretch::Off(hours) => (hours, false),
+            };
+            for _ in 0..hours {
+                let followed = world.hour(on);
+                prop_assert!(followed.is_ok(), "{followed:?} at {}, by the device's clock {}", world.now, world.wall);
+            }
+            if !on {
+                world.start();
+            }
         }
     }
 

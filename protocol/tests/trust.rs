@@ -4,17 +4,18 @@
 
 use flotilla_protocol::codec;
 use flotilla_protocol::head::Head;
+use flotilla_protocol::ids::{Digest, ModelLine};
 use flotilla_protocol::manifest::{ComponentKind, Manifest};
 use flotilla_protocol::trust::{
-    Authority, DeviceFacts, Document as _, Envelope, KeyPair, Role, Root, TrustError, TrustStore, Verified, sign,
-    verify,
+    Authority, DeviceFacts, Document as _, Envelope, KeyId, KeyPair, MAX_AHEAD_MS, MAX_REMEMBERED, Role, Root,
+    TrustError, TrustStore, Verified, sign, verify,
 };
 
 #[path = "../examples/make_fixtures/documents.rs"]
 #[expect(dead_code, reason = "the fixtures use the rest")]
 mod documents;
 
-use documents::{NOW, facts, fleet, head, key, line, manifest, root, root_with, target};
+use documents::{DAY, HOUR, ISSUED, NOW, facts, fleet, head, key, line, manifest, root, root_with, target};
 
 fn authority(names: &[&str], threshold: u32) -> Authority {
     Authority {
@@ -229,13 +230,21 @@ fn a_package_fits_or_says_what_is_missing() {
     };
     assert!(refused(|f| f.hardware_class = "camera".into()).contains("'camera' is not among"));
     assert!(refused(|f| f.arch = "arm".into()).contains("'arm' is not among"));
-    assert!(refused(|f| f.agent_version = "0.0.9".into()).contains("0.0.9 is older than 0.1.0"));
-    assert!(refused(|f| f.agent_version = "unknown".into()).contains("older"));
-    assert!(refused(|f| f.ram_bytes = 1).contains("1 bytes of RAM"));
-    assert!(refused(|f| f.disk_free_bytes = 1).contains("1 bytes of free disk"));
+    // What a device has too little of is no refusal of trust.
+    assert_eq!(manifest.shortage(&facts()), None);
+    let short = |change: fn(&mut DeviceFacts)| {
+        let mut facts = facts();
+        change(&mut facts);
+        manifest.fits(&facts).unwrap();
+        manifest.shortage(&facts).expect("something is missing").to_string()
+    };
+    assert!(short(|f| f.agent_version = "0.0.9".into()).contains("0.0.9 is older than 0.1.0"));
+    assert!(short(|f| f.agent_version = "unknown".into()).contains("older"));
+    assert!(short(|f| f.ram_bytes = 1).contains("1 bytes of RAM"));
+    assert!(short(|f| f.disk_free_bytes = 1).contains("1 bytes of free disk"));
     let mut newer = facts();
     newer.agent_version = "0.10.0-rc.1+build".into();
-    manifest.fits(&newer).unwrap();
+    assert_eq!(manifest.shortage(&newer), None);
     let mut anywhere = manifest.clone();
     anywhere.hardware_classes.clear();
     anywhere.arch.clear();
@@ -281,4 +290,193 @@ fn what_is_too_long_is_not_signed() {
         sign::<Head>(&long, &key("director")),
         Err(TrustError::Document(codec::CodecError::TooLarge { .. }))
     ));
+}
+
+/// A device that knows the factory's root alone. That root ends a year after [`ISSUED`].
+fn new_device() -> TrustStore {
+    TrustStore::from_factory_root(&sign(&root(), &key("root")).unwrap(), 0).unwrap()
+}
+
+/// The fleet's next `Head`, as it was signed then, for a day.
+fn head_issued(version: u64, at: i64) -> Vec<u8> {
+    let mut next = head().unwrap();
+    next.header.version = version;
+    (next.header.issued, next.header.expires) = (at, at + DAY);
+    sign(&next, &key("director")).unwrap()
+}
+
+/// The offer is refused as what it is, and leaves no trace.
+fn is_ahead(store: &mut TrustStore, offer: impl FnOnce(&mut TrustStore) -> Result<(), TrustError>) {
+    let before = store.snapshot().clone();
+    let refused = offer(store).unwrap_err();
+    assert!(matches!(refused, TrustError::FastForward { .. }), "{refused}");
+    assert_eq!(refused.attack(), "fast-forward");
+    assert_eq!(*store.snapshot(), before);
+}
+
+#[test]
+fn a_clock_that_has_agreed_is_believed_against_a_director_who_jumps() {
+    let mut store = new_device();
+    store.accept_head(&head_issued(7, ISSUED), NOW).unwrap();
+    for days in [2, 30, 5 * 365] {
+        let then = ISSUED + days * DAY;
+        is_ahead(&mut store, |store| {
+            store.accept_head(&head_issued(8, then), NOW).map(drop)
+        });
+        let mut desired = documents::desired_state(vec![]).unwrap();
+        (desired.header.issued, desired.header.expires) = (then, then + DAY);
+        let desired = sign(&desired, &key("director")).unwrap();
+        let own = documents::device().unwrap();
+        is_ahead(&mut store, |store| {
+            let offered = store.accept_desired_state(&desired, &own, key("device").id(), NOW);
+            offered.map(drop)
+        });
+        let mut next = root();
+        next.header.version = 2;
+        (next.header.issued, next.header.expires) = (then, then + 365 * DAY);
+        let next = sign(&next, &key("root")).unwrap();
+        is_ahead(&mut store, |store| store.advance_root(&[next], NOW));
+    }
+    // Nor does it help to jump in small steps: the device's clock is the measure, not the last thing that was signed.
+    let accepted = (1i64..400)
+        .filter(|hours| {
+            let then = ISSUED + hours * HOUR;
+            store
+                .accept_head(&head_issued(7 + u64::try_from(*hours).unwrap(), then), NOW)
+                .is_ok()
+        })
+        .count();
+    assert_eq!(accepted, 25, "a day after the clock, and no more");
+    assert_eq!(store.snapshot().clock_floor, NOW + MAX_AHEAD_MS);
+    // A day at the most is what such a director costs: what is signed at the right time after it is followed.
+    let later = NOW + DAY + HOUR;
+    store.accept_head(&head_issued(500, later), later).unwrap();
+}
+
+#[test]
+fn a_clock_that_is_dead_or_stood_still_is_told_the_time_though_not_beyond_the_root() {
+    // At its first day, before the fleet was there, and left behind since the device was switched off.
+    for wall in [0, ISSUED - 400 * DAY, NOW, NOW + 20 * DAY] {
+        let mut store = new_device();
+        for days in [366, 5 * 365] {
+            let then = ISSUED + days * DAY;
+            is_ahead(&mut store, |store| {
+                store.accept_head(&head_issued(8, then), wall).map(drop)
+            });
+        }
+        for (version, days) in [(8, 30), (9, 60), (10, 364)] {
+            let then = ISSUED + days * DAY;
+            store.accept_head(&head_issued(version, then), wall).unwrap();
+            assert_eq!(store.snapshot().clock_floor, then, "clock at {wall}");
+        }
+    }
+}
+
+#[test]
+fn whether_a_clock_agrees_is_found_out_anew_after_every_start() {
+    let mut store = new_device();
+    store.accept_head(&head_issued(7, ISSUED), NOW).unwrap();
+    let monday = ISSUED + 3 * DAY;
+    is_ahead(&mut store, |store| {
+        store.accept_head(&head_issued(8, monday), NOW).map(drop)
+    });
+    // Off over the weekend, and its clock with it.
+    let mut store = TrustStore::restore(store.snapshot().clone()).unwrap();
+    store.accept_head(&head_issued(8, monday), NOW).unwrap();
+    assert_eq!(store.trusted_now(NOW), monday);
+
+    // What was signed since shows that a clock was set back: from then on it proves nothing.
+    let mut store = new_device();
+    for (version, days) in [(7, 0), (8, 10)] {
+        let then = ISSUED + days * DAY;
+        store.accept_head(&head_issued(version, then), then).unwrap();
+    }
+    store.accept_head(&head_issued(9, ISSUED + 20 * DAY), NOW).unwrap();
+}
+
+#[test]
+fn the_news_go_on_under_a_root_that_has_lapsed() {
+    let later = ISSUED + 400 * DAY;
+    let mut store = new_device();
+    store.accept_head(&head_issued(8, later), later).unwrap();
+    assert!(
+        matches!(store.check_fresh(later), Err(TrustError::Expired { what: "root", .. })),
+        "and nothing new is installed"
+    );
+    store.accept_head(&head_issued(9, later + HOUR), later + HOUR).unwrap();
+}
+
+fn digests(from: usize, count: usize) -> Vec<Digest> {
+    (from..from + count).map(|n| Digest::of(&n.to_le_bytes())).collect()
+}
+
+/// A head that says this as well.
+fn offer(store: &mut TrustStore, version: u64, fill: impl FnOnce(&mut Head)) -> Result<(), TrustError> {
+    let mut next = head().unwrap();
+    next.header.version = version;
+    next.release_floors.clear();
+    fill(&mut next);
+    store
+        .accept_head(&sign(&next, &key("director")).unwrap(), NOW)
+        .map(drop)
+}
+
+#[test]
+fn what_a_device_remembers_has_a_bound_and_fits_its_store() {
+    type Fill = fn(&mut Head);
+    // As much as one head has room for.
+    const PAGE: usize = 512;
+    // `MAX_VALUE_BYTES` of agent/src/store.rs.
+    const STORE_TAKES: usize = 4 << 20;
+    let mut store = new_device();
+    let mut version = 7;
+    for from in (0..MAX_REMEMBERED).step_by(PAGE) {
+        version += 1;
+        offer(&mut store, version, |head| {
+            head.revoked_manifests = digests(from, PAGE);
+            head.revoked_keys = digests(from, PAGE).into_iter().map(KeyId).collect();
+        })
+        .unwrap();
+        version += 1;
+        offer(&mut store, version, |head| {
+            let line = |n: usize| ModelLine::new(format!("{n:0>64}")).unwrap();
+            head.release_floors = (from..from + PAGE).map(|n| (line(n), u64::MAX)).collect();
+        })
+        .unwrap();
+    }
+    let full = store.snapshot().clone();
+    assert_eq!(
+        [full.floors.len(), full.revoked_keys.len(), full.revoked_manifests.len()],
+        [MAX_REMEMBERED; 3]
+    );
+    let written = codec::to_vec(&full).unwrap().len();
+    // The longest root there is would come on top.
+    assert!(
+        written + codec::MAX_DOCUMENT_BYTES + 4096 < STORE_TAKES / 2,
+        "{written} bytes"
+    );
+    let more: [(&str, Fill); 3] = [
+        ("revoked manifests", |head| {
+            head.revoked_manifests = digests(MAX_REMEMBERED, 1);
+        }),
+        ("revoked keys", |head| {
+            head.revoked_keys = digests(MAX_REMEMBERED, 1).into_iter().map(KeyId).collect();
+        }),
+        ("release floors", |head| {
+            head.release_floors = [(line().unwrap(), 1)].into();
+        }),
+    ];
+    for (what, fill) in more {
+        let refused = offer(&mut store, version + 1, fill).unwrap_err();
+        assert!(
+            matches!(&refused, TrustError::Invalid(why) if why.contains(what)),
+            "{refused}"
+        );
+        assert_eq!(*store.snapshot(), full, "nothing of it is taken");
+    }
+    // What is known already needs no room.
+    offer(&mut store, version + 1, |head| {
+        head.revoked_manifests = digests(0, PAGE);
+    })
+    .unwrap();
 }

@@ -76,6 +76,15 @@ impl Attack {
         self
     }
 
+    /// The device keeps running after the last step: it does not have to find out anew whether its clock agrees with the
+    /// fleet's.
+    pub(crate) fn running(mut self) -> Self {
+        if let Some(fields) = self.steps.last_mut().and_then(Value::as_object_mut) {
+            fields.insert("running".to_owned(), json!(true));
+        }
+        self
+    }
+
     /// A step that starts over from a factory root, on a device built in 1970.
     pub(crate) fn factory_root(self, bytes: Vec<u8>) -> Self {
         self.step(

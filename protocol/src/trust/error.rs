@@ -42,6 +42,12 @@ pub enum TrustError {
     RootGap { offered: u64, current: u64 },
     #[error("{what} expired at {expires} ms, it is {now} ms")]
     Expired { what: &'static str, expires: i64, now: i64 },
+    #[error("{what} says that it was issued at {issued} ms, later than {latest} ms: its signer is ahead of time")]
+    FastForward {
+        what: &'static str,
+        issued: i64,
+        latest: i64,
+    },
     #[error(
         "no head has been accepted from this director yet: what is revoked is not known, and nothing new is installed"
     )]
@@ -54,6 +60,8 @@ pub enum TrustError {
     BelowFloor { line: String, offered: u64, floor: u64 },
     #[error("the target says release counter {target}, the manifest says {manifest}")]
     CounterMismatch { target: u64, manifest: u64 },
+    /// Signed for other hardware, and offered to this. That a device has too little of something is no refusal of trust:
+    /// [`Shortage`](crate::manifest::Shortage).
     #[error("not for this device: {0}")]
     Incompatible(String),
     #[error("{what} has digest {found} and {found_length} bytes, {expected} and {expected_length} are signed")]
@@ -81,6 +89,7 @@ impl TrustError {
             Self::Rollback { .. } | Self::Equivocation { .. } | Self::BelowFloor { .. } => "rollback",
             Self::RootGap { .. } => "root-gap",
             Self::Expired { .. } | Self::NoHead => "freeze",
+            Self::FastForward { .. } => "fast-forward",
             Self::OtherManifest { .. } | Self::CounterMismatch { .. } => "mix-and-match",
             Self::RevokedManifest(_) => "revoked-manifest",
             Self::Incompatible(_) => "wrong-hardware",

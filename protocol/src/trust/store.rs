@@ -2,6 +2,11 @@
 //!
 //! Versions only rise, also across power loss: the caller writes [`TrustStore::snapshot`] durably before it acts on an
 //! accepted document. Every method either accepts and changes the store, or refuses and leaves it as it was.
+//!
+//! Time: the largest signed time is a floor under the device's clock, and a floor is never taken back but by a new director
+//! key. So a document must not have been issued later than can be believed. Once the device's own clock has agreed with a
+//! `Head`, that is a day after it. Before, the clock may be dead, or have stood still while the device was off: the fleet tells
+//! the time, though never beyond the end of the root, which was signed offline.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,6 +18,16 @@ use crate::head::Head;
 use crate::ids::{DeviceId, Digest, FleetId, ModelLine};
 use crate::manifest::Manifest;
 use crate::trust::{Authority, Document, KeyId, Role, Root, TrustError, Verified, verify};
+
+const HOUR_MS: i64 = 3_600_000;
+/// How much later than a clock that is believed a document may have been issued.
+pub const MAX_AHEAD_MS: i64 = 24 * HOUR_MS;
+/// A clock that is slower than this against a `Head` does not agree with it. A `Head` may be half a day old when it comes: a
+/// clock that agrees is slow by eighteen hours at the most, and the next `Head` lies within [`MAX_AHEAD_MS`] of it.
+const AGREES_MS: i64 = 6 * HOUR_MS;
+/// Most entries of each kind that a device remembers: floors, revoked keys, revoked manifests. With the longest names there are
+/// that is 1.2 MB, a third of what the agent's store takes as one value.
+pub const MAX_REMEMBERED: usize = 8192;
 
 /// A version number together with the digest it stood for: the same number with other contents is an attack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -42,6 +57,10 @@ pub struct TrustSnapshot {
     pub floors: BTreeMap<ModelLine, u64>,
     pub revoked_keys: BTreeSet<KeyId>,
     pub revoked_manifests: BTreeSet<Digest>,
+    /// The device's clock has agreed with a `Head` since the store was restored. Never written: while a device is off, its
+    /// clock may stand still.
+    #[serde(skip)]
+    pub clock_agrees: bool,
 }
 
 /// Facts of the device that a manifest must fit.
@@ -78,12 +97,15 @@ impl TrustStore {
             floors: BTreeMap::new(),
             revoked_keys: BTreeSet::new(),
             revoked_manifests: BTreeSet::new(),
+            clock_agrees: false,
         };
         Ok(Self { root, state })
     }
 
-    pub fn restore(snapshot: TrustSnapshot) -> Result<Self, TrustError> {
+    /// Goes on from what was written. Whether the device's clock can be believed is found out anew.
+    pub fn restore(mut snapshot: TrustSnapshot) -> Result<Self, TrustError> {
         let root = Root::verify_self(&snapshot.root)?;
+        snapshot.clock_agrees = false;
         Ok(Self { root, state: snapshot })
     }
 
@@ -109,7 +131,26 @@ impl TrustStore {
         wall_ms.max(self.state.clock_floor)
     }
 
-    /// Follows a chain of roots, one step at a time. Only the last one is checked for expiry. Nothing changes unless the
+    /// The device's clock, a day on, if that is what later times of issue are judged by: it has agreed with a `Head`, and
+    /// nothing signed since says that it was set back.
+    fn believed_until(&self, wall_ms: i64) -> Option<i64> {
+        let until = wall_ms.saturating_add(MAX_AHEAD_MS);
+        (self.state.clock_agrees && until >= self.state.clock_floor).then_some(until)
+    }
+
+    /// Refuses what was issued later than can be believed: it would raise the clock's floor for good, and whatever the fleet
+    /// signs at the right time would have expired.
+    fn not_ahead<T: Document>(&self, document: &T, wall_ms: i64) -> Result<(), TrustError> {
+        let latest = self.believed_until(wall_ms).unwrap_or_else(|| {
+            wall_ms
+                .saturating_add(MAX_AHEAD_MS)
+                .max(self.root.header.expires)
+                .max(self.state.clock_floor)
+        });
+        issued_by(document, latest)
+    }
+
+    /// Follows a chain of roots, one step at a time. Only the last one is checked for its times. Nothing changes unless the
     /// whole chain holds.
     pub fn advance_root(&mut self, chain: &[Vec<u8>], wall_ms: i64) -> Result<(), TrustError> {
         let mut root = self.root.clone();
@@ -119,6 +160,9 @@ impl TrustStore {
             bytes = Some(step);
         }
         let Some(bytes) = bytes else { return Ok(()) };
+        if let Some(latest) = self.believed_until(wall_ms) {
+            issued_by::<Root>(&root, latest)?;
+        }
         let director_changed = director_keys(&self.root) != director_keys(&root);
         let mut state = self.state.clone();
         if director_changed {
@@ -140,11 +184,13 @@ impl TrustStore {
         Ok(())
     }
 
-    /// Accepts a `Head`: newer or the same, signed by the director, not expired. A head that speaks of a newer root than
-    /// this one is refused: the roots in between were withheld, and they may have dropped a stolen release key.
+    /// Accepts a `Head`: newer or the same, signed by the director at a time that can be believed, not expired. A head that
+    /// speaks of a newer root than this one is refused: the roots in between were withheld, and they may have dropped a stolen
+    /// release key. So is one that would have the device remember more than [`MAX_REMEMBERED`] entries of a kind.
     pub fn accept_head(&mut self, bytes: &[u8], wall_ms: i64) -> Result<Verified<Head>, TrustError> {
         let head: Verified<Head> = verify(bytes, &self.authority(&Role::Director)?, self.fleet())?;
         let seen = not_older::<Head>(&head, self.state.versions.head)?;
+        self.not_ahead::<Head>(&head, wall_ms)?;
         not_expired::<Head>(&head, self.trusted_now(wall_ms))?;
         if head.root_version > self.root.header.version {
             return Err(TrustError::RootGap {
@@ -152,9 +198,11 @@ impl TrustStore {
                 current: self.root.header.version,
             });
         }
+        self.check_room(&head)?;
         self.state.versions.head = seen;
         self.state.head_expires = Some(head.header.expires);
         self.state.clock_floor = self.state.clock_floor.max(head.header.issued);
+        self.state.clock_agrees |= head.header.issued <= wall_ms.saturating_add(AGREES_MS);
         for (line, floor) in &head.release_floors {
             let known = self.state.floors.entry(line.clone()).or_insert(0);
             *known = (*known).max(*floor);
@@ -164,6 +212,29 @@ impl TrustStore {
             .revoked_manifests
             .extend(head.revoked_manifests.iter().copied());
         Ok(head)
+    }
+
+    /// Can everything that the head names be remembered beside what is known?
+    fn check_room(&self, head: &Head) -> Result<(), TrustError> {
+        let state = &self.state;
+        for (what, total) in [
+            (
+                "release floors",
+                together(state.floors.keys(), head.release_floors.keys()),
+            ),
+            ("revoked keys", together(&state.revoked_keys, &head.revoked_keys)),
+            (
+                "revoked manifests",
+                together(&state.revoked_manifests, &head.revoked_manifests),
+            ),
+        ] {
+            if total > MAX_REMEMBERED {
+                return Err(TrustError::Invalid(format!(
+                    "with this head there would be {total} {what} to remember, {MAX_REMEMBERED} at most can be"
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// Accepts a `DesiredState` addressed to this device and this key.
@@ -184,6 +255,7 @@ impl TrustStore {
             });
         }
         let seen = not_older::<DesiredState>(&desired, self.state.versions.desired_state)?;
+        self.not_ahead::<DesiredState>(&desired, wall_ms)?;
         not_expired::<DesiredState>(&desired, self.trusted_now(wall_ms))?;
         desired.check()?;
         self.state.versions.desired_state = seen;
@@ -276,6 +348,26 @@ fn director_keys(root: &Root) -> BTreeSet<KeyId> {
         .get("director")
         .map(|role| role.keys.clone())
         .unwrap_or_default()
+}
+
+/// How many there are in both together.
+fn together<'a, T: Ord + 'a>(
+    known: impl IntoIterator<Item = &'a T>,
+    offered: impl IntoIterator<Item = &'a T>,
+) -> usize {
+    known.into_iter().chain(offered).collect::<BTreeSet<&T>>().len()
+}
+
+fn issued_by<T: Document>(document: &T, latest: i64) -> Result<(), TrustError> {
+    let issued = document.header().issued;
+    if issued > latest {
+        return Err(TrustError::FastForward {
+            what: T::WHAT,
+            issued,
+            latest,
+        });
+    }
+    Ok(())
 }
 
 /// The same version again is fine if it is the same document; anything older is a replay.

@@ -66,23 +66,25 @@ fn other_fleet_documents() -> Made<Attack> {
 }
 
 fn wrong_hardware() -> Made<Attack> {
+    const REFUSED: &str = "wrong-hardware";
     let release = key("release");
-    let offer = |attack: Attack, change: &dyn Fn(&mut Manifest)| -> Made<Attack> {
+    let offer = |attack: Attack, expect: &str, change: &dyn Fn(&mut Manifest)| -> Made<Attack> {
         let mut changed = manifest()?;
         change(&mut changed);
         let envelope = sign(&changed, &release)?;
         let target = target(&changed, &envelope)?;
-        Ok(attack.manifest(envelope, &target, "wrong-hardware"))
+        Ok(attack.manifest(envelope, &target, expect))
     };
     let mut attack = Attack::on_device(
         "wrong-hardware",
-        "packages for another class, architecture, agent or size",
+        "packages for another class or architecture; one that needs a newer agent, more memory or more disk is no attack, and whether \
+         it can be installed is asked elsewhere",
     )?;
-    attack = offer(attack, &|m| m.hardware_classes = vec!["camera".to_owned()])?;
-    attack = offer(attack, &|m| m.arch = vec!["arm".to_owned()])?;
-    attack = offer(attack, &|m| "0.1.1".clone_into(&mut m.min_agent))?;
-    attack = offer(attack, &|m| m.min_ram_bytes = 65 << 20)?;
-    offer(attack, &|m| m.min_disk_bytes = 1 << 40)
+    attack = offer(attack, REFUSED, &|m| m.hardware_classes = vec!["camera".to_owned()])?;
+    attack = offer(attack, REFUSED, &|m| m.arch = vec!["arm".to_owned()])?;
+    attack = offer(attack, ACCEPTED, &|m| "0.1.1".clone_into(&mut m.min_agent))?;
+    attack = offer(attack, ACCEPTED, &|m| m.min_ram_bytes = 65 << 20)?;
+    offer(attack, ACCEPTED, &|m| m.min_disk_bytes = 1 << 40)
 }
 
 fn mix_and_match() -> Made<Attack> {

@@ -14,6 +14,7 @@ use crate::documents::{
 
 const ROLLBACK: &str = "rollback";
 const FREEZE: &str = "freeze";
+const FAST_FORWARD: &str = "fast-forward";
 
 pub(super) fn attacks() -> Made<Vec<Attack>> {
     Ok(vec![
@@ -196,17 +197,29 @@ fn freeze_manifest() -> Made<Attack> {
     .at(NOW - 1))
 }
 
+/// A head and a desired state that were issued so many days later than everything else.
+fn ahead(version: u64, days: i64) -> Made<(Vec<u8>, Vec<u8>)> {
+    let issued = ISSUED + days * DAY;
+    let mut head = head_of(version)?;
+    (head.header.issued, head.header.expires) = (issued, issued + DAY);
+    let mut desired = desired_state(vec![])?;
+    desired.header.version = version;
+    (desired.header.issued, desired.header.expires) = (issued, issued + DAY);
+    Ok((sign(&head, &key("director"))?, sign(&desired, &key("director"))?))
+}
+
 fn fast_forward() -> Made<Attack> {
-    let century = ISSUED + 36_500 * DAY;
+    let (month_head, month_desired) = ahead(20, 30)?;
+    let (years_head, years_desired) = ahead(20, 5 * 365)?;
     let mut poisoned = head_of(u64::MAX)?;
-    poisoned.header.issued = century;
-    poisoned.header.expires = century + DAY;
+    poisoned.header.issued = ISSUED + 300 * DAY;
+    poisoned.header.expires = ISSUED + 301 * DAY;
     poisoned.release_floors = BTreeMap::from([(line()?, u64::MAX)]);
     poisoned.revoked_keys = vec![key("release").id()];
     poisoned.revoked_manifests = vec![Digest::of(&codec::to_vec(&manifest()?)?)];
     let mut poisoned_desired = desired_state(vec![])?;
     poisoned_desired.header.version = u64::MAX;
-    poisoned_desired.header.expires = century + DAY;
+    poisoned_desired.header.expires = ISSUED + 301 * DAY;
     let recovered = root_with(
         2,
         &[
@@ -222,9 +235,22 @@ fn fast_forward() -> Made<Attack> {
     desired.header.version = 1;
     Attack::on_device(
         "fast-forward",
-        "a stolen director key raises versions, floors, revocations and the clock; a root with a new director key undoes it",
+        "a stolen director key, or a director whose clock is wrong, raises versions, floors, revocations and the clock. A \
+         clock that has agreed with a head is believed against it, a clock that is dead as far as the root reaches; a root \
+         with a new director key undoes the rest",
     )?
+    .running()
+    .head(month_head, FAST_FORWARD)?
+    .running()
+    .desired_state(month_desired, FAST_FORWARD)?
+    .head(years_head.clone(), FAST_FORWARD)?
+    .desired_state(years_desired.clone(), FAST_FORWARD)?
+    .head(years_head, FAST_FORWARD)?
+    .at(0)
+    .desired_state(years_desired, FAST_FORWARD)?
+    .at(0)
     .head(sign(&poisoned, &key("director"))?, ACCEPTED)?
+    .at(0)
     .desired_state(sign(&poisoned_desired, &key("director"))?, ACCEPTED)?
     .head(signed_head(8)?, ROLLBACK)?
     .desired_state(signed_desired_state(12)?, ROLLBACK)?
