@@ -76,6 +76,7 @@ fn append_record(txn: Txn<'_>, head: AuditHead, record: &AuditRecord) -> Result<
 
 fn append_bytes(txn: Txn<'_>, head: AuditHead, entry: &[u8]) -> Result<AuditHead, StoreError> {
     txn.table(AUDIT)?.insert((head.epoch, head.count), entry)?;
+    txn.brings_audit();
     let next = head.append(entry);
     txn.put(keys::AUDIT_HEAD, &next)?;
     txn.next(keys::AUDIT_TOTAL)?;

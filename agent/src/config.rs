@@ -54,7 +54,7 @@ pub struct Config {
     pub device_id: Option<DeviceId>,
     #[serde(default = "default_hardware_class")]
     pub hardware_class: String,
-    /// Local inference and status; port 0 takes a free one, which stands in `<data_dir>/rest.addr`.
+    /// Local inference and status, on a loopback address; port 0 takes a free one, which stands in `<data_dir>/rest.addr`.
     #[serde(default = "default_listen")]
     pub listen: SocketAddr,
     #[serde(default)]
@@ -282,6 +282,13 @@ impl Config {
     }
 
     fn checked(self) -> Result<Self, ConfigError> {
+        if !self.listen.ip().is_loopback() {
+            return Err(ConfigError::Rule {
+                key: "listen",
+                value: self.listen.to_string(),
+                rule: "an address of this device alone, as 127.0.0.1 or [::1]: local inference has no authentication",
+            });
+        }
         let rule = |ok: bool, key: &'static str, value: u64, rule: &'static str| {
             if ok {
                 return Ok(());
@@ -383,6 +390,25 @@ mod tests {
             refused.to_string().starts_with("FLOTILLA_AGENT_LISTEN=nowhere"),
             "{refused}"
         );
+    }
+
+    #[test]
+    fn an_address_that_others_reach_is_refused_by_its_key() {
+        for address in ["0.0.0.0:8740", "192.0.2.1:80", "[::]:8740", "[2001:db8::1]:8740"] {
+            let config = parse(&format!("data_dir = '/x'\nlisten = '{address}'")).unwrap();
+            let refused = config.checked().unwrap_err().to_string();
+            let told = format!("'listen' = {address}: an address of this device alone");
+            assert!(refused.starts_with(&told), "{refused}");
+        }
+        for address in ["127.0.0.1:0", "127.9.9.9:80", "[::1]:8740"] {
+            let config = parse(&format!("data_dir = '/x'\nlisten = '{address}'")).unwrap();
+            assert!(config.checked().is_ok(), "{address}");
+        }
+        let overridden = parse("data_dir = '/x'")
+            .unwrap()
+            .overridden(|name| (name == "FLOTILLA_AGENT_LISTEN").then(|| "0.0.0.0:1".to_owned()));
+        let refused = overridden.unwrap().checked().unwrap_err().to_string();
+        assert!(refused.contains("'listen' = 0.0.0.0:1"), "{refused}");
     }
 
     #[test]

@@ -1,11 +1,13 @@
-//! Files that survive a power cut: written beside, synced, renamed, and the directory synced.
+//! Files that survive a power cut: written beside, synced, renamed, and the directory synced. And who may read them.
 //!
 //! Knows nothing of what is in them.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+
+use tracing::warn;
 
 /// An I/O error that says where.
 #[derive(Debug, thiserror::Error)]
@@ -92,6 +94,62 @@ pub fn create_dir(path: &Path) -> Result<(), FileError> {
     fs::create_dir_all(path).map_err(at("create directory", path))
 }
 
+/// Makes a directory that nobody but its owner can enter (0700), or closes the one that is there to the others.
+pub fn create_private_dir(path: &Path) -> Result<(), FileError> {
+    if let Some(parent) = path.parent() {
+        create_dir(parent)?;
+    }
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(source) if source.kind() == io::ErrorKind::AlreadyExists => close_to_others(path),
+        made => made.map_err(at("create directory", path)),
+    }
+}
+
+/// Makes an empty file that nobody but its owner can read (0600), or closes the one that is there to the others.
+pub fn create_private_file(path: &Path) -> Result<(), FileError> {
+    let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    match made {
+        Err(source) if source.kind() == io::ErrorKind::AlreadyExists => close_to_others(path),
+        made => made.map(drop).map_err(at("create", path)),
+    }
+}
+
+/// Takes from everybody but the owner what they may do with a file or directory. Where that is not permitted it is told:
+/// whoever installed the agent may have meant it so.
+fn close_to_others(path: &Path) -> Result<(), FileError> {
+    let mode = fs::metadata(path).map_err(at("look at", path))?.permissions().mode() & 0o777;
+    if mode.trailing_zeros() >= 6 {
+        return Ok(());
+    }
+    let (path_shown, was) = (path.display(), format!("{mode:03o}"));
+    match fs::set_permissions(path, Permissions::from_mode(mode & 0o700)) {
+        Ok(()) => warn!(path = %path_shown, was, "others could read it: its mode is tightened"),
+        Err(error) => warn!(path = %path_shown, was, %error, "others can read it, and its mode cannot be tightened"),
+    }
+    Ok(())
+}
+
+/// Bytes of a file; one that is not there has none.
+pub fn length(path: &Path) -> Result<u64, FileError> {
+    match fs::metadata(path) {
+        Ok(meta) => Ok(meta.len()),
+        Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(0),
+        Err(source) => Err(at("look at", path)(source)),
+    }
+}
+
+/// Bytes of the files that lie directly in a directory; one that is not there has none.
+pub fn bytes_in(dir: &Path) -> Result<u64, FileError> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(0),
+        Err(source) => return Err(at("list", dir)(source)),
+    };
+    entries
+        .map(|entry| entry.map_err(at("list", dir)).and_then(|entry| length(&entry.path())))
+        .try_fold(0, |sum: u64, bytes| Ok(sum.saturating_add(bytes?)))
+}
+
 /// Removes a file; one that is not there is fine.
 pub fn remove_if_there(path: &Path) -> Result<(), FileError> {
     match fs::remove_file(path) {
@@ -131,9 +189,27 @@ pub fn read_capped(path: &Path, cap: u64) -> Result<Option<Vec<u8>>, FileError> 
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn what_is_private_is_made_so_and_tightened_where_it_was_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let (folder, file) = (dir.path().join("new/data"), dir.path().join("new/data/store"));
+        create_private_dir(&folder).unwrap();
+        create_private_file(&file).unwrap();
+        assert_eq!((mode(&folder), mode(&file)), (0o700, 0o600));
+        fs::write(&file, b"kept").unwrap();
+        fs::set_permissions(&folder, Permissions::from_mode(0o755)).unwrap();
+        fs::set_permissions(&file, Permissions::from_mode(0o644)).unwrap();
+        create_private_dir(&folder).unwrap();
+        create_private_file(&file).unwrap();
+        assert_eq!((mode(&folder), mode(&file)), (0o700, 0o600));
+        assert_eq!(fs::read(&file).unwrap(), b"kept");
+    }
 
     #[test]
     fn keys_are_for_their_owner_and_leftovers_do_no_harm() {
@@ -141,7 +217,7 @@ mod tests {
         let path = dir.path().join("key");
         fs::write(dir.path().join("key.new"), b"torn").unwrap();
         write_atomic(&path, b"secret", Access::Owner).unwrap();
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(mode(&path), 0o600);
         assert_eq!(read_capped(&path, 6).unwrap().unwrap(), b"secret");
         assert!(read_capped(&path, 5).is_err());
         assert!(read_capped(&dir.path().join("none"), 5).unwrap().is_none());

@@ -108,10 +108,10 @@ impl Harvester {
         uncertain.then_some(HarvestReason::LowConfidence)
     }
 
-    /// Keeps the row if the policy wants it, it is new and there is room; `sample` is only made then.
-    pub fn consider(&mut self, candidate: Candidate<'_>, sample: impl FnOnce(HarvestReason) -> Option<Sample>) {
+    /// Keeps the row if the policy wants it, it is new and there is room; `sample` is only made then. Says whether it is kept.
+    pub fn consider(&mut self, candidate: Candidate<'_>, sample: impl FnOnce(HarvestReason) -> Option<Sample>) -> bool {
         let Some(reason) = self.reason(&candidate.manifest, candidate.drifted, candidate.confidence) else {
-            return;
+            return false;
         };
         let most = self
             .policies
@@ -120,22 +120,26 @@ impl Harvester {
             .min(MOST_SAMPLES);
         let remembered = self.remembered(candidate.manifest);
         if remembered.inputs.len() >= most as usize {
-            return;
+            return false;
         }
         let digest = Digest::of(candidate.input);
         if remembered.inputs.contains(&digest) {
             self.counts.duplicates += 1;
-            return;
+            return false;
         }
-        let Some(sample) = sample(reason) else { return };
+        let Some(sample) = sample(reason) else { return false };
         match codec::to_vec(&sample).map(|bytes| bytes.len()) {
             Ok(bytes) if self.has_room(bytes) => {
                 self.remembered(candidate.manifest).inputs.insert(digest);
                 self.buffer.push_back((sample, bytes));
                 self.buffer_bytes += bytes;
                 self.counts.kept += 1;
+                true
             }
-            _ => self.counts.dropped += 1,
+            _ => {
+                self.counts.dropped += 1;
+                false
+            }
         }
     }
 

@@ -74,7 +74,7 @@ impl DeviceKeys {
     /// Reads the keys from `<data_dir>/keys`, and makes those that are missing.
     pub fn load_or_make(data_dir: &Path) -> Result<Self, IdentityError> {
         let dir = data_dir.join("keys");
-        files::create_dir(&dir)?;
+        files::create_private_dir(&dir)?;
         let [tls_file, signing_file, wrapping_file] = KEY_FILES;
         let tls_pem = key_file(&dir.join(tls_file), || {
             let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)
@@ -210,8 +210,12 @@ mod tests {
 
     #[test]
     fn keys_are_made_once_and_kept() {
+        use std::os::unix::fs::PermissionsExt as _;
+
         let dir = tempfile::tempdir().unwrap();
         let first = DeviceKeys::load_or_make(dir.path()).unwrap();
+        let mode = std::fs::metadata(dir.path().join("keys")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
         let again = DeviceKeys::load_or_make(dir.path()).unwrap();
         assert_eq!(first.signing.id(), again.signing.id());
         assert_eq!(first.wrapping_public(), again.wrapping_public());

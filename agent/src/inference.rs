@@ -167,6 +167,9 @@ pub(crate) struct Observer {
     harvester: Mutex<Harvester>,
     drift_events: Mutex<VecDeque<DriftEvent>>,
     drift_changed: Notify,
+    samples_kept: Notify,
+    /// Counts requests that were not answered, for whatever reason.
+    failures: watch::Sender<u64>,
 }
 
 impl Observer {
@@ -175,7 +178,13 @@ impl Observer {
             harvester: Mutex::new(Harvester::new(limits)),
             drift_events: Mutex::new(VecDeque::new()),
             drift_changed: Notify::new(),
+            samples_kept: Notify::new(),
+            failures: watch::Sender::new(0),
         }
+    }
+
+    fn failed(&self) {
+        self.failures.send_modify(|count| *count = count.wrapping_add(1));
     }
 
     fn harvester(&self) -> MutexGuard<'_, Harvester> {
@@ -377,6 +386,16 @@ impl InferenceHandle {
     /// Returns when there may be drift events to take. One waiter at a time.
     pub async fn drift_changed(&self) {
         self.0.observer.drift_changed.notified().await;
+    }
+
+    /// Returns when there may be samples to take. One waiter at a time.
+    pub async fn samples_kept(&self) {
+        self.0.observer.samples_kept.notified().await;
+    }
+
+    /// Changes whenever a request is not answered.
+    pub fn failures(&self) -> watch::Receiver<u64> {
+        self.0.observer.failures.subscribe()
     }
 
     /// By package.

@@ -2,7 +2,8 @@
 //! inference (without any network too), and reports.
 //!
 //! This file is the wiring: who is made from what, in which order, and how it all ends. What is installed answers before
-//! there is a network; shutdown stops intake, drains, seals, and sends what it can until a deadline.
+//! there is a network, and while nothing can be written because the disk is full; shutdown stops intake, drains, seals, and
+//! sends what it can until a deadline.
 
 #![cfg_attr(
     test,
@@ -42,11 +43,13 @@ pub mod tls;
 pub mod trust_state;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use flotilla_protocol::audit::AuditHead;
 use flotilla_protocol::desired_state::DesiredState;
 use flotilla_protocol::head::Endpoint;
 use rustls::pki_types::CertificateDer;
@@ -74,7 +77,7 @@ use crate::serve::rest::{self, RestLimits};
 use crate::serve::stream::{self, StreamStatus};
 use crate::spool::disk::{Boot, DiskSpool};
 use crate::status::StatusSource;
-use crate::store::{Store, StoreError, keys};
+use crate::store::{Store, StoreError, keys, on_disk};
 use crate::tasks::Tasks;
 use crate::telemetry::{Sealer, Unsealed};
 use crate::trust_state::{NotAccepted, TrustState};
@@ -85,6 +88,8 @@ const LINK_EVENTS: usize = 128;
 const DRAIN: Duration = Duration::from_secs(3);
 /// For receipts of what is sealed at the end.
 const FLUSH: Duration = Duration::from_secs(3);
+/// Pause before what a full disk did not take at the start is written again.
+const WRITE_AGAIN: Duration = Duration::from_secs(2);
 
 /// Why the agent cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -109,7 +114,7 @@ pub enum AgentError {
     Busy(PathBuf),
     #[error("cannot listen on {address}: {source}")]
     Listen {
-        address: std::net::SocketAddr,
+        address: SocketAddr,
         source: std::io::Error,
     },
     #[error("{0}")]
@@ -123,9 +128,9 @@ pub fn install_crypto() {
     }
 }
 
-/// Opens the data directory for this process alone.
+/// Opens the data directory for this process alone, and for its user alone.
 pub fn open_data(config: &Config) -> Result<(Arc<Store>, DataLock), AgentError> {
-    files::create_dir(&config.data_dir)?;
+    files::create_private_dir(&config.data_dir)?;
     let lock = DataLock::take(&config.data_dir)?;
     let store = Store::open(&config.data_dir, config.spool.reserve_bytes)?;
     Ok((Arc::new(store), lock))
@@ -173,7 +178,11 @@ pub async fn run(config: Config, clock: Clock, stop: CancellationToken) -> Resul
     let thumbprint = device_keys.signing.id();
     let trust = TrustState::open(Arc::clone(&store), clock.clone(), enrolled.device.clone(), thumbprint)?
         .ok_or(AgentError::NotEnrolled)?;
-    let boot = begin_epoch(&store, &clock)?;
+    let boot = next_boot(&store)?;
+    let begun = begin_epoch(&store, &clock);
+    if let Err(why) = &begun {
+        error!(%why, "this start cannot be written: what is installed answers, and nothing else is done before it is");
+    }
     info!(device = %enrolled.device, boot_epoch = boot.epoch, "starting");
     let broker = broker_source(&store, &trust, &enrolled, &device_keys, &clock)?;
     let signer = Signer {
@@ -192,7 +201,7 @@ pub async fn run(config: Config, clock: Clock, stop: CancellationToken) -> Resul
         store,
         config,
     };
-    parts.run(broker, stop).await
+    parts.run(broker, begun, stop).await
 }
 
 /// Enrols, trying again while the server cannot be reached or has no time. `None` when told to stop.
@@ -220,21 +229,26 @@ async fn enrol_patiently(
     }
 }
 
-/// Counts the boot and opens its audit chain, in one transaction, so that they cannot part.
-fn begin_epoch(store: &Store, clock: &Clock) -> Result<Boot, AgentError> {
-    let at = clock.now_ms();
+/// What the records of this boot are named by. The epoch counts once [`begin_epoch`] has written it; nothing that carries it
+/// leaves before.
+fn next_boot(store: &Store) -> Result<Boot, AgentError> {
     let mut nonce = [0u8; 4];
     random::fill(&mut nonce)?;
-    let epoch = store.write(|txn| {
+    let head: Option<AuditHead> = store.get(keys::AUDIT_HEAD)?;
+    Ok(Boot {
+        epoch: head.map_or(0, |head| head.epoch).saturating_add(1),
+        nonce: u32::from_le_bytes(nonce),
+    })
+}
+
+/// Counts the boot and opens its audit chain, in one transaction, so that they cannot part.
+fn begin_epoch(store: &Store, clock: &Clock) -> Result<(), StoreError> {
+    let at = clock.now_ms();
+    store.write(|txn| {
         let head = audit::open_epoch(txn, at)?;
         txn.put(keys::BOOT_EPOCH, &head.epoch)?;
         let entry = Entry::new("agent.started", "agent").with("version", env!("CARGO_PKG_VERSION"));
-        audit::append(txn, &entry, at)?;
-        Ok(head.epoch)
-    })?;
-    Ok(Boot {
-        epoch,
-        nonce: u32::from_le_bytes(nonce),
+        audit::append(txn, &entry, at).map(drop)
     })
 }
 
@@ -286,8 +300,15 @@ fn der(anchors: Vec<Vec<u8>>) -> Vec<CertificateDer<'static>> {
 }
 
 impl Parts {
-    async fn run(self, broker: BrokerSource, stop: CancellationToken) -> Result<(), AgentError> {
+    /// `begun`: is the boot's epoch durable, or why not?
+    async fn run(
+        self,
+        broker: BrokerSource,
+        begun: Result<(), StoreError>,
+        stop: CancellationToken,
+    ) -> Result<(), AgentError> {
         let config = &self.config;
+        let deadline = Duration::from_millis(config.shutdown.deadline_ms);
         let (events, incoming) = mpsc::channel::<LinkEvent>(LINK_EVENTS);
         let keep_alive = Duration::from_secs(config.link.keep_alive_s);
         let backoff = Backoff::new(config.link.backoff_cap_ms);
@@ -295,7 +316,7 @@ impl Parts {
         let chunks = Arc::new(ChunkRouter::default());
         let (mut driver, states) = self.driver(&handle, &chunks)?;
         // What is installed answers before there is a network.
-        driver.boot().await?;
+        driver.boot().await;
 
         let mut tasks = Tasks::new();
         // The link outlives the others by a little: what they seal at the end is still sent.
@@ -316,22 +337,16 @@ impl Parts {
             drift: drift_seen,
         };
         self.listen(&mut tasks, status).await?;
+        if let Err(why) = begun
+            && !self.begin(why, &reporter, &stop).await
+        {
+            tasks.shutdown(deadline).await;
+            self.inference.shutdown().await;
+            return Ok(());
+        }
         let (orders, ordered) = watch::channel(None);
-        let policies = Policies {
-            inference: self.inference.clone(),
-            interval,
-            config: config.telemetry.clone(),
-        };
-        self.resume_orders(&orders, &policies)?;
-        let router = Router {
-            trust: Arc::clone(&self.trust),
-            reporter: Arc::clone(&reporter),
-            spool: Arc::clone(&self.spool),
-            freed: Arc::clone(&self.sealed),
-            chunks,
-            orders,
-            policies,
-        };
+        let router = self.router(&reporter, chunks, orders, interval);
+        self.resume_orders(&router)?;
         let sealer = self.sealer(drift);
         tasks.spawn("updates", driver.run(ordered, token.clone()));
         tasks.spawn(
@@ -356,7 +371,6 @@ impl Parts {
             ended = outer.ended() => ended,
         };
         info!("ending");
-        let deadline = Duration::from_millis(config.shutdown.deadline_ms);
         tasks.shutdown(deadline).await;
         self.inference.shutdown().await;
         // What the models answered while they were drained.
@@ -367,6 +381,51 @@ impl Parts {
         match ended {
             Some(what) => Err(AgentError::Ended(what)),
             None => Ok(()),
+        }
+    }
+
+    /// Begins the boot's epoch once the disk has room for it. Until then the device answers, says on its status what ails it,
+    /// and does nothing else. `false` when told to stop.
+    async fn begin(&self, mut why: StoreError, reporter: &Reporter, stop: &CancellationToken) -> bool {
+        loop {
+            reporter.ail(Some(format!(
+                "nothing goes out and no update goes on, because this start cannot be written: {why}"
+            )));
+            tokio::select! {
+                () = stop.cancelled() => return false,
+                () = tokio::time::sleep(WRITE_AGAIN) => {}
+            }
+            match begin_epoch(&self.store, &self.clock) {
+                Ok(()) => break,
+                Err(again) => {
+                    error!(why = %again, "this start cannot be written");
+                    why = again;
+                }
+            }
+        }
+        reporter.ail(None);
+        true
+    }
+
+    fn router(
+        &self,
+        reporter: &Arc<Reporter>,
+        chunks: Arc<ChunkRouter>,
+        orders: watch::Sender<Option<DesiredState>>,
+        interval: watch::Sender<Duration>,
+    ) -> Router {
+        Router {
+            trust: Arc::clone(&self.trust),
+            reporter: Arc::clone(reporter),
+            spool: Arc::clone(&self.spool),
+            freed: Arc::clone(&self.sealed),
+            chunks,
+            orders,
+            policies: Policies {
+                inference: self.inference.clone(),
+                interval,
+                config: self.config.telemetry.clone(),
+            },
         }
     }
 
@@ -455,31 +514,48 @@ impl Parts {
         let failed = |source| AgentError::Listen { address, source };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let bound = listener.local_addr().map_err(failed)?;
-        let path = self.config.data_dir.join("rest.addr");
-        files::write_atomic(&path, bound.to_string().as_bytes(), Access::Everybody)?;
         info!(address = %bound, "inference and status");
-        let app = rest::router(self.inference.clone(), RestLimits::default()).merge(status::router(Arc::new(status)));
+        let limits = RestLimits::default();
+        let app = rest::router(self.inference.clone(), limits).merge(status::router(Arc::new(status)));
         let stop = tasks.stop_token();
         tasks.spawn("rest", async move {
-            let served = rest::serve(listener, app, async move { stop.cancelled().await }, DRAIN).await;
+            let served = rest::serve(listener, app, limits, async move { stop.cancelled().await }, DRAIN).await;
             if let Err(why) = served {
                 error!(%why, "the local listener ended");
             }
         });
+        self.tell_address(tasks, bound);
         Ok(())
+    }
+
+    /// Writes where the listener is. Requests are answered without that too, so that a full disk only delays it.
+    fn tell_address(&self, tasks: &mut Tasks, bound: SocketAddr) {
+        let (store, path) = (Arc::clone(&self.store), self.config.data_dir.join("rest.addr"));
+        if write_address(&store, &path, bound) {
+            return;
+        }
+        let stop = tasks.stop_token();
+        tasks.spawn("address", async move {
+            loop {
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = tokio::time::sleep(WRITE_AGAIN) => {}
+                }
+                if write_address(&store, &path, bound) {
+                    // It is done, which is no reason to end the agent.
+                    return stop.cancelled().await;
+                }
+            }
+        });
     }
 
     /// Goes on with the last desired state, so that an update does not wait for the server. One that has expired starts
     /// nothing; what it said about observing stays.
-    fn resume_orders(
-        &self,
-        orders: &watch::Sender<Option<DesiredState>>,
-        policies: &Policies,
-    ) -> Result<(), AgentError> {
-        let Some(desired) = self.trust.stored_desired_state()? else {
+    fn resume_orders(&self, router: &Router) -> Result<(), AgentError> {
+        let Some(desired) = self.trust.resumable_desired_state()? else {
             return Ok(());
         };
-        policies.apply(&desired);
+        router.policies.apply(&desired);
         if self.clock.now_ms() >= desired.header.expires {
             warn!(
                 version = desired.header.version,
@@ -487,22 +563,80 @@ impl Parts {
             );
             return Ok(());
         }
-        orders.send_replace(Some(desired));
+        router.orders.send_replace(Some(desired));
         Ok(())
     }
 
     /// Gives the server a moment to take what was sealed at the end. The rest waits in the spool.
     async fn flush(&self, link: &LinkHandle) {
-        let empty = async {
-            while link.is_connected() && self.spool.depth().records > 0 {
-                tokio::time::sleep(Duration::from_millis(20)).await;
+        let (mut waiting, mut connection) = (self.spool.waiting(), link.connection());
+        let done = async {
+            tokio::select! {
+                _empty = waiting.wait_for(|records| *records == 0) => {}
+                _gone = connection.wait_for(|connected| !*connected) => {}
             }
         };
-        if tokio::time::timeout(FLUSH, empty).await.is_err() {
+        if tokio::time::timeout(FLUSH, done).await.is_err() {
             info!(
                 records = self.spool.depth().records,
                 "left in the spool for the next start"
             );
+        }
+    }
+}
+
+/// `true` once it is written. On a full disk the reserve is given up for it.
+fn write_address(store: &Store, path: &Path, bound: SocketAddr) -> bool {
+    let text = bound.to_string();
+    let write = || on_disk(|| files::write_atomic(path, text.as_bytes(), Access::Everybody));
+    let mut written = write();
+    if written.as_ref().is_err_and(FileError::is_disk_full) {
+        match store.release_reserve() {
+            Ok(()) => written = write(),
+            Err(why) => error!(%why, "the reserve stays on the full disk"),
+        }
+    }
+    if let Err(why) = &written {
+        error!(%why, "where the listener is cannot be written: 'fleet-agent status' does not find it");
+    }
+    written.is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn what_the_agent_keeps_is_for_its_user_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("data");
+        std::fs::create_dir(&data).unwrap();
+        std::fs::set_permissions(&data, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let config: Config = toml::from_str(&format!("data_dir = '{}'", data.display())).unwrap();
+        let _open = open_data(&config).unwrap();
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&data), mode(&data.join("agent.redb"))), (0o700, 0o600));
+        assert!(matches!(open_data(&config), Err(AgentError::Busy(_))));
+    }
+
+    #[test]
+    fn a_boot_has_the_epoch_that_its_audit_chain_opens() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), 0).unwrap();
+        let clock = Clock::system();
+        for start in 1..4 {
+            let boot = next_boot(&store).unwrap();
+            assert_eq!(boot.epoch, start);
+            store.pretend_full(true);
+            assert!(begin_epoch(&store, &clock).unwrap_err().is_disk_full());
+            assert_eq!(next_boot(&store).unwrap().epoch, start, "nothing was counted");
+            store.pretend_full(false);
+            begin_epoch(&store, &clock).unwrap();
+            assert_eq!(store.get::<u64>(keys::BOOT_EPOCH).unwrap(), Some(start));
+            let head: AuditHead = store.get(keys::AUDIT_HEAD).unwrap().unwrap();
+            assert_eq!(head.epoch, start);
         }
     }
 }

@@ -11,7 +11,7 @@ use flotilla_protocol::audit::AuditHead;
 use flotilla_protocol::codec;
 use flotilla_protocol::ids::{DeviceId, FleetId};
 use flotilla_protocol::messages::{Hello, SCHEMA};
-use flotilla_protocol::report::DeviceReport;
+use flotilla_protocol::report::{DeploymentReport, DeviceReport, SlotReport};
 use flotilla_protocol::topics::Up;
 use flotilla_protocol::trust::{DeviceFacts, Document as _, Header, KeyPair, Role, TrustError, sign};
 use serde_bytes::ByteBuf;
@@ -192,10 +192,11 @@ impl Reporter {
         })
     }
 
-    /// Publishes a report whenever something of it has changed.
+    /// Publishes a report whenever something of it has changed. Not all that a state holds stands in a report: how far a soak
+    /// is does not.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut states = self.states.clone();
-        let mut reported = summary(&states.borrow_and_update());
+        let (mut reported, mut told) = both(&states.borrow_and_update());
         loop {
             let mut progress_only = false;
             tokio::select! {
@@ -205,7 +206,10 @@ impl Reporter {
                     if changed.is_err() {
                         return;
                     }
-                    let now = summary(&states.borrow_and_update());
+                    let (now, telling) = both(&states.borrow_and_update());
+                    if telling == told {
+                        continue;
+                    }
                     progress_only = now == reported;
                     reported = now;
                 }
@@ -217,7 +221,7 @@ impl Reporter {
                 // What matters does not wait for progress.
                 () = important(&mut states, &reported), if progress_only => {}
             }
-            reported = summary(&states.borrow_and_update());
+            (reported, told) = both(&states.borrow_and_update());
             self.send();
         }
     }
@@ -266,6 +270,17 @@ fn summary(states: &States) -> Summary {
         .collect()
 }
 
+/// All that a report says of the slots.
+type Told = Vec<(SlotReport, Option<DeploymentReport>, Option<String>)>;
+
+fn both(states: &States) -> (Summary, Told) {
+    let told = states.iter().map(|(slot, state)| {
+        let (report, deployment) = (state.slot_report(slot), state.deployment_report(slot));
+        (report, deployment, state.lost.clone())
+    });
+    (summary(states), told.collect())
+}
+
 /// Returns when the states differ in more than progress.
 async fn important(states: &mut watch::Receiver<States>, reported: &Summary) {
     let differs = states.wait_for(|states| summary(states) != *reported).await.is_ok();
@@ -273,3 +288,6 @@ async fn important(states: &mut watch::Receiver<States>, reported: &Summary) {
         std::future::pending::<()>().await;
     }
 }
+
+#[cfg(test)]
+mod tests;

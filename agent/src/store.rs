@@ -2,21 +2,25 @@
 //!
 //! A newer layout is refused, an older one would be migrated, nothing is ever wiped. One [`Store::write`] is one durable
 //! transaction: all of it or nothing. When the disk is full, even deleting needs space: a reserve file is given up then,
-//! the database is opened again (redb refuses to go on after an I/O error) and the transaction is tried once more.
+//! the database is opened again (redb refuses to go on after an I/O error) and the transaction is tried once more. When that
+//! fails too, what is stored can still be read; opening a store that has all its tables writes none.
 //!
 //! Does not know what the values mean: `audit`, `trust_state`, `spool` and `ota` do.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
 
 use flotilla_protocol::codec::{self, CodecError};
 use redb::{
-    Database, ReadTransaction, ReadableDatabase as _, ReadableTable as _, Table, TableDefinition, WriteTransaction,
+    Database, ReadTransaction, ReadableDatabase as _, ReadableTable as _, Table, TableDefinition, TableError,
+    WriteTransaction,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tracing::{info, warn};
+use tokio::sync::Notify;
+use tracing::{error, info, warn};
 
 use crate::files::{self, FileError};
 
@@ -117,67 +121,141 @@ pub struct Store {
     db: RwLock<Option<Database>>,
     reserve: PathBuf,
     reserve_bytes: u64,
+    /// Told of every transaction that brought audit entries.
+    audited: Notify,
+    #[cfg(test)]
+    full: std::sync::atomic::AtomicBool,
 }
 
 impl Store {
     /// Opens `agent.redb` in `dir`, or makes it. `reserve_bytes` are kept on disk for the day it is full.
     pub fn open(dir: &Path, reserve_bytes: u64) -> Result<Self, StoreError> {
-        let path = dir.join("agent.redb");
-        let store = Self {
-            db: RwLock::new(Some(open_database(&path)?)),
-            path,
-            reserve: dir.join("reserve"),
-            reserve_bytes,
+        let (path, reserve) = (dir.join("agent.redb"), dir.join("reserve"));
+        let db = match open_database(&path) {
+            Err(why) if why.is_disk_full() => {
+                give_up(&reserve)?;
+                open_database(&path)?
+            }
+            opened => opened?,
         };
-        let path = &store.path;
-        store.write(|txn| {
-            // Tables are made once, so that readers find them.
-            txn.0.open_table(AUDIT)?;
-            txn.0.open_table(SPOOL)?;
-            txn.0.open_table(SLOTS)?;
-            txn.0.open_table(PARTS)?;
+        let store = Self {
+            db: RwLock::new(Some(db)),
+            path,
+            reserve,
+            reserve_bytes,
+            audited: Notify::new(),
+            #[cfg(test)]
+            full: std::sync::atomic::AtomicBool::new(false),
+        };
+        // With a full disk, what is installed must be found all the same.
+        if !store.is_complete()? {
+            store.complete()?;
+        }
+        store.keep_reserve();
+        Ok(store)
+    }
+
+    /// Are all tables there, in the layout that this code writes?
+    fn is_complete(&self) -> Result<bool, StoreError> {
+        let there = self.read(|txn| {
+            Ok(exists(txn.open_table(META).map(drop))?
+                && exists(txn.open_table(AUDIT).map(drop))?
+                && exists(txn.open_table(SPOOL).map(drop))?
+                && exists(txn.open_table(SLOTS).map(drop))?
+                && exists(txn.open_table(PARTS).map(drop))?)
+        })?;
+        Ok(there && self.get::<u32>(keys::LAYOUT)? == Some(LAYOUT))
+    }
+
+    /// Makes the tables that are missing, once, so that readers find them, and brings an older layout up to this one.
+    fn complete(&self) -> Result<(), StoreError> {
+        self.write(|txn| {
+            txn.table(AUDIT)?;
+            txn.table(SPOOL)?;
+            txn.table(SLOTS)?;
+            txn.table(PARTS)?;
             match txn.get::<u32>(keys::LAYOUT)? {
                 None => txn.put(keys::LAYOUT, &LAYOUT),
                 Some(LAYOUT) => Ok(()),
                 Some(1) => migrate_1(*txn),
                 Some(found) => Err(StoreError::Newer {
-                    path: path.clone(),
+                    path: self.path.clone(),
                     found,
                 }),
             }
-        })?;
-        store.keep_reserve();
-        Ok(store)
+        })
     }
 
     /// One durable transaction. `work` may run twice (see the module's documentation), so it must only touch the
     /// transaction.
     pub fn write<T>(&self, work: impl Fn(&Txn<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        on_disk(|| match self.try_write(&work) {
-            Err(error) if error.needs_reopening() => {
-                if error.is_disk_full() {
-                    self.release_reserve()?;
-                }
-                warn!(%error, "the store is opened again and the transaction tried once more");
-                self.reopen()?;
-                self.try_write(&work)
+        on_disk(|| {
+            let first = match self.try_write(&work) {
+                Err(error) if error.needs_reopening() => error,
+                other => return other,
+            };
+            if first.is_disk_full() {
+                self.release_reserve()?;
             }
-            other => other,
+            warn!(error = %first, "the store is opened again and the transaction tried once more");
+            self.reopen()?;
+            let second = self.try_write(&work);
+            let broken = second.as_ref().is_err_and(StoreError::needs_reopening);
+            if broken && let Err(why) = self.reopen() {
+                error!(%why, "the store cannot be read until it can be opened again");
+            }
+            second
         })
     }
 
     fn try_write<T>(&self, work: &impl Fn(&Txn<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        #[cfg(test)]
+        self.refuse_if_full()?;
         let db = self.db.read().unwrap_or_else(PoisonError::into_inner);
         let txn = db.as_ref().ok_or(StoreError::Closed)?.begin_write()?;
-        let value = work(&Txn(&txn))?;
+        let audited = Cell::new(false);
+        let value = work(&Txn {
+            txn: &txn,
+            audited: &audited,
+        })?;
         txn.commit()?;
+        if audited.get() {
+            self.audited.notify_one();
+        }
         Ok(value)
     }
 
+    /// From now on every transaction fails as on a full disk, or none any more.
+    #[cfg(test)]
+    pub(crate) fn pretend_full(&self, full: bool) {
+        self.full.store(full, std::sync::atomic::Ordering::SeqCst);
+    }
+
+    #[cfg(test)]
+    fn refuse_if_full(&self) -> Result<(), StoreError> {
+        if self.full.load(std::sync::atomic::Ordering::SeqCst) {
+            let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
+            return Err(StoreError::Redb(Box::new(redb::Error::Io(full))));
+        }
+        Ok(())
+    }
+
+    /// Returns when audit entries have been written since it last did. One waiter at a time.
+    pub async fn audited(&self) {
+        self.audited.notified().await;
+    }
+
     pub fn read<T>(&self, work: impl FnOnce(&ReadTransaction) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        if self.is_closed() {
+            self.reopen()?;
+        }
         let db = self.db.read().unwrap_or_else(PoisonError::into_inner);
         let txn = db.as_ref().ok_or(StoreError::Closed)?.begin_read()?;
         work(&txn)
+    }
+
+    fn is_closed(&self) -> bool {
+        self.db.read().unwrap_or_else(PoisonError::into_inner).is_none()
     }
 
     /// A single value by name.
@@ -202,8 +280,7 @@ impl Store {
 
     /// Gives up the reserve. Made again at the next start with space.
     pub fn release_reserve(&self) -> Result<(), StoreError> {
-        warn!(path = %self.reserve.display(), "the disk is full: the reserve is given up");
-        Ok(files::remove_if_there(&self.reserve)?)
+        give_up(&self.reserve)
     }
 
     /// Has the reserve on disk if there is space for it.
@@ -231,7 +308,24 @@ impl Store {
     }
 }
 
+fn give_up(reserve: &Path) -> Result<(), StoreError> {
+    if reserve.exists() {
+        warn!(path = %reserve.display(), "the disk is full: the reserve is given up");
+    }
+    Ok(files::remove_if_there(reserve)?)
+}
+
+/// A table that was opened to see whether it is there.
+fn exists(opened: Result<(), TableError>) -> Result<bool, StoreError> {
+    match opened {
+        Ok(()) => Ok(true),
+        Err(TableError::TableDoesNotExist(_)) => Ok(false),
+        Err(why) => Err(why.into()),
+    }
+}
+
 fn open_database(path: &Path) -> Result<Database, StoreError> {
+    files::create_private_file(path)?;
     redb::Builder::new()
         .set_cache_size(CACHE_BYTES)
         .create(path)
@@ -254,13 +348,16 @@ fn migrate_1(txn: Txn<'_>) -> Result<(), StoreError> {
             new.insert((epoch, seq, 0), value.value())?;
         }
     }
-    txn.0.delete_table(SPOOL_1)?;
+    txn.txn.delete_table(SPOOL_1)?;
     txn.put(keys::LAYOUT, &LAYOUT)
 }
 
 /// A transaction being written.
 #[derive(Clone, Copy)]
-pub struct Txn<'a>(&'a WriteTransaction);
+pub struct Txn<'a> {
+    txn: &'a WriteTransaction,
+    audited: &'a Cell<bool>,
+}
 
 impl std::fmt::Debug for Txn<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -270,14 +367,24 @@ impl std::fmt::Debug for Txn<'_> {
 
 impl<'a> Txn<'a> {
     pub fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, StoreError> {
-        let table = self.0.open_table(META)?;
+        let table = self.txn.open_table(META)?;
         let value = table.get(key)?;
         value.map(|bytes| decode(key, bytes.value())).transpose()
     }
 
     pub fn put<T: Serialize>(&self, key: &str, value: &T) -> Result<(), StoreError> {
-        self.0.open_table(META)?.insert(key, encode(key, value)?.as_slice())?;
+        self.put_encoded(key, &encode(key, value)?)
+    }
+
+    /// A single value that [`encode`] has made.
+    pub fn put_encoded(&self, key: &str, bytes: &[u8]) -> Result<(), StoreError> {
+        self.txn.open_table(META)?.insert(key, bytes)?;
         Ok(())
+    }
+
+    /// The transaction brings audit entries: whoever seals them is told once it is durable.
+    pub fn brings_audit(&self) {
+        self.audited.set(true);
     }
 
     /// A counter's next value, kept.
@@ -291,7 +398,7 @@ impl<'a> Txn<'a> {
         &self,
         definition: TableDefinition<'_, K, V>,
     ) -> Result<Table<'a, K, V>, StoreError> {
-        Ok(self.0.open_table(definition)?)
+        Ok(self.txn.open_table(definition)?)
     }
 }
 
@@ -330,8 +437,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let old = open_database(&dir.path().join("agent.redb")).unwrap();
         let txn = old.begin_write().unwrap();
-        Txn(&txn).put(keys::LAYOUT, &1u32).unwrap();
-        Txn(&txn).table(SPOOL_1).unwrap().insert((3, 9), &[2u8, 7][..]).unwrap();
+        let audited = Cell::new(false);
+        let writing = Txn {
+            txn: &txn,
+            audited: &audited,
+        };
+        writing.put(keys::LAYOUT, &1u32).unwrap();
+        writing.table(SPOOL_1).unwrap().insert((3, 9), &[2u8, 7][..]).unwrap();
         txn.commit().unwrap();
         drop(old);
         for _ in 0..2 {
@@ -364,5 +476,66 @@ mod tests {
         assert!(matches!(refused, StoreError::Newer { found: 3, .. }), "{refused}");
         let counter = open_database(&dir.path().join("agent.redb")).unwrap();
         assert!(counter.begin_read().unwrap().open_table(SLOTS).is_ok());
+    }
+
+    #[test]
+    fn the_store_is_for_its_owner_also_where_it_was_for_others() {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("agent.redb");
+        let mode = || std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        let store = Store::open(dir.path(), 0).unwrap();
+        store.put(keys::REPORT_COUNTER, &7u64).unwrap();
+        assert_eq!(mode(), 0o600);
+        drop(store);
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+        let store = Store::open(dir.path(), 0).unwrap();
+        assert_eq!(mode(), 0o600);
+        assert_eq!(store.get::<u64>(keys::REPORT_COUNTER).unwrap(), Some(7));
+    }
+
+    #[test]
+    fn on_a_full_disk_the_reserve_is_given_up_and_what_is_stored_can_still_be_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), 4096).unwrap();
+        store.put(keys::REPORT_COUNTER, &7u64).unwrap();
+        store.pretend_full(true);
+        let why = store.put(keys::REPORT_COUNTER, &8u64).unwrap_err();
+        assert!(why.is_disk_full(), "{why}");
+        assert!(!dir.path().join("reserve").exists());
+        assert_eq!(store.get::<u64>(keys::REPORT_COUNTER).unwrap(), Some(7));
+        store.pretend_full(false);
+        store.put(keys::REPORT_COUNTER, &8u64).unwrap();
+        assert_eq!(store.get::<u64>(keys::REPORT_COUNTER).unwrap(), Some(8));
+    }
+
+    #[test]
+    fn a_complete_store_is_opened_without_a_transaction() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), 0).unwrap();
+        assert!(store.is_complete().unwrap());
+        store.put(keys::LAYOUT, &(LAYOUT + 1)).unwrap();
+        assert!(!store.is_complete().unwrap(), "another layout is looked at");
+    }
+
+    #[tokio::test]
+    async fn whoever_seals_is_told_of_audit_entries_and_of_nothing_else() {
+        use crate::audit::{self, Entry};
+        use futures_util::FutureExt as _;
+
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), 0).unwrap();
+        store.put(keys::REPORT_COUNTER, &7u64).unwrap();
+        assert!(store.audited().now_or_never().is_none());
+        let entry = Entry::new("test.event", "n:1");
+        let failed: Result<(), _> = store.write(|txn| {
+            audit::append(txn, &entry, 1)?;
+            Err(StoreError::Closed)
+        });
+        assert!(failed.is_err() && store.audited().now_or_never().is_none());
+        store.write(|txn| audit::append(txn, &entry, 1)).unwrap();
+        assert!(store.audited().now_or_never().is_some());
+        assert!(store.audited().now_or_never().is_none());
     }
 }

@@ -2,7 +2,8 @@
 //! they are kept. And sends what is sealed until the server's receipt frees it.
 //!
 //! Counts leave memory and reach the store in one go; what could not be stored is added to the next bundle. Audit entries
-//! travel in bundles of their own, so that telemetry can be given up without them.
+//! travel in bundles of their own, so that telemetry can be given up without them. Nothing is looked for: whoever writes an
+//! entry or keeps a sample says so, and an idle device sleeps until its next interval.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -42,8 +43,10 @@ const SAMPLE_BYTES: usize = 64 * 1024;
 const ENVELOPE_BYTES: usize = 4 * 1024;
 /// An idle device still says that it is there once in so many intervals.
 const IDLE_INTERVALS: u32 = 10;
-/// Audit entries and samples are looked for so often.
-const SWEEP: Duration = Duration::from_millis(500);
+/// Audit entries and samples that follow each other this closely travel together.
+const GATHER: Duration = Duration::from_millis(500);
+/// What could not be sealed is tried again after so long.
+const AGAIN: Duration = Duration::from_secs(5);
 const AUDIT_HEAD_LIFE_MS: i64 = 10 * 365 * 24 * 3_600_000;
 
 /// See the module's documentation.
@@ -88,6 +91,8 @@ impl Sealer {
         stop: CancellationToken,
     ) {
         let mut next = Instant::now() + *interval.borrow_and_update();
+        // What earlier starts left is sealed at once.
+        let mut gathered = Some(Instant::now());
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
@@ -105,10 +110,13 @@ impl Sealer {
                     self.seal_telemetry(true);
                     reporter.want();
                 },
-                () = tokio::time::sleep(SWEEP) => {}
+                () = self.store.audited() => gathered = Some(gathered.unwrap_or_else(soon)),
+                () = self.inference.samples_kept() => gathered = Some(gathered.unwrap_or_else(soon)),
+                () = tokio::time::sleep_until(gathered.unwrap_or(next)), if gathered.is_some() => {
+                    let (audit, samples) = (self.seal_audit(), self.seal_samples());
+                    gathered = (!(audit && samples)).then(|| Instant::now() + AGAIN);
+                }
             }
-            self.seal_audit();
-            self.seal_samples();
         }
         self.seal_all();
     }
@@ -243,13 +251,16 @@ impl Sealer {
         Ok(())
     }
 
-    /// Moves audit entries into bundles of their own, with the signed head after them.
-    fn seal_audit(&self) {
+    /// Moves audit entries into bundles of their own, with the signed head after them. `false` if some still wait.
+    fn seal_audit(&self) -> bool {
         loop {
             match self.store.read(audit::waiting) {
                 Ok(true) => {}
-                Ok(false) => return,
-                Err(why) => return error!(%why, "the audit entries cannot be read"),
+                Ok(false) => return true,
+                Err(why) => {
+                    error!(%why, "the audit entries cannot be read");
+                    return false;
+                }
             }
             let now = self.clock.now_ms();
             let bundle = self.bundle(Vec::new(), now, now);
@@ -276,24 +287,29 @@ impl Sealer {
             });
             match sealed {
                 Ok(Some(_)) => self.sealed.notify_one(),
-                Ok(None) => return,
-                Err(why) => return error!(%why, "audit entries could not be sealed: they wait"),
+                Ok(None) => return true,
+                Err(why) => {
+                    error!(%why, "audit entries could not be sealed: they wait");
+                    return false;
+                }
             }
         }
     }
 
-    fn seal_samples(&self) {
+    /// `false` if some still wait.
+    fn seal_samples(&self) -> bool {
         loop {
             let mut samples = self.inference.take_samples(SAMPLE_BYTES);
             if samples.is_empty() {
                 samples = self.inference.take_samples(MAX_MESSAGE_BYTES - ENVELOPE_BYTES);
             }
             if samples.is_empty() {
-                return;
+                return true;
             }
             if let Err(why) = self.seal_batch(&samples) {
                 error!(%why, "samples could not be sealed: they wait");
-                return self.inference.return_samples(samples);
+                self.inference.return_samples(samples);
+                return false;
             }
         }
     }
@@ -315,6 +331,10 @@ impl Sealer {
         self.sealed.notify_one();
         Ok(())
     }
+}
+
+fn soon() -> Instant {
+    Instant::now() + GATHER
 }
 
 fn fits(bundle: &Bundle) -> Result<bool, StoreError> {
@@ -382,3 +402,6 @@ pub fn publish_due(spool: &DiskSpool, link: &LinkHandle, now: u64) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,7 +21,7 @@ use tracing::{error, warn};
 
 use crate::audit::{self, Entry};
 use crate::clock::Clock;
-use crate::store::{Store, StoreError, keys};
+use crate::store::{self, Store, StoreError, keys};
 
 /// Refusals written to the audit chain per minute; a flood is counted in the next one.
 const MAX_REFUSALS_PER_MINUTE: u32 = 20;
@@ -135,43 +135,71 @@ impl TrustState {
     /// Follows the roots that are new, then takes the head. Both or neither.
     pub fn accept_head(&self, roots: &[ByteBuf], head: &[u8]) -> Result<Verified<Head>, NotAccepted> {
         let digest = Digest::of(head);
-        let accepted = self.change(|trust, wall_ms| {
-            let current = trust.root().header.version;
-            let newer: Vec<Vec<u8>> = roots
-                .iter()
-                .filter(|root| claimed_root_version(root).is_none_or(|version| version > current))
-                .map(|root| root.to_vec())
-                .collect();
-            trust.advance_root(&newer, wall_ms)?;
-            trust.accept_head(head, wall_ms)
-        });
+        let known: Option<Endpoint> = self.store.get(keys::ENDPOINT)?;
+        let accepted = self.change(
+            |trust, wall_ms| {
+                let current = trust.root().header.version;
+                let newer: Vec<Vec<u8>> = roots
+                    .iter()
+                    .filter(|root| claimed_root_version(root).is_none_or(|version| version > current))
+                    .map(|root| root.to_vec())
+                    .collect();
+                trust.advance_root(&newer, wall_ms)?;
+                trust.accept_head(head, wall_ms)
+            },
+            |head| match head
+                .endpoints
+                .first()
+                .filter(|endpoint| known.as_ref() != Some(*endpoint))
+            {
+                Some(endpoint) => Beside::new(keys::ENDPOINT, endpoint).map(Some),
+                None => Ok(None),
+            },
+        );
         let head = self.or_refuse(accepted, "head", digest)?;
         self.heads.send_replace(head.header.version);
-        if let Some(endpoint) = head.endpoints.first() {
-            let known: Option<Endpoint> = self.store.get(keys::ENDPOINT)?;
-            if known.as_ref() != Some(endpoint) {
-                self.store.put(keys::ENDPOINT, endpoint)?;
-            }
-        }
         Ok(head)
     }
 
-    /// `down/desired`. The accepted document is kept, so that an update goes on after a reboot without the server.
+    /// `down/desired`. The accepted document is kept, in the transaction that remembers its version, so that an update goes on
+    /// after a reboot without the server.
     pub fn accept_desired_state(&self, bytes: &[u8]) -> Result<DesiredState, NotAccepted> {
-        let accepted =
-            self.change(|trust, wall_ms| trust.accept_desired_state(bytes, &self.device, self.thumbprint, wall_ms));
-        let desired = self
-            .or_refuse(accepted, "desired state", Digest::of(bytes))?
-            .into_inner();
-        if self.stored_desired_state()?.as_ref() != Some(&desired) {
-            self.store.put(keys::DESIRED, &desired)?;
-        }
-        Ok(desired)
+        let stored = self.stored_desired_state()?;
+        let accepted = self.change(
+            |trust, wall_ms| trust.accept_desired_state(bytes, &self.device, self.thumbprint, wall_ms),
+            |desired| {
+                let desired: &DesiredState = desired;
+                if stored.as_ref() == Some(desired) {
+                    return Ok(None);
+                }
+                Beside::new(keys::DESIRED, desired).map(Some)
+            },
+        );
+        let desired = self.or_refuse(accepted, "desired state", Digest::of(bytes))?;
+        Ok(desired.into_inner())
     }
 
-    /// The last desired state that was accepted. Its expiry is the caller's to judge: it stops new installs only.
-    pub fn stored_desired_state(&self) -> Result<Option<DesiredState>, StoreError> {
+    fn stored_desired_state(&self) -> Result<Option<DesiredState>, StoreError> {
         self.store.get(keys::DESIRED)
+    }
+
+    /// The desired state to go on with after a start: the stored one, if it is the one that was accepted last. Its expiry is
+    /// the caller's to judge: it stops new installs only.
+    pub fn resumable_desired_state(&self) -> Result<Option<DesiredState>, StoreError> {
+        let accepted = self.versions().desired_state.version;
+        let Some(desired) = self.stored_desired_state()? else {
+            return Ok(None);
+        };
+        if desired.header.version != accepted {
+            // An agent that wrote them one after the other was cut off in between, or a new director key undid what the old
+            // one had said.
+            warn!(
+                stored = desired.header.version,
+                accepted, "the stored desired state is not the one that was accepted last: the server's is awaited"
+            );
+            return Ok(None);
+        }
+        Ok(Some(desired))
     }
 
     /// Checks a manifest against its target and this device. Refusals are audited; that our own root or `Head` has lapsed
@@ -200,9 +228,20 @@ impl TrustState {
             .check_release(&model.line, &model.manifest, model.release_counter)
     }
 
-    /// Records content that is not what was signed (a forged chunk, a file changed on disk).
+    /// Records content that came from elsewhere and is not what was signed (a forged chunk).
     pub fn altered_content(&self, what: &str, detail: &str, document: Digest) {
         self.record_refusal("altered-content", detail, what, document);
+    }
+
+    /// Records content that had been checked and has changed on this device's disk since. Nobody offered it, so that it is no
+    /// attack on record: bits rot, and whoever can write here needs no network to attack.
+    pub fn damaged_content(&self, what: &str, document: Digest) {
+        warn!(what, %document, "it has changed on this device's disk");
+        let entry = Entry::new("content.damaged", what).with("document", document);
+        let at = self.clock.now_ms();
+        if let Err(why) = self.store.write(|txn| audit::append(txn, &entry, at)) {
+            error!(%why, "the damage could not be audited");
+        }
     }
 
     /// The last attack that was refused.
@@ -210,10 +249,11 @@ impl TrustState {
         self.store.get(keys::LAST_ATTACK)
     }
 
-    /// Applies a change to a copy, makes it durable, then believes it.
+    /// Applies a change to a copy, makes it durable together with what is to be kept beside it, then believes it.
     fn change<T>(
         &self,
         apply: impl FnOnce(&mut TrustStore, i64) -> Result<T, TrustError>,
+        beside: impl FnOnce(&T) -> Result<Option<Beside>, StoreError>,
     ) -> Result<Result<T, TrustError>, StoreError> {
         let mut trust = self.trust();
         let mut next = trust.clone();
@@ -221,8 +261,20 @@ impl TrustState {
             Ok(value) => value,
             Err(why) => return Ok(Err(why)),
         };
-        if next.snapshot() != trust.snapshot() {
-            self.store.put(keys::TRUST, next.snapshot())?;
+        let beside = beside(&value)?;
+        let changed = next.snapshot() != trust.snapshot();
+        if changed || beside.is_some() {
+            self.store.write(|txn| {
+                if changed {
+                    txn.put(keys::TRUST, next.snapshot())?;
+                }
+                match &beside {
+                    Some(beside) => txn.put_encoded(beside.key, &beside.bytes),
+                    None => Ok(()),
+                }
+            })?;
+        }
+        if changed {
             self.clock.set_floor(next.snapshot().clock_floor);
             *trust = next;
         }
@@ -281,6 +333,19 @@ impl TrustState {
             error!(%why, "the refusal could not be audited");
         }
         self.refused.notify_one();
+    }
+}
+
+/// A value that becomes durable together with what is trusted.
+struct Beside {
+    key: &'static str,
+    bytes: Vec<u8>,
+}
+
+impl Beside {
+    fn new<T: serde::Serialize>(key: &'static str, value: &T) -> Result<Self, StoreError> {
+        let bytes = store::encode(key, value)?;
+        Ok(Self { key, bytes })
     }
 }
 

@@ -127,7 +127,8 @@ fn describe(info: &PanicHookInfo<'_>) -> String {
     }
 }
 
-fn text(payload: &(dyn Any + Send)) -> &str {
+/// What a panic said.
+pub(crate) fn text(payload: &(dyn Any + Send)) -> &str {
     let text = payload.downcast_ref::<&str>().copied();
     text.or_else(|| payload.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("no message")

@@ -182,7 +182,7 @@ impl Context {
         let on_panic = {
             let (context, reply) = (Arc::clone(self), Rc::clone(&reply));
             move |message: String| {
-                context.recorder.failed(rows, timing());
+                context.failed(rows, timing());
                 let error = EngineError::Panicked {
                     during: "running the model",
                     message: message.clone(),
@@ -203,10 +203,15 @@ impl Context {
                     Blame::Interface => 1,
                     Blame::Model => rows,
                 };
-                self.recorder.failed(rows, timing);
+                self.failed(rows, timing);
             }
         }
         send(&reply, result);
+    }
+
+    fn failed(&self, rows: u64, timing: Timing) {
+        self.recorder.failed(rows, timing);
+        self.observer.failed();
     }
 
     /// The thread that calls this is about to be parked: another one takes over.
@@ -224,13 +229,11 @@ impl Context {
 
     fn refuse(&self, job: Job, why: &str) {
         let waited = micros(job.enqueued.elapsed());
-        self.recorder.failed(
-            1,
-            Timing {
-                queue_us: waited,
-                compute_us: 0,
-            },
-        );
+        let timing = Timing {
+            queue_us: waited,
+            compute_us: 0,
+        };
+        self.failed(1, timing);
         let error = EngineError::Panicked {
             during: "running the model",
             message: why.to_owned(),
@@ -272,6 +275,7 @@ impl Context {
             return;
         };
         let mut harvester = self.observer.harvester();
+        let mut kept = false;
         for (row, bytes) in input.data.chunks(row_bytes.max(1)).enumerate() {
             let scores = outcome.scores.get(row).map_or(&[][..], Vec::as_slice);
             let label = outcome
@@ -284,7 +288,7 @@ impl Context {
                 drifted,
                 confidence: label.and_then(|_| scores.iter().copied().reduce(f32::max)),
             };
-            harvester.consider(candidate, |reason| {
+            kept |= harvester.consider(candidate, |reason| {
                 let shape = input.shape.get(1..).unwrap_or_default().to_vec();
                 Some(Sample {
                     captured_at: self.clock.now_ms(),
@@ -296,6 +300,10 @@ impl Context {
                     reason,
                 })
             });
+        }
+        drop(harvester);
+        if kept {
+            self.observer.samples_kept.notify_one();
         }
     }
 }

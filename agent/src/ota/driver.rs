@@ -1,15 +1,18 @@
 //! Carries out what the machines decide: persists every state before its effects, runs one piece of work per slot, wakes
 //! slots at their time, and brings the installed packages up before anything else at start.
 //!
-//! Orders come from `trust_state` only, so they are signed and fresh.
+//! Orders come from `trust_state` only, so they are signed and fresh. A disk that is full at the start keeps nobody from
+//! answering: what cannot be written then is owed, and nothing but the answering packages rests on it until it is.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use flotilla_protocol::desired_state::DesiredState;
 use flotilla_protocol::ids::{DeviceId, SlotName};
+use futures_util::FutureExt as _;
 use redb::ReadableTable as _;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -17,7 +20,8 @@ use tracing::{error, info, warn};
 
 use crate::audit;
 use crate::clock::Clock;
-use crate::files::{self, Access, FileError};
+use crate::files::{self, Access};
+use crate::inference::isolation;
 use crate::ota::machine::{self, Effect, Machine, OtaEvent};
 use crate::ota::policy::RetryLimits;
 use crate::ota::state::{FORMAT, Order, OtaState, Phase, PhaseName};
@@ -35,8 +39,6 @@ const WRITE_AGAIN: Duration = Duration::from_secs(2);
 pub enum DriverError {
     #[error(transparent)]
     Store(#[from] StoreError),
-    #[error(transparent)]
-    File(#[from] FileError),
     #[error(
         "slot '{slot}' has state format {found}, this agent knows {FORMAT}: run a newer agent, nothing was changed"
     )]
@@ -66,6 +68,10 @@ struct Slot {
     generation: u64,
     wake: Option<i64>,
     paused: bool,
+    /// The effects of steps whose state is not durable yet: only between a start with a full disk and its end.
+    owed: Option<Vec<Effect>>,
+    /// The previous package answers for the active one, whose start could not be counted.
+    stand_in: bool,
 }
 
 struct WorkEvent {
@@ -131,55 +137,135 @@ impl Driver {
             generation: 0,
             wake: None,
             paused: false,
+            owed: None,
+            stand_in: false,
         }
     }
 
     /// Brings every active package up, before there is any network. The start is counted durably first: a package that
-    /// takes the agent down with it is given up after a few.
-    pub async fn boot(&mut self) -> Result<(), DriverError> {
+    /// takes the agent down with it is given up after a few. Where it cannot be counted, one that has not proved itself stays
+    /// down while there is another.
+    pub async fn boot(&mut self) {
         let names: Vec<SlotName> = self.slots.keys().cloned().collect();
         for name in &names {
-            self.at_boot(name, OtaEvent::Started)?;
-            self.bring_up(name).await?;
+            self.at_boot(name, OtaEvent::Started);
+            if !self.stands_in(name).await {
+                self.bring_up(name).await;
+            }
         }
-        on_disk(|| self.workshop.fetcher.dirs.sweep(&self.states.borrow()))?;
-        Ok(())
+        if self.slots.values().any(|slot| slot.owed.is_some()) {
+            // A bank is forgotten before its files are touched.
+            return;
+        }
+        if let Err(why) = on_disk(|| self.workshop.fetcher.dirs.sweep(&self.states.borrow())) {
+            error!(%why, "files that no package needs stay until the next start");
+        }
     }
 
     /// Loads the active bank; one that cannot be loaded gives way to the other, if that can.
-    async fn bring_up(&mut self, name: &SlotName) -> Result<(), DriverError> {
+    async fn bring_up(&mut self, name: &SlotName) {
         loop {
             let Some(state) = self.slots.get(name).map(|slot| slot.state.clone()) else {
-                return Ok(());
+                return;
             };
-            let Some(bank) = state.active else { return Ok(()) };
+            let Some(bank) = state.active else { return };
             match self.workshop.activate(name, bank, &state).await {
-                Ok(()) => return Ok(()),
+                Ok(()) => return,
                 Err(reason) => {
                     error!(slot = %name, bank = bank.as_str(), %reason, "the active package cannot be used");
-                    self.at_boot(name, OtaEvent::BankLost { bank, reason })?;
+                    self.at_boot(name, OtaEvent::BankLost { bank, reason });
                 }
             }
         }
     }
 
-    /// A step before anything runs: its audit entries and deletions, not its work (which `resume` takes up).
-    fn at_boot(&mut self, name: &SlotName, event: OtaEvent) -> Result<(), DriverError> {
-        let Some(slot) = self.slots.get(name) else {
-            return Ok(());
+    /// Lets the package before a new one answer in a slot whose start could not be counted, if there is one.
+    async fn stands_in(&mut self, name: &SlotName) -> bool {
+        let Some(slot) = self.slots.get(name).filter(|slot| slot.owed.is_some()) else {
+            return false;
         };
-        let (state, effects) = slot.machine.step(&slot.state, event, self.options.clock.now_ms());
-        let old = slot.state.clone();
-        self.persist(name, &state, &effects)?;
-        self.keep(name, state);
-        for effect in &effects {
-            self.tidy(name, &old, effect);
+        let (Phase::Activating {
+            previous: Some(bank), ..
         }
-        Ok(())
+        | Phase::Soaking {
+            previous: Some(bank), ..
+        }) = slot.state.phase
+        else {
+            return false;
+        };
+        let state = slot.state.clone();
+        if let Err(why) = self.workshop.activate(name, bank, &state).await {
+            error!(slot = %name, bank = bank.as_str(), %why, "the package before the new one cannot be used");
+            return false;
+        }
+        warn!(slot = %name, bank = bank.as_str(), "it answers until the start of the new package can be counted");
+        if let Some(slot) = self.slots.get_mut(name) {
+            slot.stand_in = true;
+        }
+        true
+    }
+
+    /// A step before anything runs: its audit entries and deletions, not its work (which `run` takes up). What cannot be
+    /// written is owed.
+    fn at_boot(&mut self, name: &SlotName, event: OtaEvent) {
+        let Some(slot) = self.slots.get_mut(name) else { return };
+        let (state, effects) = slot.machine.step(&slot.state, event, self.options.clock.now_ms());
+        let says_nothing = !effects.iter().any(|effect| matches!(effect, Effect::Audit(_)));
+        if state == slot.state && says_nothing && slot.owed.is_none() {
+            return;
+        }
+        let old = slot.state.clone();
+        let mut owed = slot.owed.take().unwrap_or_default();
+        owed.extend(effects);
+        let written = self.persist(name, &state, &owed);
+        self.keep(name, state);
+        match written {
+            Ok(()) => owed.iter().for_each(|effect| self.tidy(name, &old, effect)),
+            Err(why) => {
+                error!(slot = %name, %why, "an update's state cannot be written: what is installed answers all the same");
+                if let Some(slot) = self.slots.get_mut(name) {
+                    slot.owed = Some(owed);
+                }
+            }
+        }
+    }
+
+    /// Writes what the start could not, before anything is done about it. `false` when told to stop.
+    async fn pay(&mut self, stop: &CancellationToken) -> bool {
+        let owing = |(name, slot): (&SlotName, &Slot)| {
+            let owed = slot.owed.clone()?;
+            Some((name.clone(), slot.state.clone(), owed))
+        };
+        loop {
+            let Some((name, state, owed)) = self.slots.iter().find_map(owing) else {
+                return true;
+            };
+            while let Err(why) = self.persist(&name, &state, &owed) {
+                error!(slot = %name, %why, "an update's state cannot be written");
+                tokio::select! {
+                    () = stop.cancelled() => return false,
+                    () = tokio::time::sleep(WRITE_AGAIN) => {}
+                }
+            }
+            let mut stood_in = false;
+            if let Some(slot) = self.slots.get_mut(&name) {
+                slot.owed = None;
+                stood_in = std::mem::take(&mut slot.stand_in);
+            }
+            for effect in &owed {
+                self.tidy(&name, &state, effect);
+            }
+            if stood_in {
+                self.bring_up(&name).await;
+            }
+        }
     }
 
     /// Serves orders and work until `stop`.
     pub async fn run(mut self, mut orders: watch::Receiver<Option<DesiredState>>, stop: CancellationToken) {
+        if !self.pay(&stop).await {
+            return;
+        }
         let names: Vec<SlotName> = self.slots.keys().cloned().collect();
         for name in names {
             let Some(slot) = self.slots.get(&name) else { continue };
@@ -394,31 +480,37 @@ async fn work_on(workshop: Arc<Workshop>, step: Step, generation: u64, events: m
         event,
     };
     let (tell, mut progress) = mpsc::channel(8);
-    let work = workshop.perform(step, tell);
+    let work = answer(workshop.perform(step, tell));
     tokio::pin!(work);
     let answer = loop {
         tokio::select! {
             biased;
-            Some((received, total)) = progress.recv() => {
-                if events.send(tagged(OtaEvent::Progress { received, total })).await.is_err() {
+            Some(event) = progress.recv() => {
+                if events.send(tagged(event)).await.is_err() {
                     return;
                 }
             }
             answer = &mut work => break answer,
         }
     };
-    while let Ok((received, total)) = progress.try_recv() {
-        if events
-            .send(tagged(OtaEvent::Progress { received, total }))
-            .await
-            .is_err()
-        {
+    while let Ok(event) = progress.try_recv() {
+        if events.send(tagged(event)).await.is_err() {
             return;
         }
     }
     if events.send(tagged(answer)).await.is_err() {
         warn!(%slot, "a step ended after the driver");
     }
+}
+
+/// A step's answer. One that panics answers too, or its slot would wait for it until the next start.
+async fn answer(step: impl Future<Output = OtaEvent>) -> OtaEvent {
+    AssertUnwindSafe(step)
+        .catch_unwind()
+        .await
+        .unwrap_or_else(|panicked| OtaEvent::Failed {
+            reason: format!("a step of the update panicked: {}", isolation::text(&*panicked)),
+        })
 }
 
 fn read_states(store: &Store) -> Result<States, DriverError> {

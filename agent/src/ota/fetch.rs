@@ -9,14 +9,14 @@ pub mod part;
 mod transfer;
 pub mod window;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use flotilla_protocol::chunks::{BlobRef, ChunkError};
 use flotilla_protocol::desired_state::Target;
 use flotilla_protocol::ids::{Digest, SlotName};
-use flotilla_protocol::manifest::Manifest;
+use flotilla_protocol::manifest::{Manifest, Shortage};
 use flotilla_protocol::messages::ChunkMessage;
 use flotilla_protocol::trust::DeviceFacts;
 use tokio::sync::mpsc;
@@ -25,9 +25,10 @@ use tracing::debug;
 
 use crate::files::{self, FileError};
 use crate::link::LinkHandle;
-use crate::ota::fetch::part::PartError;
+use crate::ota::fetch::part::{Part, PartError};
 use crate::ota::fetch::transfer::Transfer;
 use crate::ota::fetch::window::Pacer;
+use crate::ota::machine::OtaEvent;
 use crate::ota::slots::{self, SlotDirs, SlotError};
 use crate::ota::state::Order;
 use crate::store::{Store, on_disk};
@@ -51,8 +52,18 @@ pub enum FetchError {
     Missing(Digest),
     #[error("chunk {index} of blob {blob} came altered {MAX_BAD_CHUNKS} times: {why}")]
     BadChunks { blob: Digest, index: u32, why: ChunkError },
-    #[error("blob {0} was not what was signed once it was whole; it is fetched anew")]
+    /// Its chunks were right when they came.
+    #[error("blob {0} changed on this device's disk after it had come; it is fetched anew")]
     Torn(Digest),
+    /// Its chunks were what they were said to be, and it is not.
+    #[error("blob {0} came altered: the whole is not what was signed; it is fetched anew")]
+    Altered(Digest),
+    #[error("blob {blob} is said to have {length} bytes, at most {cap} are taken of it")]
+    TooLong { blob: Digest, length: u64, cap: u64 },
+    #[error("source {blob} has {length} bytes and no chunk list: only what is a single chunk can be checked without")]
+    NoChunkList { blob: Digest, length: u64 },
+    #[error("this device has too little for the package: {0}")]
+    Short(Shortage),
     #[error("the order names no source for component {0}")]
     NoSource(Digest),
     #[error("the source {blob} does not decode to component {component}: {why}")]
@@ -112,6 +123,7 @@ impl FetchError {
             self,
             Self::Missing(_)
                 | Self::Torn(_)
+                | Self::Altered(_)
                 | Self::File(_)
                 | Self::Part(_)
                 | Self::Slot(_)
@@ -153,15 +165,15 @@ impl ChunkRouter {
 /// Counts one job's bytes and tells them now and then.
 #[derive(Debug)]
 pub struct Progress {
-    tell: mpsc::Sender<(u64, u64)>,
+    tell: mpsc::Sender<OtaEvent>,
     received: u64,
     total: u64,
     told: Instant,
 }
 
 impl Progress {
-    /// Told are received and total bytes. A full queue skips one.
-    pub fn new(tell: mpsc::Sender<(u64, u64)>) -> Self {
+    /// A full queue skips one.
+    pub fn new(tell: mpsc::Sender<OtaEvent>) -> Self {
         Self {
             tell,
             received: 0,
@@ -184,11 +196,18 @@ impl Progress {
 
     fn tell(&mut self) {
         self.told = Instant::now();
-        if self.tell.try_send((self.received, self.total)).is_err() {
+        let progress = OtaEvent::Progress {
+            received: self.received,
+            total: self.total,
+        };
+        if self.tell.try_send(progress).is_err() {
             debug!("progress not told");
         }
     }
 }
+
+/// Looks at this device as it is now.
+pub type Facts<'a> = &'a (dyn Fn() -> DeviceFacts + Send + Sync);
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -202,8 +221,9 @@ pub struct Fetcher {
 }
 
 impl Fetcher {
-    /// Has the order's package complete and verified in the slot's staging folder when it returns.
-    pub async fn fetch(&self, order: &Order, facts: &DeviceFacts, progress: Progress) -> Result<(), FetchError> {
+    /// Has the order's package complete and verified in the slot's staging folder when it returns. The disk is asked for before
+    /// the components are: what the order itself holds on it already counts as free.
+    pub async fn fetch(&self, order: &Order, facts: Facts<'_>, progress: Progress) -> Result<(), FetchError> {
         let mut transfer = Transfer {
             fetcher: self,
             order,
@@ -244,6 +264,27 @@ impl Fetcher {
         Ok(())
     }
 
+    /// Bytes on disk that the target's fetching has taken so far.
+    fn held(&self, target: &Target) -> Result<u64, FileError> {
+        let staged = files::bytes_in(&self.dirs.staging(&target.slot))?;
+        let blobs: BTreeSet<BlobRef> = blobs_of(target).into_iter().collect();
+        blobs.iter().try_fold(staged, |sum, blob| {
+            let part = files::length(&Part::path_of(self.dirs.parts(), blob))?;
+            Ok(sum.saturating_add(part))
+        })
+    }
+
+    /// What this device lacks for the package, before the rest of it is fetched.
+    fn shortage(
+        &self,
+        manifest: &Manifest,
+        target: &Target,
+        mut facts: DeviceFacts,
+    ) -> Result<Option<Shortage>, FileError> {
+        facts.disk_free_bytes = facts.disk_free_bytes.saturating_add(self.held(target)?);
+        Ok(manifest.shortage(&facts))
+    }
+
     /// Is the staged package still what the manifest says?
     pub fn check_staged(&self, slot: &SlotName, manifest: &Manifest) -> Result<Option<Digest>, FileError> {
         let staging = self.dirs.staging(slot);
@@ -271,13 +312,80 @@ fn blobs_of(target: &Target) -> Vec<BlobRef> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
     use std::sync::atomic::AtomicI64;
 
+    use flotilla_protocol::desired_state::{Action, ComponentSources, Encoding, HarvestPolicy, Source, UpdatePolicy};
+    use flotilla_protocol::manifest::Misfit;
     use flotilla_protocol::trust::TrustError;
 
     use super::*;
+    use crate::inference::fixture;
     use crate::link;
+    use crate::report;
     use crate::test_server::{NOW, head, trusting};
+
+    fn target(blob: BlobRef) -> Target {
+        Target {
+            slot: "main".parse().unwrap(),
+            action: Action::Install,
+            line: "line".parse().unwrap(),
+            manifest: Digest::of(b"manifest"),
+            manifest_envelope: BlobRef::of(b"envelope"),
+            release_counter: 1,
+            deployment: "0191e5a0-0000-7000-8000-000000000009".parse().unwrap(),
+            components: vec![ComponentSources {
+                component: blob.sha256,
+                sources: vec![Source {
+                    encoding: Encoding::Identity,
+                    blob,
+                    chunk_list: None,
+                }],
+            }],
+            update: UpdatePolicy::default(),
+            harvest: HarvestPolicy::default(),
+        }
+    }
+
+    fn fetcher(dir: &Path) -> Fetcher {
+        let store = Arc::new(Store::open(dir, 0).unwrap());
+        let trust = trusting(&store, &Arc::new(AtomicI64::new(NOW)));
+        Fetcher {
+            link: link::wire().0,
+            chunks: Arc::default(),
+            store,
+            dirs: SlotDirs::open(dir).unwrap(),
+            trust: Arc::new(trust),
+            window: 4,
+        }
+    }
+
+    #[test]
+    fn what_an_order_holds_on_disk_already_is_not_asked_for_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let fetcher = fetcher(dir.path());
+        let blob = BlobRef::of(&[7u8; 3000]);
+        let target = target(blob);
+        let (mut manifest, _) = fixture::write(dir.path(), "line", "1.0.0", &fixture::columns(&["a", "b"]));
+        manifest.min_disk_bytes = 10_000;
+        let with_free = |bytes| {
+            let mut facts = report::facts("generic", dir.path());
+            facts.disk_free_bytes = bytes;
+            fetcher.shortage(&manifest, &target, facts).unwrap()
+        };
+        assert_eq!(with_free(10_000), None);
+        let missing = with_free(9_999).unwrap();
+        assert_eq!(missing.misfit(), Misfit::Disk);
+        // A restart in the middle: one component is staged, another is a part.
+        let staging = fetcher.dirs.staging(&target.slot);
+        files::create_dir(&staging).unwrap();
+        std::fs::write(staging.join("features.cbor"), [1u8; 500]).unwrap();
+        std::fs::write(Part::path_of(fetcher.dirs.parts(), &blob), [7u8; 3000]).unwrap();
+        assert_eq!(fetcher.held(&target).unwrap(), 3500);
+        assert_eq!(with_free(6_500), None);
+        assert!(with_free(6_499).is_some());
+        assert!(!FetchError::Short(missing).is_worth_retrying());
+    }
 
     #[tokio::test]
     async fn without_a_link_a_lapsed_head_is_waited_for() {

@@ -5,7 +5,7 @@
 //! was durable. `docs/agent-states.md` shows every state with every event, made from this code.
 //!
 //! Invariants: `active` names a bank that holds a package; a bank is forgotten before its files are touched; no step is
-//! repeated over more than [`MAX_STARTS`](crate::ota::policy::MAX_STARTS) starts of the agent.
+//! repeated over more than [`MAX_STARTS`](crate::ota::policy::MAX_STARTS) starts of the agent without getting further.
 
 mod transitions;
 
@@ -14,7 +14,7 @@ use flotilla_protocol::report::InstalledModel;
 
 use crate::audit::Entry;
 use crate::ota::machine::transitions::Step;
-use crate::ota::policy::RetryLimits;
+use crate::ota::policy::{RetryLimits, Soak};
 use crate::ota::state::{Bank, Order, OtaState, Phase};
 
 /// What happened.
@@ -37,6 +37,11 @@ pub enum OtaEvent {
     Installed(InstalledModel),
     SelfTestPassed,
     Activated,
+    /// The package has soaked so far. `steady`: this run of it is too long to be part of a crash loop.
+    Soaked {
+        soaked: Soak,
+        steady: bool,
+    },
     SoakPassed,
     Committed,
     RolledBack,
@@ -132,6 +137,8 @@ impl Machine {
             OtaEvent::Ordered(order) => step.ordered(*order),
             OtaEvent::Withdrawn => step.withdrawn(),
             OtaEvent::Woken => step.woken(),
+            OtaEvent::Progress { received, total } => step.received(received, total),
+            OtaEvent::Soaked { soaked, steady } => step.soaked(soaked, steady),
             OtaEvent::Failed { reason } => step.failed(reason),
             OtaEvent::Refused { reason } => step.refused(reason),
             OtaEvent::BankLost { bank, reason } => step.bank_lost(bank, &reason),

@@ -4,13 +4,21 @@
 
 use flotilla_protocol::desired_state::UpdatePolicy;
 use flotilla_protocol::ids::{DeploymentId, DeviceId, Hasher};
+use serde::{Deserialize, Serialize};
 
 /// Starts of the agent in one step of an update before the update is given up.
 pub const MAX_STARTS: u32 = 5;
+/// A soaking package that has run for so long without a restart is no cause of restarts: those before are forgiven. Nightly
+/// power cuts must not add up to what looks like a package that takes the agent down with it.
+pub const STEADY_MS: u64 = 10 * 60_000;
+/// How far a soak is becomes durable so often: what a power cut takes from it, and how often flash is written for it.
+pub const SOAK_NOTE_MS: u64 = 60_000;
 /// Longest pause between attempts to fetch.
 const MAX_RETRY_MS: u64 = 3_600_000;
 /// Fewest inferences from which a share of errors is judged before the soak's end.
 const MIN_INFERENCES_TO_FAIL_EARLY: u64 = 20;
+/// While there are too many errors for the inferences there have been, more of those are looked for so often.
+const LOOK_AGAIN_MS: u64 = 500;
 
 /// How often and how fast a fetch is tried again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,17 +56,28 @@ pub fn in_time(update: &UpdatePolicy, now_ms: i64) -> bool {
     update.deadline == 0 || now_ms <= update.deadline
 }
 
-/// What a soaking package did since its activation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// What a soaking package did since its activation, over all starts of the agent. Only time in which it could answer counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Soak {
     pub elapsed_ms: u64,
     pub inferences: u64,
     pub failures: u64,
 }
 
+impl Soak {
+    #[must_use]
+    pub const fn plus(self, more: Self) -> Self {
+        Self {
+            elapsed_ms: self.elapsed_ms.saturating_add(more.elapsed_ms),
+            inferences: self.inferences.saturating_add(more.inferences),
+            failures: self.failures.saturating_add(more.failures),
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SoakVerdict {
-    /// Look again after so many milliseconds.
+    /// Look again after so many milliseconds, or when an inference fails.
     Wait { ms: u64 },
     /// Also when nothing was inferred: a device without input must not stay in between for ever.
     Pass,
@@ -85,8 +104,9 @@ pub fn judge_soak(update: &UpdatePolicy, soak: Soak) -> SoakVerdict {
     if ended {
         return SoakVerdict::Pass;
     }
+    let left = update.soak_ms.saturating_sub(soak.elapsed_ms);
     SoakVerdict::Wait {
-        ms: (update.soak_ms - soak.elapsed_ms).min(500),
+        ms: if over { left.min(LOOK_AGAIN_MS) } else { left },
     }
 }
 
@@ -120,6 +140,7 @@ mod tests {
             )
         };
         assert_eq!(judge(10, 3, 3), SoakVerdict::Wait { ms: 500 });
+        assert_eq!(judge(10, 3, 0), SoakVerdict::Wait { ms: 990 }, "nothing to look for");
         assert!(matches!(
             judge(10, 20, 3),
             SoakVerdict::Fail {

@@ -19,7 +19,8 @@ use crate::ota::state::{Bank, OtaState};
 
 /// The signed manifest beside its components.
 pub const MANIFEST_FILE: &str = "manifest.cose";
-const MAX_ENVELOPE_BYTES: u64 = 128 * 1024;
+/// Longest envelope of a manifest: the document's own cap, and signatures.
+pub const MAX_ENVELOPE_BYTES: u64 = 128 * 1024;
 
 /// Why installed files cannot be used.
 #[derive(Debug, thiserror::Error)]

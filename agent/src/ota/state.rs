@@ -7,6 +7,8 @@ use flotilla_protocol::ids::{DeploymentId, Digest, SlotName};
 use flotilla_protocol::report::{DeploymentReport, DeploymentState, InstalledModel, SlotReport};
 use serde::{Deserialize, Serialize};
 
+use crate::ota::policy::Soak;
+
 /// The layout of [`OtaState`] that this code writes.
 pub const FORMAT: u16 = 1;
 
@@ -61,8 +63,11 @@ impl Order {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Job {
     pub order: Order,
-    /// Starts of the agent since this job last got further: breaks reboot loops.
+    /// Starts of the agent since this job last got further: breaks reboot loops. Not counted while it only waits.
     pub starts: u32,
+    /// The furthest phase of this attempt: a job that falls back and comes here again got no further.
+    #[serde(default)]
+    pub reached: PhaseName,
     /// Failed attempts to fetch.
     pub tries: u32,
     pub bytes_received: u64,
@@ -74,10 +79,21 @@ impl Job {
         Self {
             order,
             starts: 0,
+            reached: PhaseName::Idle,
             tries: 0,
             bytes_received: 0,
             bytes_total: 0,
         }
+    }
+
+    /// The job enters a phase. If none as far was entered before, what the starts were counted for has succeeded.
+    #[must_use]
+    pub fn entering(mut self, phase: PhaseName) -> Self {
+        if phase > self.reached {
+            self.reached = phase;
+            self.starts = 0;
+        }
+        self
     }
 }
 
@@ -116,6 +132,9 @@ pub enum Phase {
         job: Job,
         bank: Bank,
         previous: Option<Bank>,
+        /// As of the last note ([`SOAK_NOTE_MS`](crate::ota::policy::SOAK_NOTE_MS)).
+        #[serde(default)]
+        soaked: Soak,
     },
     Committing {
         job: Job,
@@ -137,10 +156,11 @@ pub enum Phase {
     },
 }
 
-/// The phases' names: configuration, tables, audit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+/// The phases' names: configuration, tables, audit. In the order in which an update comes to them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PhaseName {
+    #[default]
     Idle,
     Waiting,
     Downloading,

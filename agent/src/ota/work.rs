@@ -10,7 +10,7 @@ use flotilla_protocol::ids::SlotName;
 use flotilla_protocol::report::InstalledModel;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::inference::package::read_golden;
 use crate::inference::{InferenceHandle, LoadedPackage, isolation};
@@ -18,9 +18,11 @@ use crate::ota::fetch::{FetchError, Fetcher, Progress};
 use crate::ota::machine::{Effect, OtaEvent};
 use crate::ota::policy::{self, Soak, SoakVerdict};
 use crate::ota::slots;
-use crate::ota::state::{Bank, Job, Order, OtaState};
+use crate::ota::state::{Bank, Job, Order, OtaState, Phase};
 use crate::report;
 use crate::store::on_disk;
+
+const SOAK_NOTE: Duration = Duration::from_millis(policy::SOAK_NOTE_MS);
 
 /// What the steps need.
 #[derive(Debug)]
@@ -41,8 +43,8 @@ pub struct Step {
 }
 
 impl Workshop {
-    /// Carries out one step. `progress` gets received and total bytes.
-    pub async fn perform(self: Arc<Self>, step: Step, progress: mpsc::Sender<(u64, u64)>) -> OtaEvent {
+    /// Carries out one step. `progress` is told how far it is; what comes back is its answer.
+    pub async fn perform(self: Arc<Self>, step: Step, progress: mpsc::Sender<OtaEvent>) -> OtaEvent {
         let slot = &step.slot;
         let job = step.state.phase.job();
         match (step.effect, job) {
@@ -54,7 +56,13 @@ impl Workshop {
                 Ok(()) => OtaEvent::Activated,
                 Err(reason) => OtaEvent::Refused { reason },
             },
-            (Effect::Soak, Some(job)) => self.soak(slot, job).await,
+            (Effect::Soak, Some(job)) => {
+                let before = match &step.state.phase {
+                    Phase::Soaking { soaked, .. } => *soaked,
+                    _ => Soak::default(),
+                };
+                self.soak(slot, job, before, &progress).await
+            }
             (Effect::Commit, Some(job)) => match on_disk(|| self.fetcher.discard(&job.order.target)) {
                 Ok(()) => OtaEvent::Committed,
                 Err(why) => OtaEvent::Failed {
@@ -72,8 +80,8 @@ impl Workshop {
         }
     }
 
-    async fn fetch(&self, job: &Job, progress: mpsc::Sender<(u64, u64)>) -> OtaEvent {
-        let facts = report::facts(&self.hardware_class, &self.data_dir);
+    async fn fetch(&self, job: &Job, progress: mpsc::Sender<OtaEvent>) -> OtaEvent {
+        let facts = || report::facts(&self.hardware_class, &self.data_dir);
         match self.fetcher.fetch(&job.order, &facts, Progress::new(progress)).await {
             Ok(()) => OtaEvent::Downloaded,
             Err(why @ FetchError::DiskFull(_)) => {
@@ -89,9 +97,11 @@ impl Workshop {
         }
     }
 
-    /// Both signatures and every byte once more: revocations and the disk may have changed since the download began.
+    /// Both signatures and every byte once more: revocations and the disk's contents may have changed since the download
+    /// began. Not how much of it is free: that was asked for before the download, which has taken it.
     fn verify(&self, slot: &SlotName, order: &Order) -> OtaEvent {
-        let facts = report::facts(&self.hardware_class, &self.data_dir);
+        let mut facts = report::facts(&self.hardware_class, &self.data_dir);
+        facts.disk_free_bytes = u64::MAX;
         let staging = self.fetcher.dirs.staging(slot);
         let envelope = match slots::read_envelope(&staging) {
             Ok(envelope) => envelope,
@@ -105,15 +115,15 @@ impl Workshop {
             Ok(manifest) => manifest,
             Err(why) => return failure(&why.into()),
         };
+        if let Some(shortage) = manifest.shortage(&facts) {
+            return failure(&FetchError::Short(shortage));
+        }
         match on_disk(|| self.fetcher.check_staged(slot, &manifest)) {
             Ok(None) => OtaEvent::Verified,
             Ok(Some(component)) => {
-                let detail = "a staged file is not what was signed any more";
-                self.fetcher
-                    .trust
-                    .altered_content("staged component", detail, component);
+                self.fetcher.trust.damaged_content("staged component", component);
                 OtaEvent::Failed {
-                    reason: format!("{detail}: component {component}"),
+                    reason: format!("component {component} changed on this device's disk after it had come"),
                 }
             }
             Err(why) => OtaEvent::Failed {
@@ -228,21 +238,29 @@ impl Workshop {
         }
     }
 
-    async fn soak(&self, slot: &SlotName, job: &Job) -> OtaEvent {
+    /// Lets the package serve until its time is over or too much of it fails. `before` is what it had soaked when the agent
+    /// started; how far it is now is told now and then. Nothing is looked at in between but when an inference fails.
+    async fn soak(&self, slot: &SlotName, job: &Job, before: Soak, tell: &mpsc::Sender<OtaEvent>) -> OtaEvent {
         let began = Instant::now();
+        let mut note_at = began + SOAK_NOTE;
+        let (mut failures, mut changes) = (self.inference.failures(), self.inference.changes());
         loop {
+            failures.mark_unchanged();
+            changes.mark_unchanged();
             let Some(health) = self.inference.health(slot) else {
                 return OtaEvent::Refused {
                     reason: "the package does not answer any more".to_owned(),
                 };
             };
-            let soak = Soak {
-                elapsed_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+            let now = Instant::now();
+            let elapsed_ms = millis(now.duration_since(began));
+            let soaked = before.plus(Soak {
+                elapsed_ms,
                 inferences: health.inferences,
                 failures: health.failures,
-            };
-            match policy::judge_soak(&job.order.target.update, soak) {
-                SoakVerdict::Wait { ms } => tokio::time::sleep(Duration::from_millis(ms)).await,
+            });
+            let ms = match policy::judge_soak(&job.order.target.update, soaked) {
+                SoakVerdict::Wait { ms } => ms,
                 SoakVerdict::Pass => return OtaEvent::SoakPassed,
                 SoakVerdict::Fail {
                     observed_permille,
@@ -252,13 +270,30 @@ impl Workshop {
                         reason: format!(
                             "while soaking, {observed_permille} of 1000 inferences failed ({} of {}), \
                              {limit_permille} are allowed",
-                            soak.failures, soak.inferences
+                            soaked.failures, soaked.inferences
                         ),
                     };
                 }
+            };
+            if now >= note_at {
+                note_at = now + SOAK_NOTE;
+                let steady = elapsed_ms >= policy::STEADY_MS;
+                if tell.send(OtaEvent::Soaked { soaked, steady }).await.is_err() {
+                    debug!(%slot, "nobody notes how far the soak is");
+                }
+            }
+            let wait = Duration::from_millis(ms).min(note_at.duration_since(now));
+            tokio::select! {
+                Ok(()) = failures.changed() => {}
+                Ok(()) = changes.changed() => {}
+                () = tokio::time::sleep(wait) => {}
             }
         }
     }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Is it the end of the deployment, or of this attempt?
@@ -273,48 +308,160 @@ fn failure(why: &FetchError) -> OtaEvent {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
     use std::sync::atomic::AtomicI64;
 
+    use flotilla_protocol::chunks::BlobRef;
+    use flotilla_protocol::desired_state::{Action, HarvestPolicy, Target, UpdatePolicy};
     use flotilla_protocol::ids::Digest;
+    use tokio::sync::watch;
 
     use super::*;
     use crate::clock::Clock;
-    use crate::inference::InferenceLimits;
+    use crate::inference::{InferenceLimits, fixture};
     use crate::link;
     use crate::ota::slots::SlotDirs;
     use crate::store::Store;
     use crate::test_server::{NOW, head, trusting};
 
+    /// A workshop over a folder, with nobody at the link's other end.
+    fn workshop(dir: &Path, hand: &Arc<AtomicI64>) -> Workshop {
+        let store = Arc::new(Store::open(dir, 0).unwrap());
+        let trust = trusting(&store, hand);
+        Workshop {
+            fetcher: Fetcher {
+                link: link::wire().0,
+                chunks: Arc::default(),
+                store,
+                dirs: SlotDirs::open(dir).unwrap(),
+                trust: Arc::new(trust),
+                window: 4,
+            },
+            inference: InferenceHandle::new(Clock::manual(Arc::clone(hand)), InferenceLimits::default()),
+            hardware_class: "generic".to_owned(),
+            data_dir: dir.to_owned(),
+        }
+    }
+
+    fn slot() -> SlotName {
+        SlotName::new("main").unwrap()
+    }
+
+    fn soaking(soak_ms: u64, soaked: Soak) -> Step {
+        let target = Target {
+            slot: slot(),
+            action: Action::Install,
+            line: "press".parse().unwrap(),
+            manifest: Digest::of(b"manifest"),
+            manifest_envelope: BlobRef::of(b"envelope"),
+            release_counter: 1,
+            deployment: "0191e5a0-0000-7000-8000-000000000009".parse().unwrap(),
+            components: vec![],
+            update: UpdatePolicy {
+                soak_ms,
+                max_error_permille: 100,
+                ..UpdatePolicy::default()
+            },
+            harvest: HarvestPolicy::default(),
+        };
+        let phase = Phase::Soaking {
+            job: Job::new(Order { target }),
+            bank: Bank::B,
+            previous: Some(Bank::A),
+            soaked,
+        };
+        Step {
+            slot: slot(),
+            state: OtaState {
+                phase,
+                ..OtaState::default()
+            },
+            effect: Effect::Soak,
+        }
+    }
+
+    /// Runs a future and counts how often it was woken.
+    async fn counted<T>(work: impl Future<Output = T>, polls: &watch::Sender<u64>) -> T {
+        let mut work = std::pin::pin!(work);
+        std::future::poll_fn(|context| {
+            polls.send_modify(|polls| *polls += 1);
+            work.as_mut().poll(context)
+        })
+        .await
+    }
+
+    #[tokio::test]
+    async fn a_soak_goes_on_where_it_was_and_sleeps_until_its_end() {
+        const DAY: u64 = 24 * 3_600_000;
+        const LEFT: u64 = 1500;
+        let dir = tempfile::tempdir().unwrap();
+        let workshop = workshop(dir.path(), &Arc::new(AtomicI64::new(NOW)));
+        let package = fixture::package("press", "1.0.0", &fixture::columns(&["a", "b"]));
+        workshop.inference.activate(slot(), package).await.unwrap();
+        let before = Soak {
+            elapsed_ms: DAY,
+            inferences: 40,
+            failures: 2,
+        };
+        let (tell, mut told) = mpsc::channel(100);
+        let (polls, woken) = watch::channel(0);
+        let began = Instant::now();
+        let work = Arc::new(workshop).perform(soaking(DAY + LEFT, before), tell);
+        assert_eq!(counted(work, &polls).await, OtaEvent::SoakPassed);
+        let took = millis(began.elapsed());
+        assert!(
+            (LEFT..DAY).contains(&took),
+            "the first day was before the restart: {took}"
+        );
+        // Notes, if there are any, count on.
+        while let Some(event) = told.recv().await {
+            let OtaEvent::Soaked { soaked, .. } = event else {
+                panic!("{event:?}");
+            };
+            assert!(soaked.elapsed_ms > DAY);
+            assert_eq!((soaked.inferences, soaked.failures), (40, 2), "counts go on too");
+        }
+        let woken = *woken.borrow();
+        assert!(woken < 10, "woken {woken} times, though nothing happened");
+    }
+
+    #[tokio::test]
+    async fn a_soaking_package_that_fails_is_noticed_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let workshop = Arc::new(workshop(dir.path(), &Arc::new(AtomicI64::new(NOW))));
+        let package = fixture::package("press", "1.0.0", &fixture::columns(&["a", "b"]));
+        workshop.inference.activate(slot(), package).await.unwrap();
+        let inference = workshop.inference.clone();
+        let (tell, _told) = mpsc::channel(8);
+        let began = Instant::now();
+        let soak = workshop.perform(soaking(24 * 3_600_000, Soak::default()), tell);
+        let failing = async {
+            let wrong = flotilla_protocol::infer::Tensor::from_f32("nonsense", vec![1, 2], &[0.0, 0.0]).unwrap();
+            for _ in 0..30 {
+                assert!(inference.infer("main", vec![wrong.clone()]).await.is_err());
+            }
+        };
+        let (answer, ()) = tokio::join!(soak, failing);
+        let OtaEvent::Refused { reason } = answer else {
+            panic!("{answer:?}")
+        };
+        assert!(reason.contains("inferences failed"), "{reason}");
+        assert!(began.elapsed() < Duration::from_mins(1), "not at the next note");
+    }
+
     #[tokio::test]
     async fn a_package_that_was_revoked_is_neither_brought_up_nor_restored() {
         let dir = tempfile::tempdir().unwrap();
-        let store = Arc::new(Store::open(dir.path(), 0).unwrap());
-        let hand = Arc::new(AtomicI64::new(NOW));
-        let trust = trusting(&store, &hand);
+        let workshop = workshop(dir.path(), &Arc::new(AtomicI64::new(NOW)));
         let model = InstalledModel {
             line: "line".parse().unwrap(),
             manifest: Digest::of(b"manifest"),
             semver: "1.0.0".to_owned(),
             release_counter: 1,
         };
-        trust
-            .accept_head(&[], &head(1, NOW + 1_000, vec![model.manifest]))
-            .unwrap();
-        let (link, _publishes, _switch) = link::wire();
-        let workshop = Workshop {
-            fetcher: Fetcher {
-                link,
-                chunks: Arc::default(),
-                store,
-                dirs: SlotDirs::open(dir.path()).unwrap(),
-                trust: Arc::new(trust),
-                window: 4,
-            },
-            inference: InferenceHandle::new(Clock::manual(hand), InferenceLimits::default()),
-            hardware_class: "generic".to_owned(),
-            data_dir: dir.path().to_owned(),
-        };
-        let slot = SlotName::new("main").unwrap();
+        let revoking = head(1, NOW + 1_000, vec![model.manifest]);
+        workshop.fetcher.trust.accept_head(&[], &revoking).unwrap();
+        let slot = slot();
         let state = OtaState {
             active: Some(Bank::A),
             a: Some(model),

@@ -3,6 +3,9 @@
 //!
 //! Models are listed, not managed: they come and go by signed desired state alone. Shared memory, sequences and
 //! compression of requests are deliberately absent.
+//!
+//! A program of the device cannot take its memory: connections, requests at a time and what their bodies may grow to are
+//! bounded together. One connection too many waits to be accepted; one request too many is refused as busy.
 
 mod body;
 mod metrics;
@@ -22,11 +25,27 @@ use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post};
 use flotilla_engine::Blame;
 use flotilla_protocol::infer::{InferError, ServerMetadata, TensorError};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
 use serde_json::json;
-use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
 
 use crate::inference::{InferenceError, InferenceHandle, ModelInfo};
+
+/// What a byte of JSON may grow to while its request is answered: the byte itself, a number of two characters as an element
+/// of 24 bytes, and that once more in a tensor.
+const JSON_WEIGHT: usize = 16;
+/// The same for a byte of a tensor in binary: itself, and its copy in the tensor.
+const BINARY_WEIGHT: usize = 2;
+/// Longest head of a request, and piece of a body, that a connection keeps.
+const CONNECTION_BUFFER_BYTES: usize = 64 * 1024;
+/// Pause after a connection could not be accepted.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
 /// Bounds of one request and of all together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +55,12 @@ pub struct RestLimits {
     pub timeout: Duration,
     /// Inference requests at a time; one more is refused as busy.
     pub requests: usize,
+    /// What the bodies of requests in progress may grow to together; what would take more is refused as busy.
+    pub memory_bytes: usize,
+    /// Connections at a time; one more waits to be accepted.
+    pub connections: usize,
+    /// For a request's head to arrive; an idle connection is closed after as long.
+    pub header_timeout: Duration,
 }
 
 impl Default for RestLimits {
@@ -44,6 +69,10 @@ impl Default for RestLimits {
             body_bytes: 16 * 1024 * 1024,
             timeout: Duration::from_secs(30),
             requests: 32,
+            // One of the longest bodies, or many of the usual ones.
+            memory_bytes: 16 * 1024 * 1024 * JSON_WEIGHT,
+            connections: 128,
+            header_timeout: Duration::from_secs(30),
         }
     }
 }
@@ -53,6 +82,8 @@ struct Rest {
     inference: InferenceHandle,
     limits: RestLimits,
     running: Arc<Semaphore>,
+    /// A permit is a byte.
+    memory: Arc<Semaphore>,
 }
 
 /// Why a request is refused: the table from errors to statuses.
@@ -74,6 +105,8 @@ enum RestError {
     Timeout(Duration),
     #[error("{0} requests are in progress; try again")]
     Busy(usize),
+    #[error("the requests in progress leave too little of the {0} bytes of memory that there are for them; try again")]
+    Crowded(usize),
     #[error("{0}")]
     Inference(#[from] InferenceError),
 }
@@ -92,7 +125,7 @@ impl RestError {
                 Some(Blame::Model) => StatusCode::INTERNAL_SERVER_ERROR,
                 None => StatusCode::SERVICE_UNAVAILABLE,
             },
-            Self::Busy(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Busy(_) | Self::Crowded(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 }
@@ -124,6 +157,7 @@ pub fn router(inference: InferenceHandle, limits: RestLimits) -> Router {
         inference,
         limits,
         running: Arc::new(Semaphore::new(limits.requests)),
+        memory: Arc::new(Semaphore::new(limits.memory_bytes.min(Semaphore::MAX_PERMITS))),
     };
     Router::new()
         .route("/v2", get(server_metadata))
@@ -174,6 +208,7 @@ fn is_loopback(host: &str) -> bool {
 pub async fn serve(
     listener: TcpListener,
     router: Router,
+    limits: RestLimits,
     shutdown: impl Future<Output = ()> + Send + 'static,
     drain: Duration,
 ) -> std::io::Result<()> {
@@ -184,24 +219,69 @@ pub async fn serve(
             format!("inference is served on loopback only, not on {address}: it has no authentication"),
         ));
     }
-    let (asked, draining) = tokio::sync::oneshot::channel::<()>();
     // A layer covers only what was added before it.
     let router = router.layer(middleware::from_fn(refuse_web_pages));
-    let server = axum::serve(listener, router).with_graceful_shutdown(async move {
-        shutdown.await;
-        drop(asked);
-    });
-    let deadline = async move {
-        // Ends when the sender is dropped, which is the message.
-        drop(draining.await);
-        tokio::time::sleep(drain).await;
-    };
-    tokio::select! {
-        ended = server => ended,
-        () = deadline => {
-            tracing::warn!(%address, ?drain, "requests still in progress at the end of the drain are dropped");
-            Ok(())
+    let room = Arc::new(Semaphore::new(limits.connections));
+    let ending = CancellationToken::new();
+    let mut connections = JoinSet::new();
+    tokio::pin!(shutdown);
+    loop {
+        tokio::select! {
+            () = &mut shutdown => break,
+            (stream, place) = accept(&listener, &room) => {
+                let conversation = converse(stream, router.clone(), limits, ending.clone());
+                connections.spawn(async move {
+                    conversation.await;
+                    drop(place);
+                });
+            }
+            Some(_ended) = connections.join_next() => {}
         }
+    }
+    drop(listener);
+    ending.cancel();
+    let drained = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(drain, drained).await.is_err() {
+        warn!(%address, ?drain, "requests still in progress at the end of the drain are dropped");
+        connections.shutdown().await;
+    }
+    Ok(())
+}
+
+/// The next connection, once there is a place for it.
+async fn accept(listener: &TcpListener, room: &Arc<Semaphore>) -> (TcpStream, OwnedSemaphorePermit) {
+    loop {
+        let Ok(place) = Arc::clone(room).acquire_owned().await else {
+            // Nobody closes the semaphore.
+            return std::future::pending().await;
+        };
+        match listener.accept().await {
+            Ok((stream, _peer)) => return (stream, place),
+            Err(why) => {
+                warn!(%why, "a local connection cannot be accepted");
+                tokio::time::sleep(ACCEPT_AGAIN).await;
+            }
+        }
+    }
+}
+
+/// Answers the requests of one connection. At the end, the one in progress is its last.
+async fn converse(stream: TcpStream, router: Router, limits: RestLimits, ending: CancellationToken) {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(limits.header_timeout)
+        .max_buf_size(CONNECTION_BUFFER_BYTES);
+    let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = ending.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(why) = ended {
+        debug!(%why, "a local connection ended early");
     }
 }
 
@@ -290,21 +370,80 @@ async fn answer(rest: &Rest, named: &Named, headers: &HeaderMap, body: Body) -> 
     {
         return Err(RestError::Encoding(String::from_utf8_lossy(encoding).into_owned()));
     }
-    let bytes = read(body, rest.limits.body_bytes).await?;
-    let request = body::decode(&bytes, body::json_length(headers)?)?;
+    let json = body::json_length(headers)?;
+    let mut room = Room {
+        memory: &rest.memory,
+        limits: rest.limits,
+        json,
+        held: None,
+        bytes: 0,
+    };
+    // Refused before it is read, if its length is told.
+    room.hold(announced(headers).min(rest.limits.body_bytes))?;
+    let bytes = read(body, &mut room).await?;
+    let request = body::decode(&bytes, json)?;
     let inferred = rest.inference.infer(&named.model, request.inputs).await?;
     body::encode(&inferred.model, inferred.outcome.outputs, &request.wanted)
 }
 
-async fn read(body: Body, cap: usize) -> Result<Bytes, RestError> {
+/// Bytes of the body, if the client says so.
+fn announced(headers: &HeaderMap) -> usize {
+    let length = headers.get(header::CONTENT_LENGTH);
+    length
+        .and_then(|length| length.to_str().ok()?.parse().ok())
+        .unwrap_or(0)
+}
+
+/// The memory that one request has been given, until it is answered.
+struct Room<'a> {
+    memory: &'a Semaphore,
+    limits: RestLimits,
+    /// Bytes of the body before its tensors; `None`: all of it is JSON.
+    json: Option<usize>,
+    held: Option<SemaphorePermit<'a>>,
+    bytes: usize,
+}
+
+impl Room<'_> {
+    /// Takes what a body of this length may grow to, or refuses it.
+    fn hold(&mut self, body_bytes: usize) -> Result<(), RestError> {
+        let text = self.json.unwrap_or(body_bytes).min(body_bytes);
+        let binary = body_bytes.saturating_sub(text);
+        let needed = text
+            .saturating_mul(JSON_WEIGHT)
+            .saturating_add(binary.saturating_mul(BINARY_WEIGHT));
+        let more = needed.saturating_sub(self.bytes);
+        if more == 0 {
+            return Ok(());
+        }
+        let crowded = RestError::Crowded(self.limits.memory_bytes);
+        let Ok(permits) = u32::try_from(more) else {
+            return Err(crowded);
+        };
+        let Ok(permit) = self.memory.try_acquire_many(permits) else {
+            return Err(crowded);
+        };
+        match &mut self.held {
+            Some(held) => held.merge(permit),
+            None => self.held = Some(permit),
+        }
+        self.bytes = needed;
+        Ok(())
+    }
+}
+
+async fn read(body: Body, room: &mut Room<'_>) -> Result<Bytes, RestError> {
     use futures_util::StreamExt as _;
+    let cap = room.limits.body_bytes;
     let mut read = Vec::new();
     let mut pieces = body.into_data_stream();
     while let Some(piece) = pieces.next().await {
         let piece = piece.map_err(|e| RestError::Malformed(format!("the body ended early: {e}")))?;
-        if read.len() + piece.len() > cap {
+        let length = read.len().saturating_add(piece.len());
+        if length > cap {
             return Err(RestError::TooLarge(cap));
         }
+        room.hold(length)?;
         read.extend_from_slice(&piece);
     }
     Ok(Bytes::from(read))

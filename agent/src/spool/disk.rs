@@ -10,6 +10,7 @@ use flotilla_protocol::audit::AuditGap;
 use flotilla_protocol::bundle::Dropped;
 use flotilla_protocol::messages::{AuditRefusal, RecordKey};
 use redb::ReadableTable as _;
+use tokio::sync::watch;
 use tracing::{error, warn};
 
 use crate::audit;
@@ -26,6 +27,8 @@ pub struct DiskSpool {
     /// The last telemetry record that may have been sent. Held by whoever seals, merges or sends: a plan must still hold when
     /// it is carried out.
     sent: Mutex<RecordKey>,
+    /// How many records wait.
+    waiting: watch::Sender<usize>,
 }
 
 /// The part of a record's name that all records of one boot share.
@@ -96,9 +99,21 @@ impl DiskSpool {
         Ok(Self {
             store,
             boot,
+            waiting: watch::Sender::new(order.len()),
             order: Mutex::new(order),
             sent: Mutex::new(sent),
         })
+    }
+
+    /// Follows how many records wait.
+    pub fn waiting(&self) -> watch::Receiver<usize> {
+        self.waiting.subscribe()
+    }
+
+    fn tell_waiting(&self) {
+        let waiting = self.order().len();
+        self.waiting
+            .send_if_modified(|known| std::mem::replace(known, waiting) != waiting);
     }
 
     fn order(&self) -> MutexGuard<'_, Spool> {
@@ -113,6 +128,17 @@ impl DiskSpool {
         estimate: u64,
         build: impl Fn(&Txn<'_>, RecordKey) -> Result<Option<Vec<u8>>, StoreError>,
     ) -> Result<Option<Sealed>, StoreError> {
+        let sealed = self.seal_one(kind, estimate, &build);
+        self.tell_waiting();
+        sealed
+    }
+
+    fn seal_one(
+        &self,
+        kind: RecordKind,
+        estimate: u64,
+        build: &impl Fn(&Txn<'_>, RecordKey) -> Result<Option<Vec<u8>>, StoreError>,
+    ) -> Result<Option<Sealed>, StoreError> {
         let _one_at_a_time = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
         let mut may_fold = true;
         loop {
@@ -120,13 +146,13 @@ impl DiskSpool {
             let plan = self.order().plan(kind, estimate, may_fold);
             match plan {
                 Admission::Merge { older, younger } => self.merge(older, younger)?,
-                Admission::Fold { older, evict } => match self.seal_folded(older, &evict, &build)? {
+                Admission::Fold { older, evict } => match self.seal_folded(older, &evict, build)? {
                     Folded::Stored(key, _) => return Ok(Some(Sealed::Stored(key))),
                     Folded::Nothing => return Ok(None),
                     Folded::Apart => may_fold = false,
                 },
                 Admission::Admit { evict } => {
-                    let sealed = self.seal_admitted(kind, &evict, &build)?;
+                    let sealed = self.seal_admitted(kind, &evict, build)?;
                     return Ok(sealed.map(Sealed::Stored));
                 }
                 Admission::Refuse => {
@@ -253,6 +279,7 @@ impl DiskSpool {
             Ok(())
         })?;
         self.order().forget(&known);
+        self.tell_waiting();
         Ok(known.len())
     }
 
@@ -272,6 +299,7 @@ impl DiskSpool {
                 "the audit chain lost entries: a new epoch says so"
             );
             self.order().forget(&sealed);
+            self.tell_waiting();
         } else {
             warn!(
                 epoch = refusal.head.epoch,
@@ -305,12 +333,14 @@ fn sent_before(store: &Store) -> Result<RecordKey, StoreError> {
     if let Some(sent) = store.get(keys::SPOOL_SENT)? {
         return Ok(sent);
     }
-    store.write(|txn| {
-        let last = txn.table(SPOOL)?.last()?.map(|(key, _)| key.value());
-        let sent = key_of(last.unwrap_or((0, 0, 0)));
-        txn.put(keys::SPOOL_SENT, &sent)?;
-        Ok(sent)
-    })
+    let last = store.read(|txn| Ok(txn.open_table(SPOOL)?.last()?.map(|(key, _)| key.value())))?;
+    let sent = key_of(last.unwrap_or((0, 0, 0)));
+    if let Err(why) = store.put(keys::SPOOL_SENT, &sent) {
+        // It holds for this start all the same. The next one believes of more records that they may have been sent, which costs
+        // them nothing but being merged.
+        warn!(%why, "how far records may have been sent is not noted");
+    }
+    Ok(sent)
 }
 
 /// Where a record stands in [`SPOOL`].

@@ -200,7 +200,8 @@ pub fn build_package(mut input: PackageInput) -> Result<Package, PackageError> {
 }
 
 fn manifest(input: PackageInput, spec: PackageSpec, opset: i64, components: &[(ComponentKind, Vec<u8>)]) -> Manifest {
-    let bytes: u64 = components.iter().map(|(_, bytes)| bytes.len() as u64).sum();
+    let lengths = || components.iter().map(|(_, bytes)| bytes.len() as u64);
+    let (bytes, largest) = (lengths().sum::<u64>(), lengths().max().unwrap_or(0));
     let own_version = || env!("CARGO_PKG_VERSION").to_owned();
     Manifest {
         header: Header {
@@ -220,8 +221,9 @@ fn manifest(input: PackageInput, spec: PackageSpec, opset: i64, components: &[(C
             .filter(|v| !v.is_empty())
             .unwrap_or_else(own_version),
         min_ram_bytes: input.target.min_ram_bytes,
-        // While it is fetched a device holds the chunks and the assembled slot.
-        min_disk_bytes: bytes.saturating_mul(2),
+        // While it is fetched, a device holds the components that are ready, and beside one of them the chunks that it is made
+        // of, which go before the next one comes.
+        min_disk_bytes: bytes.saturating_add(largest),
         runtime: "onnx".to_owned(),
         opset,
         components: components.iter().map(|(kind, bytes)| component(*kind, bytes)).collect(),

@@ -183,8 +183,14 @@ impl Bench {
 
     /// The device's keys are not needed here: its thumbprint is that of key 9.
     async fn start(&self, pause_in: Option<PhaseName>) -> Running {
+        self.start_on(pause_in, false).await
+    }
+
+    /// `full`: from before anything is brought up, nothing can be written.
+    async fn start_on(&self, pause_in: Option<PhaseName>, full: bool) -> Running {
         let clock = Clock::manual(Arc::new(AtomicI64::new(5_000)));
         let store = Arc::new(Store::open(self.dir.path(), 0).unwrap());
+        store.pretend_full(full);
         let trust = TrustState::open(Arc::clone(&store), clock.clone(), Self::device(), key(9).id()).unwrap();
         let trust = Arc::new(trust.unwrap());
         let (link, mut publishes, switch) = link::wire();
@@ -214,7 +220,7 @@ impl Bench {
             pause_in,
         };
         let (mut driver, states) = Driver::open(options, Arc::clone(&store), Arc::new(workshop)).unwrap();
-        driver.boot().await.unwrap();
+        driver.boot().await;
         let (orders, ordered) = watch::channel(None);
         let mut tasks = crate::tasks::Tasks::new();
         tasks.spawn("driver", driver.run(ordered, tasks.stop_token()));
@@ -242,6 +248,11 @@ impl Bench {
 
     /// Publishes a package of the fixture's model under a version of its own, and an order for it.
     fn order(&mut self, package: &Package) -> Vec<u8> {
+        self.order_with(package, |_| {})
+    }
+
+    /// The same, with an order that says something else.
+    fn order_with(&mut self, package: &Package, change: impl FnOnce(&mut Target)) -> Vec<u8> {
         self.version += 1;
         let mut server = self.server.lock().unwrap();
         let dir = tempfile::tempdir().unwrap();
@@ -249,6 +260,7 @@ impl Bench {
         manifest.header = header(Manifest::SCHEMA, Role::Release(LINE.parse().unwrap()), 1);
         manifest.release_counter = package.counter;
         manifest.arch = package.arch.iter().map(|arch| (*arch).to_owned()).collect();
+        (package.needs)(&mut manifest);
         let golden = codec::to_vec(&package.golden).unwrap();
         std::fs::write(dir.path().join(ComponentKind::Golden.file_name()), &golden).unwrap();
         for component in &mut manifest.components {
@@ -274,7 +286,7 @@ impl Bench {
             .collect();
         let envelope = sign(&manifest, &key(package.signer)).unwrap();
         let payload = flotilla_protocol::trust::Envelope::decode(&envelope).unwrap();
-        let target = Target {
+        let mut target = Target {
             slot: slot(),
             action: Action::Install,
             line: LINE.parse().unwrap(),
@@ -296,6 +308,7 @@ impl Bench {
                 max_samples: 0,
             },
         };
+        change(&mut target);
         let desired = DesiredState {
             header: header(DesiredState::SCHEMA, Role::Director, self.version),
             device: Self::device(),
@@ -315,6 +328,8 @@ struct Package {
     counter: u64,
     golden: GoldenSet,
     arch: &'static [&'static str],
+    /// What it asks of a device.
+    needs: fn(&mut Manifest),
     signer: u8,
     soak_ms: u64,
 }
@@ -326,6 +341,7 @@ impl Package {
             counter,
             golden: fixture::golden(),
             arch: &[],
+            needs: |_| {},
             signer: 3,
             soak_ms: 1,
         }
@@ -526,6 +542,193 @@ async fn what_cannot_be_trusted_or_does_not_prove_itself_never_touches_what_runs
     agent.stop().await;
     let agent = bench.start(None).await;
     assert_eq!(agent.version().as_deref(), Some("1.0.0"));
+    agent.stop().await;
+}
+
+/// The outcome of the order made last.
+async fn outcome(bench: &Bench, agent: &mut Running) -> (DeploymentState, String) {
+    let deployment = format!("{:032x}", bench.version).parse().unwrap();
+    agent
+        .until(|state| {
+            state
+                .deployment_report(&slot())
+                .is_some_and(|report| report.deployment == deployment)
+        })
+        .await;
+    let (state, reason) = agent.ended().await;
+    (state, reason.unwrap_or_default())
+}
+
+/// What a package asks of a device.
+type Need = fn(&mut Manifest);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_device_has_too_little_of_fails_an_update_and_is_no_attack() {
+    let mut bench = Bench::new();
+    let good = bench.order(&Package::new("1.0.0", 1));
+    let mut agent = bench.start(None).await;
+    agent.send(&good);
+    assert_eq!(agent.ended().await.0, DeploymentState::Success);
+    let needs: [(Need, &str); 3] = [
+        (|manifest| manifest.min_disk_bytes = 1 << 60, "bytes of free disk"),
+        (|manifest| manifest.min_ram_bytes = 1 << 60, "bytes of RAM"),
+        (
+            |manifest| manifest.min_agent = "999.0.0".to_owned(),
+            "is older than 999.0.0",
+        ),
+    ];
+    for (needs, why) in needs {
+        let order = bench.order(&Package {
+            needs,
+            ..Package::large("2.0.0", 2)
+        });
+        let sent = bench.server.lock().unwrap().sent.len();
+        agent.send(&order);
+        let (state, reason) = outcome(&bench, &mut agent).await;
+        assert_eq!(state, DeploymentState::Failure);
+        assert!(reason.contains("too little") && reason.contains(why), "{why}: {reason}");
+        assert_eq!(agent.version().as_deref(), Some("1.0.0"));
+        let fetched = bench.server.lock().unwrap().sent.len() - sent;
+        assert_eq!(fetched, 1, "the manifest alone is fetched before it is known");
+    }
+    assert_eq!(agent.trust.last_attack().unwrap(), None);
+    let events = agent.audited_events();
+    assert!(!events.contains(&"attack.refused".to_owned()), "{events:?}");
+    assert_eq!(events.iter().filter(|event| *event == "update.failed").count(), 3);
+    agent.stop().await;
+    let parts = std::fs::read_dir(bench.dir.path().join("parts")).unwrap().count();
+    assert_eq!((parts, bench.dir.path().join("staging/main").exists()), (0, false));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn numbers_that_cannot_be_fail_an_update_and_nothing_else() {
+    let mut bench = Bench::new();
+    let mut agent = bench.start(None).await;
+    let endless = BlobRef {
+        sha256: Digest::of(b"endless"),
+        length: u64::MAX,
+    };
+    let order = bench.order_with(&Package::new("1.0.0", 1), |target| {
+        for source in target
+            .components
+            .iter_mut()
+            .flat_map(|component| &mut component.sources)
+        {
+            source.blob = endless;
+            source.chunk_list = Some(endless);
+        }
+    });
+    agent.send(&order);
+    let (state, reason) = outcome(&bench, &mut agent).await;
+    assert_eq!(state, DeploymentState::Failure);
+    assert!(
+        reason.contains("is said to have 18446744073709551615 bytes"),
+        "{reason}"
+    );
+    let order = bench.order(&Package::new("1.0.0", 1));
+    agent.send(&order);
+    assert_eq!(
+        outcome(&bench, &mut agent).await,
+        (DeploymentState::Success, String::new())
+    );
+    agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_source_that_cannot_be_checked_on_arrival_is_not_fetched() {
+    let mut bench = Bench::new();
+    let mut agent = bench.start(None).await;
+    let order = bench.order_with(&Package::large("1.0.0", 1), |target| {
+        for source in target
+            .components
+            .iter_mut()
+            .flat_map(|component| &mut component.sources)
+        {
+            source.chunk_list = None;
+        }
+    });
+    agent.send(&order);
+    let (state, reason) = outcome(&bench, &mut agent).await;
+    assert_eq!(state, DeploymentState::Failure);
+    assert!(reason.contains("no chunk list"), "{reason}");
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_step_that_panics_answers_that_it_failed() {
+    let answered = answer(async { panic!("torn off") }).await;
+    let OtaEvent::Failed { reason } = answered else {
+        panic!("{answered:?}")
+    };
+    assert!(reason.contains("torn off"), "{reason}");
+    assert_eq!(answer(async { OtaEvent::Verified }).await, OtaEvent::Verified);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_a_full_disk_what_is_installed_answers_after_a_start() {
+    let mut bench = Bench::new();
+    let mut agent = bench.start(None).await;
+    for (semver, counter) in [("1.0.0", 1), ("2.0.0", 2)] {
+        let order = bench.order(&Package::new(semver, counter));
+        agent.send(&order);
+        assert_eq!(outcome(&bench, &mut agent).await.0, DeploymentState::Success);
+    }
+    let bank = agent.until(|_| true).await.active.unwrap();
+    agent.stop().await;
+    let agent = bench.start_on(None, true).await;
+    assert_eq!(agent.version().as_deref(), Some("2.0.0"));
+    agent.stop().await;
+
+    // And the other bank where the active one is damaged, which cannot be written down yet.
+    let damaged = bench
+        .dir
+        .path()
+        .join("slots/main")
+        .join(bank.as_str())
+        .join("model.onnx");
+    let mut bytes = std::fs::read(&damaged).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&damaged, bytes).unwrap();
+    let agent = bench.start_on(None, true).await;
+    assert_eq!(agent.version().as_deref(), Some("1.0.0"));
+    assert!(damaged.exists(), "a bank is forgotten before its files are touched");
+    let lost = || agent.audited_events().contains(&"model.lost".to_owned());
+    assert!(!lost());
+    agent.store.pretend_full(false);
+    let noted = async {
+        while !lost() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_mins(1), noted).await.unwrap();
+    agent.stop().await;
+    assert_eq!(bench.start(None).await.version().as_deref(), Some("1.0.0"));
+    assert!(!damaged.exists(), "swept by the next start");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_package_whose_start_cannot_be_counted_stays_down_until_it_can() {
+    let mut bench = Bench::new();
+    let first = bench.order(&Package::new("1.0.0", 1));
+    let mut agent = bench.start(None).await;
+    agent.send(&first);
+    assert_eq!(agent.ended().await.0, DeploymentState::Success);
+    agent.stop().await;
+    let mut agent = bench.start(Some(PhaseName::Soaking)).await;
+    let second = bench.order(&Package::new("2.0.0", 2));
+    agent.send(&second);
+    agent.until(|state| matches!(state.phase, Phase::Soaking { .. })).await;
+    agent.stop().await;
+
+    let mut agent = bench.start_on(None, true).await;
+    assert_eq!(
+        agent.version().as_deref(),
+        Some("1.0.0"),
+        "it could take the agent down for ever"
+    );
+    agent.store.pretend_full(false);
+    assert_eq!(agent.ended().await, (DeploymentState::Success, None));
+    assert_eq!(agent.version().as_deref(), Some("2.0.0"));
     agent.stop().await;
 }
 

@@ -29,7 +29,8 @@ pub enum Checker {
     /// The blob is one chunk: its digest is the chunk's.
     Single(BlobRef),
     List(ChunkList),
-    /// A blob of several chunks without a list (a long chunk list, a long manifest): lengths only, the whole at the end.
+    /// A blob of several chunks without a list: lengths only, the whole at the end. Only for what is bounded and small, a long
+    /// chunk list or a long manifest; never for a component's source.
     LengthOnly(BlobRef),
 }
 
@@ -233,6 +234,19 @@ impl Part {
     /// Is the whole what was signed?
     pub fn is_intact(&self) -> Result<bool, FileError> {
         Ok(slots::digest_file(&self.path)? == self.blob)
+    }
+
+    /// Has a chunk changed on disk that was right when it came? Not known where chunks have no digests of their own.
+    pub fn has_rotten(&self, checker: &Checker) -> Result<bool, PartError> {
+        if matches!(checker, Checker::LengthOnly(_)) {
+            return Ok(false);
+        }
+        for index in 0..self.have.len() {
+            if checker.check(index, &self.read(index)?).is_err() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }
 

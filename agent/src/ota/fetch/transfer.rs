@@ -7,13 +7,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use flotilla_protocol::chunks::{BlobRef, ChunkList};
+use flotilla_protocol::chunks::{BlobRef, CHUNK_BYTES, ChunkList};
 use flotilla_protocol::codec;
 use flotilla_protocol::desired_state::Source;
 use flotilla_protocol::manifest::Component;
 use flotilla_protocol::messages::{ChunkMessage, SCHEMA, Want};
 use flotilla_protocol::topics::Up;
-use flotilla_protocol::trust::DeviceFacts;
 use serde_bytes::ByteBuf;
 use tokio::time::Instant;
 use tracing::{debug, warn};
@@ -22,7 +21,7 @@ use crate::files;
 use crate::ota::fetch::decode::{copy_exactly, decode};
 use crate::ota::fetch::part::{self, Checker, Part};
 use crate::ota::fetch::window::{Pacer, Window};
-use crate::ota::fetch::{FetchError, Fetcher, MAX_BAD_CHUNKS, Progress};
+use crate::ota::fetch::{Facts, FetchError, Fetcher, MAX_BAD_CHUNKS, Progress};
 use crate::ota::slots;
 use crate::ota::state::Order;
 use crate::random;
@@ -39,11 +38,12 @@ pub(super) struct Transfer<'a> {
 }
 
 impl Transfer<'_> {
-    pub(super) async fn package(&mut self, staging: &Path, facts: &DeviceFacts) -> Result<(), FetchError> {
+    pub(super) async fn package(&mut self, staging: &Path, facts: Facts<'_>) -> Result<(), FetchError> {
         let target = &self.order.target;
         self.fetcher.news().await?;
         let envelope = self.envelope(staging).await?;
-        let accepted = self.fetcher.trust.accept_manifest(&envelope, target, facts);
+        let able = facts();
+        let accepted = self.fetcher.trust.accept_manifest(&envelope, target, &able);
         let manifest = match accepted {
             Ok(manifest) => manifest.into_inner(),
             Err(why @ NotAccepted::Stale { .. }) => return Err(why.into()),
@@ -53,11 +53,16 @@ impl Transfer<'_> {
                 return Err(why.into());
             }
         };
+        if let Some(shortage) = on_disk(|| self.fetcher.shortage(&manifest, target, able))? {
+            return Err(FetchError::Short(shortage));
+        }
         let mut wanted = Vec::new();
         for component in &manifest.components {
             let first = self.sources(component).first();
+            // The director's numbers: nothing rests on them.
             let bytes = first.map_or(0, |source| {
-                source.blob.length + source.chunk_list.map_or(0, |list| list.length)
+                let list = source.chunk_list.map_or(0, |list| list.length);
+                source.blob.length.saturating_add(list)
             });
             let path = staging.join(component.kind.file_name());
             if on_disk(|| slots::has_content(&path, &component.blob))? {
@@ -89,7 +94,7 @@ impl Transfer<'_> {
             on_disk(|| copy_exactly(&found, &path, &blob))?;
         } else {
             self.progress.expect(blob.length);
-            let bytes = self.small_blob(&blob).await?;
+            let bytes = self.small_blob(&blob, slots::MAX_ENVELOPE_BYTES).await?;
             on_disk(|| slots::write_envelope(staging, &bytes))?;
         }
         Ok(slots::read_envelope(staging)?)
@@ -122,9 +127,27 @@ impl Transfer<'_> {
     }
 
     async fn try_source(&mut self, component: &Component, source: &Source, path: &Path) -> Result<(), FetchError> {
+        let (blob, cap) = (source.blob, source_cap(component.blob.length));
+        if blob.length > cap {
+            return Err(FetchError::TooLong {
+                blob: blob.sha256,
+                length: blob.length,
+                cap,
+            });
+        }
         let list = match &source.chunk_list {
+            // What cannot be checked on arrival would take any disk and any time before it is found to be wrong.
+            None if blob.length > u64::from(CHUNK_BYTES) => {
+                return Err(FetchError::NoChunkList {
+                    blob: blob.sha256,
+                    length: blob.length,
+                });
+            }
             None => None,
-            Some(list) => Some(ChunkList::decode(&self.small_blob(list).await?, &source.blob)?),
+            Some(list) => {
+                let bytes = self.small_blob(list, list_cap(&source.blob)?).await?;
+                Some(ChunkList::decode(&bytes, &source.blob)?)
+            }
         };
         let part = self.blob(&source.blob, list).await?;
         let decoded = on_disk(|| decode(part.path(), source.encoding, &component.blob, path));
@@ -149,8 +172,15 @@ impl Transfer<'_> {
         })?)
     }
 
-    /// A blob that is read whole: a manifest's envelope, a chunk list.
-    async fn small_blob(&mut self, blob: &BlobRef) -> Result<Vec<u8>, FetchError> {
+    /// A blob that is read whole: a manifest's envelope, a chunk list. Its length is the director's word, so it has a cap.
+    async fn small_blob(&mut self, blob: &BlobRef, cap: u64) -> Result<Vec<u8>, FetchError> {
+        if blob.length > cap {
+            return Err(FetchError::TooLong {
+                blob: blob.sha256,
+                length: blob.length,
+                cap,
+            });
+        }
         let part = self.blob(blob, None).await?;
         let bytes = on_disk(|| files::read_capped(part.path(), blob.length))?.unwrap_or_default();
         Ok(bytes)
@@ -169,9 +199,17 @@ impl Transfer<'_> {
         if on_disk(|| part.is_intact())? {
             return Ok(part);
         }
+        let rotten = on_disk(|| part.has_rotten(&checker))?;
         drop(part);
         self.forget(blob)?;
-        Err(FetchError::Torn(blob.sha256))
+        let trust = &self.fetcher.trust;
+        if rotten {
+            trust.damaged_content("received blob", blob.sha256);
+            return Err(FetchError::Torn(blob.sha256));
+        }
+        let detail = "every piece of it was as announced, the whole is not what was signed";
+        trust.altered_content("blob", detail, blob.sha256);
+        Err(FetchError::Altered(blob.sha256))
     }
 
     fn now(&self) -> u64 {
@@ -274,3 +312,18 @@ impl Transfer<'_> {
         Ok(())
     }
 }
+
+/// Longest source of a component: nobody encodes it into much more than it is, and the disk was asked for as much.
+const fn source_cap(component_bytes: u64) -> u64 {
+    component_bytes
+        .saturating_add(component_bytes / 128)
+        .saturating_add(1024)
+}
+
+/// Longest chunk list of a blob: a digest per chunk, and a little around them.
+fn list_cap(blob: &BlobRef) -> Result<u64, FetchError> {
+    Ok(u64::from(blob.chunk_count()?).saturating_mul(32).saturating_add(256))
+}
+
+#[cfg(test)]
+mod tests;

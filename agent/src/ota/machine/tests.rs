@@ -10,7 +10,7 @@ use flotilla_protocol::report::DeploymentState;
 use proptest::prelude::*;
 
 use super::*;
-use crate::ota::policy;
+use crate::ota::policy::{self, Soak};
 use crate::ota::state::{Job, PhaseName};
 
 fn machine() -> Machine {
@@ -92,7 +92,12 @@ fn in_phase(name: PhaseName) -> OtaState {
         PhaseName::Installing => Phase::Installing { job, bank },
         PhaseName::SelfTesting => Phase::SelfTesting { job, bank },
         PhaseName::Activating => Phase::Activating { job, bank, previous },
-        PhaseName::Soaking => Phase::Soaking { job, bank, previous },
+        PhaseName::Soaking => Phase::Soaking {
+            job,
+            bank,
+            previous,
+            soaked: Soak::default(),
+        },
         PhaseName::Committing => Phase::Committing { job, bank },
         PhaseName::RollingBack => Phase::RollingBack {
             job,
@@ -124,6 +129,14 @@ const PHASES: [PhaseName; 11] = [
     PhaseName::Failed,
 ];
 
+fn soaked(elapsed_ms: u64, steady: bool) -> OtaEvent {
+    let soaked = Soak {
+        elapsed_ms,
+        ..Soak::default()
+    };
+    OtaEvent::Soaked { soaked, steady }
+}
+
 fn events() -> Vec<(&'static str, OtaEvent)> {
     let reason = || "a reason".to_owned();
     vec![
@@ -151,6 +164,7 @@ fn events() -> Vec<(&'static str, OtaEvent)> {
         ("installed", OtaEvent::Installed(model(2))),
         ("self-test passed", OtaEvent::SelfTestPassed),
         ("activated", OtaEvent::Activated),
+        ("soaked for a while", soaked(60_000, false)),
         ("soak passed", OtaEvent::SoakPassed),
         ("committed", OtaEvent::Committed),
         ("rolled back", OtaEvent::RolledBack),
@@ -270,6 +284,7 @@ fn event() -> impl Strategy<Value = OtaEvent> {
         1 => Just(OtaEvent::Withdrawn),
         1 => Just(OtaEvent::Woken),
         1 => (0u64..100).prop_map(|received| OtaEvent::Progress { received, total: 100 }),
+        1 => (0u64..100, any::<bool>()).prop_map(|(elapsed_ms, steady)| soaked(elapsed_ms, steady)),
         3 => Just(OtaEvent::Downloaded),
         3 => Just(OtaEvent::Verified),
         3 => Just(OtaEvent::SelfTestPassed),
@@ -405,6 +420,92 @@ proptest! {
     }
 }
 
+fn starts(state: &OtaState) -> u32 {
+    state.phase.job().unwrap().starts
+}
+
+#[test]
+fn a_device_that_is_switched_off_every_night_commits_in_the_end() {
+    let machine = machine();
+    let mut state = in_phase(PhaseName::Soaking);
+    for night in 1..=30 {
+        state = machine.step(&state, OtaEvent::Started, 1).0;
+        state = machine.step(&state, soaked(night * 8 * 3_600_000, true), 1).0;
+        assert_eq!(starts(&state), 0);
+        let Phase::Soaking { soaked, .. } = &state.phase else {
+            panic!("night {night}: {state:?}")
+        };
+        assert_eq!(soaked.elapsed_ms, night * 8 * 3_600_000, "what was soaked stays soaked");
+    }
+    state = machine.step(&state, OtaEvent::SoakPassed, 1).0;
+    assert!(matches!(state.phase, Phase::Committing { .. }));
+}
+
+#[test]
+fn a_package_that_takes_the_agent_down_in_its_first_use_is_rolled_back() {
+    let machine = machine();
+    let mut state = in_phase(PhaseName::Activating);
+    // It answers, is noted as soaking, and a little later it is down again.
+    state = machine.step(&state, OtaEvent::Activated, 1).0;
+    for minute in 1..=u64::from(policy::MAX_STARTS) {
+        state = machine.step(&state, OtaEvent::Started, 1).0;
+        assert!(matches!(state.phase, Phase::Soaking { .. }), "{state:?}");
+        state = machine.step(&state, soaked(minute * 60_000, false), 1).0;
+    }
+    state = machine.step(&state, OtaEvent::Started, 1).0;
+    assert!(matches!(state.phase, Phase::RollingBack { .. }), "{state:?}");
+    assert_eq!(state.active_model(), Some(&model(1)));
+    assert_eq!(starts(&state), 0, "going back has starts of its own");
+}
+
+#[test]
+fn only_getting_further_than_ever_forgives_starts() {
+    let machine = machine();
+    let started = |state: &OtaState| machine.step(state, OtaEvent::Started, 1).0;
+    let mut state = started(&started(&in_phase(PhaseName::Downloading)));
+    assert_eq!(starts(&state), 2);
+    state = machine.step(&state, OtaEvent::Downloaded, 1).0;
+    assert_eq!(starts(&state), 0, "it has never been verified before");
+    // Verifying takes the agent down: every start begins at the download again, which finds everything there.
+    for start in 1..=policy::MAX_STARTS {
+        state = started(&state);
+        assert!(matches!(state.phase, Phase::Downloading { .. }), "{state:?}");
+        state = machine.step(&state, OtaEvent::Downloaded, 1).0;
+        assert_eq!(starts(&state), start);
+    }
+    assert!(ended(&started(&state)), "it loops for ever");
+
+    let tested = machine.step(&started(&in_phase(PhaseName::SelfTesting)), OtaEvent::SelfTestPassed, 1);
+    assert_eq!(starts(&tested.0), 0);
+}
+
+#[test]
+fn starts_while_an_update_waits_are_not_held_against_it() {
+    let machine = machine();
+    for phase in [PhaseName::Waiting, PhaseName::Failed] {
+        let mut state = in_phase(phase);
+        for _ in 0..20 {
+            state = machine.step(&state, OtaEvent::Started, 1).0;
+        }
+        assert_eq!((state.phase.name(), starts(&state)), (phase, 0));
+        state = machine.step(&state, OtaEvent::Woken, 200).0;
+        state = machine.step(&state, OtaEvent::Started, 201).0;
+        assert!(matches!(state.phase, Phase::Downloading { .. }), "{state:?}");
+        assert_eq!(starts(&state), 1);
+    }
+}
+
+#[test]
+fn a_soak_of_a_state_from_before_soaks_were_noted_begins_anew() {
+    let state = in_phase(PhaseName::Soaking);
+    let mut written = serde_json::to_value(&state).unwrap();
+    let phase = written["phase"]["soaking"].as_object_mut().unwrap();
+    phase.remove("soaked").unwrap();
+    phase["job"].as_object_mut().unwrap().remove("reached").unwrap();
+    let read: OtaState = serde_json::from_value(written).unwrap();
+    assert_eq!(read, state);
+}
+
 #[test]
 fn a_soak_that_fails_brings_the_previous_package_back() {
     let machine = machine();
@@ -449,9 +550,12 @@ fn an_order_withdrawn_before_its_commit_is_undone() {
     }
     let mut first = in_phase(PhaseName::Soaking);
     first.a = None;
-    let (bank, previous) = (Bank::B, None);
-    let job = Job::new(order(2, 2, Action::Install));
-    first.phase = Phase::Soaking { job, bank, previous };
+    first.phase = Phase::Soaking {
+        job: Job::new(order(2, 2, Action::Install)),
+        bank: Bank::B,
+        previous: None,
+        soaked: Soak::default(),
+    };
     let (state, effects) = machine.step(&first, OtaEvent::Withdrawn, 1);
     assert_eq!((state.active, state.b), (None, None));
     assert!(effects.contains(&Effect::Restore { bank: None }));

@@ -7,8 +7,8 @@ use flotilla_protocol::report::DeploymentState;
 
 use crate::audit::Entry;
 use crate::ota::machine::{Effect, Machine, OtaEvent, resume};
-use crate::ota::policy;
-use crate::ota::state::{Bank, Job, Order, OtaState, Outcome, Phase};
+use crate::ota::policy::{self, Soak};
+use crate::ota::state::{Bank, Job, Order, OtaState, Outcome, Phase, PhaseName};
 
 /// A state on its way to the next, with the effects gathered so far.
 pub(super) struct Step<'a> {
@@ -19,9 +19,10 @@ pub(super) struct Step<'a> {
 }
 
 impl Step<'_> {
-    /// The agent starts: go on from what is durable, and count.
+    /// The agent starts: go on from what is durable, and count. A job that only waits takes nobody down.
     pub(super) fn started(&mut self) {
-        if let Some(job) = self.state.phase.job_mut() {
+        let waits = matches!(self.state.phase, Phase::Waiting { .. } | Phase::Failed { .. });
+        if let Some(job) = self.state.phase.job_mut().filter(|_| !waits) {
             job.starts = job.starts.saturating_add(1);
         }
         match self.take_phase() {
@@ -36,9 +37,10 @@ impl Step<'_> {
                 self.forget_bank(bank);
                 return self.end(job, looping("its self-test"), DeploymentState::Failure);
             }
-            Phase::Activating { job, bank, previous } | Phase::Soaking { job, bank, previous }
-                if job.starts > policy::MAX_STARTS =>
-            {
+            Phase::Activating { job, bank, previous }
+            | Phase::Soaking {
+                job, bank, previous, ..
+            } if job.starts > policy::MAX_STARTS => {
                 return self.roll_back(
                     job,
                     bank,
@@ -111,7 +113,10 @@ impl Step<'_> {
                 self.state.phase = alone;
                 self.state.next = Some(order);
             }
-            Phase::Activating { job, bank, previous } | Phase::Soaking { job, bank, previous } => {
+            Phase::Activating { job, bank, previous }
+            | Phase::Soaking {
+                job, bank, previous, ..
+            } => {
                 self.effects.push(Effect::StopWork);
                 self.state.next = Some(order);
                 let reason = "another deployment took its place".to_owned();
@@ -158,7 +163,10 @@ impl Step<'_> {
                 self.settle(&job, DeploymentState::NoLongerApplicable, Some(reason()));
             }
             // Also where nothing answered before: who ends a rollout wants it nowhere that it has not finished.
-            Phase::Activating { job, bank, previous } | Phase::Soaking { job, bank, previous } => {
+            Phase::Activating { job, bank, previous }
+            | Phase::Soaking {
+                job, bank, previous, ..
+            } => {
                 self.effects.push(Effect::StopWork);
                 let reason = "the order was withdrawn".to_owned();
                 self.roll_back(job, bank, previous, reason, DeploymentState::NoLongerApplicable);
@@ -201,20 +209,35 @@ impl Step<'_> {
         }
     }
 
+    /// More of the download is here.
+    pub(super) fn received(&mut self, received: u64, total: u64) {
+        if let Phase::Downloading { job } = &mut self.state.phase {
+            if received > job.bytes_received {
+                // A device that is restarted often may still get there.
+                job.starts = 0;
+                job.bytes_received = received;
+            }
+            job.bytes_total = total;
+        }
+    }
+
+    /// The package has soaked so far.
+    pub(super) fn soaked(&mut self, so_far: Soak, steady: bool) {
+        if let Phase::Soaking { job, soaked, .. } = &mut self.state.phase {
+            *soaked = so_far;
+            if steady {
+                // A device that is switched off every night may still get there.
+                job.starts = 0;
+            }
+        }
+    }
+
     /// The work under way got a step further.
     pub(super) fn advanced(&mut self, event: OtaEvent) {
         let phase = self.take_phase();
         match (phase, event) {
-            (Phase::Downloading { mut job }, OtaEvent::Progress { received, total }) => {
-                if received > job.bytes_received {
-                    // A device that is restarted often may still get there.
-                    job.starts = 0;
-                    job.bytes_received = received;
-                }
-                job.bytes_total = total;
-                self.state.phase = Phase::Downloading { job };
-            }
             (Phase::Downloading { job }, OtaEvent::Downloaded) => {
+                let job = job.entering(PhaseName::Verifying);
                 self.state.phase = Phase::Verifying { job };
                 self.effects.push(Effect::Verify);
             }
@@ -222,11 +245,13 @@ impl Step<'_> {
                 let bank = self.state.inactive();
                 // Its files are about to be replaced: from here on nothing valid is there.
                 self.state.set_bank(bank, None);
+                let job = job.entering(PhaseName::Installing);
                 self.state.phase = Phase::Installing { job, bank };
                 self.effects.push(Effect::Install { bank });
             }
             (Phase::Installing { job, bank }, OtaEvent::Installed(model)) => {
                 self.state.set_bank(bank, Some(model));
+                let job = job.entering(PhaseName::SelfTesting);
                 self.state.phase = Phase::SelfTesting { job, bank };
                 self.effects.push(Effect::SelfTest { bank });
             }
@@ -235,6 +260,7 @@ impl Step<'_> {
                 self.state.active = Some(bank);
                 self.state.lost = None;
                 self.audit("model.activated", &job, |entry| entry.with("bank", bank.as_str()));
+                let job = job.entering(PhaseName::Activating);
                 self.state.phase = Phase::Activating { job, bank, previous };
                 self.effects.push(Effect::Activate { bank });
             }
@@ -243,10 +269,16 @@ impl Step<'_> {
                 self.turn_to_next();
             }
             (Phase::Activating { job, bank, previous }, OtaEvent::Activated) => {
-                self.state.phase = Phase::Soaking { job, bank, previous };
+                self.state.phase = Phase::Soaking {
+                    job: job.entering(PhaseName::Soaking),
+                    bank,
+                    previous,
+                    soaked: Soak::default(),
+                };
                 self.effects.push(Effect::Soak);
             }
             (Phase::Soaking { job, bank, .. }, OtaEvent::SoakPassed) => {
+                let job = job.entering(PhaseName::Committing);
                 self.state.phase = Phase::Committing { job, bank };
                 self.effects.push(Effect::Commit);
             }
@@ -299,7 +331,10 @@ impl Step<'_> {
                 self.forget_bank(bank);
                 self.end(job, reason, DeploymentState::Failure);
             }
-            Phase::Activating { job, bank, previous } | Phase::Soaking { job, bank, previous } => {
+            Phase::Activating { job, bank, previous }
+            | Phase::Soaking {
+                job, bank, previous, ..
+            } => {
                 self.roll_back(job, bank, previous, reason, DeploymentState::RolledBack);
             }
             Phase::RollingBack {
@@ -352,6 +387,7 @@ impl Step<'_> {
                 job,
                 bank: new,
                 previous,
+                ..
             } if new == bank => {
                 self.effects.push(Effect::StopWork);
                 self.roll_back(job, new, previous, reason, DeploymentState::RolledBack);
@@ -383,11 +419,14 @@ impl Step<'_> {
                     previous: None,
                 };
             }
-            Phase::Soaking { job, bank: new, .. } => {
+            Phase::Soaking {
+                job, bank: new, soaked, ..
+            } => {
                 self.state.phase = Phase::Soaking {
                     job,
                     bank: new,
                     previous: None,
+                    soaked,
                 };
             }
             other => self.state.phase = other,
@@ -420,11 +459,14 @@ impl Step<'_> {
         self.start(job);
     }
 
-    fn start(&mut self, job: Job) {
+    fn start(&mut self, mut job: Job) {
         if !policy::in_time(&job.order.target.update, self.now) {
             let reason = "its deadline passed before it could start".to_owned();
             return self.end(job, reason, DeploymentState::NoLongerApplicable);
         }
+        // Every attempt has its own starts; how many attempts there are is bounded by `tries`.
+        job.starts = 0;
+        job.reached = PhaseName::Downloading;
         if job.tries == 0 {
             self.audit("update.started", &job, |entry| entry);
         }
@@ -464,7 +506,7 @@ impl Step<'_> {
         self.audit("model.rolled-back", &job, |entry| entry.with("reason", &reason));
         self.effects.push(Effect::Restore { bank: previous });
         self.state.phase = Phase::RollingBack {
-            job,
+            job: job.entering(PhaseName::RollingBack),
             bank,
             reason,
             ending,

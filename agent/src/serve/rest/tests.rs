@@ -52,14 +52,14 @@ impl Device {
     }
 
     async fn over(inference: InferenceHandle, limits: RestLimits) -> Self {
-        Self::serving(router(inference, limits)).await
+        Self::serving(router(inference, limits), limits).await
     }
 
-    async fn serving(routes: Router) -> Self {
+    async fn serving(routes: Router, limits: RestLimits) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let mut server = tokio::task::JoinSet::new();
-        server.spawn(serve(listener, routes, std::future::pending(), Duration::ZERO));
+        server.spawn(serve(listener, routes, limits, std::future::pending(), Duration::ZERO));
         Self {
             address,
             _server: server,
@@ -146,7 +146,8 @@ async fn web_pages_are_refused_on_routes_that_were_merged() {
     let clock = Clock::manual(Arc::new(AtomicI64::new(0)));
     let inference = InferenceHandle::new(clock, InferenceLimits::default());
     let more = Router::new().route("/more", get(|| async { "more" }));
-    let device = Device::serving(router(inference, RestLimits::default()).merge(more)).await;
+    let limits = RestLimits::default();
+    let device = Device::serving(router(inference, limits).merge(more), limits).await;
     assert_eq!(device.get("/more").await.status, 200);
     let page = device
         .ask("GET", "/more", "Origin: https://evil.example\r\n", b"")
@@ -335,7 +336,8 @@ async fn it_listens_on_loopback_only_and_ends_when_told() {
         )
     };
     let open = TcpListener::bind("0.0.0.0:0").await.unwrap();
-    let error = serve(open, routes(), std::future::pending(), Duration::ZERO)
+    let limits = RestLimits::default();
+    let error = serve(open, routes(), limits, std::future::pending(), Duration::ZERO)
         .await
         .unwrap_err();
     assert!(error.to_string().contains("loopback only"), "{error}");
@@ -347,6 +349,7 @@ async fn it_listens_on_loopback_only_and_ends_when_told() {
     server.spawn(serve(
         listener,
         routes(),
+        limits,
         async { drop(stopped.await) },
         Duration::from_millis(50),
     ));
@@ -356,4 +359,107 @@ async fn it_listens_on_loopback_only_and_ends_when_told() {
     stuck.write_all(head).await.unwrap();
     drop(stop);
     assert!(server.join_next().await.unwrap().unwrap().is_ok());
+}
+
+/// Until `found` says that it is so; a minute at the longest.
+async fn eventually(mut found: impl AsyncFnMut() -> bool) {
+    let looking = async {
+        while !found().await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_mins(1), looking).await.unwrap();
+}
+
+/// A connection that has sent this and no more.
+async fn begun(device: &Device, bytes: &[u8]) -> TcpStream {
+    let mut socket = TcpStream::connect(device.address).await.unwrap();
+    socket.write_all(bytes).await.unwrap();
+    socket
+}
+
+#[tokio::test]
+async fn bodies_share_a_bounded_memory() {
+    let memory_bytes = 1000 * JSON_WEIGHT;
+    let limits = RestLimits {
+        memory_bytes,
+        ..RestLimits::default()
+    };
+    let device = Device::start(limits).await;
+    let mut body = request(json!([0, 1, 1.5, 0.5])).to_string();
+    body.push_str(&" ".repeat(500 - body.len()));
+    let ask = async || device.ask("POST", "/v2/models/press/infer", "", body.as_bytes()).await;
+    assert_eq!(ask().await.status, 200);
+
+    // Two that announce what they never send; a third finds no room.
+    let head = b"POST /v2/models/press/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: 400\r\n\r\n";
+    let slow = [begun(&device, head).await, begun(&device, head).await];
+    eventually(async || ask().await.status == 503).await;
+    let refused = ask().await;
+    assert_eq!(
+        (refused.status, refused.header("content-type").as_deref()),
+        (503, Some("application/json"))
+    );
+    assert!(
+        refused.error().contains(&format!("{memory_bytes} bytes of memory")),
+        "{}",
+        refused.error()
+    );
+    // The same length in binary tensors takes far less.
+    let header = format!("{BINARY_HEADER}: 10\r\n");
+    let binary = device
+        .ask("POST", "/v2/models/press/infer", &header, body.as_bytes())
+        .await;
+    assert_eq!(binary.status, 400, "it is read, and is no request: {}", binary.error());
+
+    drop(slow);
+    eventually(async || ask().await.status == 200).await;
+}
+
+#[tokio::test]
+async fn a_body_of_unknown_length_takes_its_memory_as_it_comes() {
+    let limits = RestLimits {
+        memory_bytes: 100 * JSON_WEIGHT,
+        ..RestLimits::default()
+    };
+    let device = Device::start(limits).await;
+    let chunked = |bytes: usize| {
+        format!(
+            "POST /v2/models/press/infer HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+             Transfer-Encoding: chunked\r\n\r\n{bytes:x}\r\n{}\r\n0\r\n\r\n",
+            " ".repeat(bytes)
+        )
+    };
+    assert_eq!(
+        device.raw(chunked(100).as_bytes()).await.status,
+        400,
+        "read, and no request"
+    );
+    assert_eq!(device.raw(chunked(101).as_bytes()).await.status, 503);
+    assert_eq!(
+        device.raw(chunked(100).as_bytes()).await.status,
+        400,
+        "it was given back"
+    );
+}
+
+#[tokio::test]
+async fn idle_connections_take_no_places_for_ever() {
+    let limits = RestLimits {
+        connections: 2,
+        header_timeout: Duration::from_millis(300),
+        ..RestLimits::default()
+    };
+    let device = Device::start(limits).await;
+    let began = tokio::time::Instant::now();
+    let mut silent = begun(&device, b"").await;
+    let mut half = begun(&device, b"GET /v2 HTTP/1.1\r\nHost: loc").await;
+    assert_eq!(device.get("/v2").await.status, 200, "once a place is free");
+    assert!(began.elapsed() >= limits.header_timeout, "both places were taken");
+    for socket in [&mut silent, &mut half] {
+        let mut rest = Vec::new();
+        // Closed, or reset: either way it is over.
+        let read = tokio::time::timeout(Duration::from_mins(1), socket.read_to_end(&mut rest)).await;
+        drop(read.expect("the connection is closed"));
+    }
 }

@@ -82,6 +82,9 @@ fn a_package_holds_what_a_device_needs_and_passes_its_gate() {
     for (kind, bytes) in &package.components {
         assert_eq!(manifest.component(*kind).unwrap().blob, BlobRef::of(bytes));
     }
+    let lengths: Vec<u64> = package.components.iter().map(|(_, bytes)| bytes.len() as u64).collect();
+    let largest = lengths.iter().max().unwrap();
+    assert_eq!(manifest.min_disk_bytes, lengths.iter().sum::<u64>() + largest);
     let outputs: Vec<&str> = manifest.outputs.iter().map(|o| o.name.as_str()).collect();
     assert_eq!(outputs, ["probabilities", "label"]);
     let features = &package.components[1].1;
