@@ -3,6 +3,7 @@
 //! Every job runs as a task of its own, joined before [`run`] returns. What a job writes is fenced by its claim, so that a
 //! server that was thought dead changes nothing any more. Computations happen on blocking threads and look at
 //! [`Control::is_stopping`] now and then. A job that fails for want of something that may come back waits longer each time.
+//! One that somebody cancelled is never taken up again, whatever stopped it first.
 
 pub mod bulk;
 mod labeling;
@@ -12,12 +13,12 @@ use std::time::Duration;
 
 use flotilla_api_types::JobState;
 use flotilla_api_types::runs::RunStatus;
-use flotilla_protocol::ids::RunId;
+use flotilla_protocol::ids::{JobId, RunId};
 use tokio::task::JoinSet;
 
 use crate::app::{App, Change};
 use crate::store::jobs::{Claim, JobKind, Progress, Retry};
-use crate::store::{StoreError, Tx, jobs as store, runs};
+use crate::store::{StoreError, Tx, device_summaries, jobs as store, runs};
 use crate::tasks::Shutdown;
 use crate::training::runner;
 use crate::work::{ACTOR, Control, JobError, Stop, lease_until};
@@ -108,8 +109,14 @@ fn log_panic(ended: Result<(), tokio::task::JoinError>) {
 
 async fn execute(app: App, claim: Claim, shutdown: Shutdown) {
     let control = Arc::new(Control::default());
-    let outcome = if claim.attempts > MAX_ATTEMPTS {
-        let last = &claim.message;
+    let outcome = if claim.cancel_requested {
+        // Its worker was lost before it could heed it.
+        let reached = before(&claim);
+        control.report(reached.share, reached.message);
+        control.stop(Stop::Cancelled);
+        Err(JobError::Stopped)
+    } else if claim.attempts > MAX_ATTEMPTS {
+        let last = &claim.progress.message;
         Err(JobError::Failed(format!(
             "gave up after {MAX_ATTEMPTS} attempts; last heard: '{last}'"
         )))
@@ -122,7 +129,7 @@ async fn execute(app: App, claim: Claim, shutdown: Shutdown) {
         }
     };
     if let Err(error) = outcome
-        && let Err(error) = settle(&app, &claim, control.stopped(), error).await
+        && let Err(error) = settle(&app, &claim, &control, error).await
     {
         tracing::error!(job = %claim.id, %error, "a job's end cannot be recorded; it is tried again when its lease runs out");
     }
@@ -135,6 +142,26 @@ async fn work(app: &App, claim: &Claim, control: &Arc<Control>) -> Result<(), Jo
         JobKind::LabelModel => Box::pin(labeling::fit(app, claim, control)).await,
         JobKind::BulkDevices => Box::pin(bulk::run(app, claim, control)).await,
     }
+}
+
+/// How far a job had come before this claim.
+fn before(claim: &Claim) -> Progress {
+    match claim.kind {
+        JobKind::BulkDevices => bulk::before(claim).unwrap_or_else(|| claim.progress.clone()),
+        JobKind::Train | JobKind::LabelModel => claim.progress.clone(),
+    }
+}
+
+/// A write transaction in which the claim is sure to be held and nobody has asked for the job to be cancelled: from the moment
+/// that somebody has, it changes nothing more.
+async fn wanted(app: &App, claim: &Claim, control: &Control) -> Result<Tx, JobError> {
+    control.check()?;
+    let mut tx = app.db.begin().await?;
+    if store::fence(&mut tx, claim, lease_until()).await? {
+        control.stop(Stop::Cancelled);
+        return Err(JobError::Stopped);
+    }
+    Ok(tx)
 }
 
 /// Keeps the lease alive, passes progress on, and tells the work to stop. Never ends by itself.
@@ -169,69 +196,93 @@ async fn beat(app: &App, claim: &Claim, control: &Control, progress: &Progress) 
 }
 
 /// Records a job that did not succeed, and what becomes of its run.
-async fn settle(app: &App, claim: &Claim, stop: Option<Stop>, error: JobError) -> Result<(), StoreError> {
+async fn settle(app: &App, claim: &Claim, control: &Control, error: JobError) -> Result<(), StoreError> {
+    let mut stop = control.stopped();
     if stop == Some(Stop::Lost) {
         return Ok(());
     }
+    let progress = control.progress();
     let mut tx = app.db.begin().await?;
+    if store::fence(&mut tx, claim, lease_until()).await? {
+        stop = Some(Stop::Cancelled);
+    }
     match (error, stop) {
-        (JobError::Stopped, Some(Stop::Cancelled)) => {
-            end(&mut tx, claim, (JobState::Cancelled, RunStatus::Killed), None).await?;
+        (JobError::Failed(why), _) => end(&mut tx, claim, &progress, Some(&why)).await?,
+        (_, Some(Stop::Cancelled)) => end(&mut tx, claim, &progress, None).await?,
+        (_, Some(Stop::Shutdown)) => {
+            let why = so_far("waiting: the server stopped", &progress);
+            again(&mut tx, claim, Retry::Forgiven, &why).await?;
         }
-        (JobError::Failed(why), _) => {
-            end(&mut tx, claim, (JobState::Failed, RunStatus::Failed), Some(&why)).await?;
-        }
-        (_, Some(Stop::Shutdown)) => again(&mut tx, claim, Retry::Forgiven, "waiting: the server stopped").await?,
         (error, _) if claim.attempts >= MAX_ATTEMPTS => {
             let why = format!("gave up after {MAX_ATTEMPTS} attempts: {error}");
-            end(&mut tx, claim, (JobState::Failed, RunStatus::Failed), Some(&why)).await?;
+            end(&mut tx, claim, &progress, Some(&why)).await?;
         }
         (error, _) => {
             let wait = back_off(claim.attempts);
             let why = format!("waiting {} s to be tried again: {error}", wait.as_secs());
-            again(&mut tx, claim, Retry::After(wait), &why).await?;
+            again(&mut tx, claim, Retry::After(wait), &so_far(&why, &progress)).await?;
         }
     }
     tx.commit().await?;
     Ok(())
 }
 
-/// Ends a job, and its run, for good.
-async fn end(
-    tx: &mut Tx,
-    claim: &Claim,
-    (state, status): (JobState, RunStatus),
-    why: Option<&str>,
-) -> Result<(), StoreError> {
-    let how = if state == JobState::Cancelled {
-        "cancelled"
+/// What became of a job, and how far it had come.
+fn so_far(what: &str, progress: &Progress) -> String {
+    if progress.share > 0.0 {
+        format!("{what}; so far: {}", progress.message)
     } else {
-        "failed"
+        what.to_owned()
+    }
+}
+
+/// Ends a job for good: it failed for a reason, or else was cancelled.
+async fn end(tx: &mut Tx, claim: &Claim, progress: &Progress, why: Option<&str>) -> Result<(), StoreError> {
+    let (state, status, how) = match why {
+        Some(_) => (JobState::Failed, RunStatus::Failed, "failed"),
+        None => (JobState::Cancelled, RunStatus::Killed, "cancelled"),
     };
-    let progress = Progress {
-        share: 0.0,
-        message: how.to_owned(),
+    let last = Progress {
+        share: progress.share,
+        message: so_far(how, progress),
     };
     let now = clock::now_ms();
-    store::finish(tx, claim, state, &progress, why, now).await?;
-    if let Some(run) = run_of(claim) {
+    store::finish(tx, claim, state, &last, why, now).await?;
+    if let Some(run) = run_of(claim.kind, &claim.subject) {
         runs::end(tx, run, status, why, now).await?;
     }
-    log_end(tx, claim, how, why.unwrap_or_default()).await
+    forget(tx, claim.id, claim.kind).await?;
+    log_end(tx, claim, how, why.unwrap_or(&last.message)).await
+}
+
+/// Ends what hangs on a job that was cancelled before it began, or while it waited to go on.
+pub async fn let_go(tx: &mut Tx, id: JobId, kind: JobKind, subject: &str) -> Result<(), StoreError> {
+    if let Some(run) = run_of(kind, subject) {
+        runs::end(tx, run, RunStatus::Killed, None, clock::now_ms()).await?;
+    }
+    forget(tx, id, kind).await
+}
+
+/// Forgets what a job that has ended was given to work on.
+async fn forget(tx: &mut Tx, id: JobId, kind: JobKind) -> Result<(), StoreError> {
+    match kind {
+        JobKind::BulkDevices => device_summaries::forget_job(tx, id).await,
+        JobKind::Train | JobKind::LabelModel => Ok(()),
+    }
 }
 
 /// Puts a job back into the queue.
 async fn again(tx: &mut Tx, claim: &Claim, retry: Retry, why: &str) -> Result<(), StoreError> {
     store::requeue(tx, claim, retry, why, clock::now_ms()).await?;
-    if let Some(run) = run_of(claim) {
+    if let Some(run) = run_of(claim.kind, &claim.subject) {
         runs::set_status(tx, run, RunStatus::Scheduled).await?;
     }
     Ok(())
 }
 
-fn run_of(claim: &Claim) -> Option<RunId> {
-    match claim.kind {
-        JobKind::Train => claim.subject.parse().ok(),
+fn run_of(kind: JobKind, subject: &str) -> Option<RunId> {
+    match kind {
+        JobKind::Train => subject.parse().ok(),
         JobKind::LabelModel | JobKind::BulkDevices => None,
     }
 }

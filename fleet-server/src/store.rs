@@ -238,6 +238,8 @@ pub fn sample_queries() -> Vec<String> {
         audit::sample_queries(),
         device_summaries::sample_queries(),
         drift::sample_queries(),
+        models::sample_queries(),
+        runs::sample_queries(),
     ]
     .concat()
 }

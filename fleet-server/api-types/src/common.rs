@@ -67,20 +67,24 @@ impl JobState {
     }
 }
 
-/// Long work. `GET /api/v1/jobs/{id}?wait_ms=` answers when its state or progress changes.
+/// Long work. `GET /api/v1/jobs/{id}?wait_ms=` answers when its state or progress changes; `POST /api/v1/jobs/{id}/cancel` stops
+/// it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Job {
     #[schema(value_type = String, format = "uuid")]
     pub id: JobId,
-    /// `train`, `label-model`
+    /// `train`, `label-model`, `bulk-devices`
     pub kind: String,
     /// The id of what it works on.
     pub subject: String,
     pub state: JobState,
     /// In [0, 1].
     pub progress: f64,
-    /// What it is doing, for people.
+    /// What it is doing, for people; of one that was cancelled: how far it came.
     pub message: String,
+    /// Somebody asked for it to be cancelled: while it runs, it is about to stop.
+    #[serde(default)]
+    pub cancel_requested: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
     pub created_at: String,

@@ -1,6 +1,6 @@
 //! What devices see, beside what their models were trained on.
 
-use flotilla_protocol::ids::{DeviceId, Digest, ModelLine};
+use flotilla_protocol::ids::{DeviceId, Digest, ModelLine, ModelVersionId, SlotName};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -14,6 +14,10 @@ pub struct DeviceDrift {
     pub semver: String,
     #[schema(value_type = String)]
     pub manifest: Digest,
+    /// Where the device runs the package now; absent if it does not any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub slot: Option<SlotName>,
     pub drifted: bool,
     /// Share of features that drifted, in [0, 1].
     pub share: f64,
@@ -35,6 +39,26 @@ pub struct FeatureSeverity {
     /// Less what chance explains.
     pub corrected: f64,
     pub drifted: bool,
+}
+
+/// `GET /api/v1/drift/{device}/{manifest}/features`: every feature, and of which package.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct DriftFeatures {
+    pub package: DriftPackage,
+    pub items: Vec<FeatureHistogram>,
+}
+
+/// The package whose data is looked at, whatever it was asked for by.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DriftPackage {
+    /// Its model version.
+    #[schema(value_type = String, format = "uuid")]
+    pub version: ModelVersionId,
+    #[schema(value_type = String)]
+    pub line: ModelLine,
+    pub semver: String,
+    #[schema(value_type = String)]
+    pub manifest: Digest,
 }
 
 /// An item of `GET /api/v1/drift/{device}/{manifest}/features`: a feature, furthest first, over bins that reference and

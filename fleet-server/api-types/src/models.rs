@@ -1,6 +1,6 @@
 //! The model registry: lines, versions, manifests to sign, signatures.
 
-use flotilla_protocol::ids::{DatasetVersionId, Digest, ModelLine, ModelVersionId, RunId};
+use flotilla_protocol::ids::{DatasetId, DatasetVersionId, Digest, ModelLine, ModelVersionId, RunId};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -111,8 +111,14 @@ pub struct ModelVersion {
     pub signature: SignatureState,
     #[schema(value_type = Option<String>)]
     pub run: Option<RunId>,
+    /// The same run, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_name: Option<RunName>,
     #[schema(value_type = Option<String>)]
     pub dataset_version: Option<DatasetVersionId>,
+    /// The same dataset version, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dataset_version_name: Option<DatasetVersionName>,
     /// Bytes of all components, decoded.
     pub package_bytes: u64,
     /// Largest difference from the trainer's outputs in the server's golden gate.
@@ -122,6 +128,24 @@ pub struct ModelVersion {
     /// Devices that run it; only where the versions of a line are listed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub devices: Option<u64>,
+}
+
+/// What people know a run by.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RunName {
+    pub experiment: String,
+    pub seed: u64,
+}
+
+/// What people know a dataset version by.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DatasetVersionName {
+    #[schema(value_type = String, format = "uuid")]
+    pub dataset: DatasetId,
+    /// The dataset's name.
+    pub name: String,
+    /// Counts up per dataset.
+    pub number: u64,
 }
 
 /// `GET /api/v1/model-versions/{id}/manifest`: what `fleetctl sign` signs, and the signatures so far.
@@ -137,6 +161,8 @@ pub struct ManifestDocument {
     /// Envelope with the signatures so far, base64; absent while there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub envelope: Option<String>,
+    /// Envelope of the fleet's root, base64: says whose signatures count.
+    pub root: String,
     /// The manifest in words.
     #[schema(value_type = Object)]
     pub content: serde_json::Value,

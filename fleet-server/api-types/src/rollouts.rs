@@ -169,7 +169,7 @@ pub struct Rollout {
     pub line: String,
     pub semver: String,
     pub state: RolloutState,
-    /// From 0.
+    /// From 0; in texts, tables and the audit log phases count from 1.
     pub phase: u32,
     /// The planner's last decision, word for word.
     pub decision: String,

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::datasets::Split;
+use crate::models::DatasetVersionName;
 
 /// A multilayer perceptron with ReLU, standardised inputs and softmax, trained by AdamW.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -72,10 +73,16 @@ pub struct Run {
     pub experiment: String,
     #[schema(value_type = String, format = "uuid")]
     pub dataset_version: DatasetVersionId,
+    /// The same, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dataset_version_name: Option<DatasetVersionName>,
     pub trainer: Trainer,
     pub seed: u64,
     pub cause: String,
     pub status: RunStatus,
+    /// How far its job is, in [0, 1]; only while that runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<f64>,
     #[schema(value_type = String, format = "uuid")]
     pub job: JobId,
     /// `train.loss`, `holdout.accuracy`, `duration_s`, …

@@ -1,21 +1,21 @@
 -- Imports write in many short transactions; what they bring is seen once the whole file is in. The tables that only grew
 -- are pruned by age.
--- The PostgreSQL file differs in the type of byte strings alone.
+-- The PostgreSQL file differs in the type of byte strings and says COLLATE "C" of text.
 
 CREATE TABLE imports (
-    id TEXT PRIMARY KEY,
-    dataset TEXT NOT NULL,
-    slice TEXT NOT NULL,
-    actor TEXT NOT NULL,
+    id TEXT COLLATE "C" PRIMARY KEY,
+    dataset TEXT COLLATE "C" NOT NULL,
+    slice TEXT COLLATE "C" NOT NULL,
+    actor TEXT COLLATE "C" NOT NULL,
     -- receiving, reading; then finished, failed or cancelled for ever.
-    state TEXT NOT NULL,
+    state TEXT COLLATE "C" NOT NULL,
     bytes_total BIGINT,
     bytes_received BIGINT NOT NULL,
     bytes_read BIGINT NOT NULL,
     lines_read BIGINT NOT NULL,
     samples BIGINT NOT NULL,
-    error TEXT,
-    report TEXT,
+    error TEXT COLLATE "C",
+    report TEXT COLLATE "C",
     -- 1 while samples of an import that came to nothing may still lie there.
     staged BIGINT NOT NULL,
     created_at BIGINT NOT NULL,
@@ -28,7 +28,7 @@ CREATE UNIQUE INDEX imports_running ON imports (dataset) WHERE state IN ('receiv
 
 ALTER TABLE samples RENAME TO stored_samples;
 -- NULL: harvested.
-ALTER TABLE stored_samples ADD COLUMN import_id TEXT;
+ALTER TABLE stored_samples ADD COLUMN import_id TEXT COLLATE "C";
 CREATE INDEX stored_samples_import ON stored_samples (import_id, split);
 
 -- What everybody reads: without the samples of imports that are under way or came to nothing.

@@ -2,9 +2,9 @@
 -- that have none yet get theirs when the server starts.
 
 CREATE TABLE device_summaries (
-    device TEXT PRIMARY KEY,
+    device TEXT COLLATE "C" PRIMARY KEY,
     -- online, offline, decommissioned
-    status TEXT NOT NULL,
+    status TEXT COLLATE "C" NOT NULL,
     -- 0 alert, 1 updating, 2 online, 3 offline, 4 decommissioned: how lists order it.
     urgency BIGINT NOT NULL,
     updating BIGINT NOT NULL,
@@ -17,20 +17,20 @@ CREATE TABLE device_summaries (
     -- Largest share of drifted features; -1 before the first judgement.
     drift DOUBLE PRECISION NOT NULL,
     inferences BIGINT NOT NULL,
-    hardware_class TEXT NOT NULL,
-    arch TEXT NOT NULL,
-    agent_version TEXT NOT NULL,
+    hardware_class TEXT COLLATE "C" NOT NULL,
+    arch TEXT COLLATE "C" NOT NULL,
+    agent_version TEXT COLLATE "C" NOT NULL,
     -- Line and version of the first slot.
-    model TEXT NOT NULL,
+    model TEXT COLLATE "C" NOT NULL,
     -- Every slot, as the API tells it.
-    models TEXT NOT NULL,
-    tags TEXT NOT NULL,
-    thumbprint TEXT NOT NULL,
+    models TEXT COLLATE "C" NOT NULL,
+    tags TEXT COLLATE "C" NOT NULL,
+    thumbprint TEXT COLLATE "C" NOT NULL,
     enrolled_at BIGINT NOT NULL,
     -- 0: never.
     last_seen BIGINT NOT NULL,
     -- Id, tags and hardware class in lower case.
-    search TEXT NOT NULL
+    search TEXT COLLATE "C" NOT NULL
 );
 CREATE INDEX device_summaries_counts ON device_summaries (status, updating, alert);
 -- One for each order; what most filters ask stands in them too, so that skipping to a row far down reads nothing else.
@@ -50,9 +50,9 @@ CREATE INDEX device_summaries_filter ON device_summaries
     (status, updating, alert, device, drift, hardware_class, arch, agent_version, search);
 
 CREATE TABLE device_tags (
-    tag_key TEXT NOT NULL,
-    tag_value TEXT NOT NULL,
-    device TEXT NOT NULL,
+    tag_key TEXT COLLATE "C" NOT NULL,
+    tag_value TEXT COLLATE "C" NOT NULL,
+    device TEXT COLLATE "C" NOT NULL,
     PRIMARY KEY (tag_key, tag_value, device)
 );
 CREATE INDEX device_tags_device ON device_tags (device);
@@ -64,26 +64,26 @@ CREATE INDEX deployments_state ON deployments (state, updated_at);
 
 -- What a device did that stands in no other table: it came, it went, its judgement of drift turned.
 CREATE TABLE device_events (
-    device TEXT NOT NULL,
+    device TEXT COLLATE "C" NOT NULL,
     at BIGINT NOT NULL,
-    event TEXT NOT NULL,
-    detail TEXT NOT NULL,
+    event TEXT COLLATE "C" NOT NULL,
+    detail TEXT COLLATE "C" NOT NULL,
     PRIMARY KEY (device, at, event)
 );
 CREATE INDEX device_events_at ON device_events (at);
 
 -- What the server's log says of one device, found by the device.
 CREATE TABLE device_log (
-    device TEXT NOT NULL,
+    device TEXT COLLATE "C" NOT NULL,
     idx BIGINT NOT NULL,
     PRIMARY KEY (device, idx)
 );
 
 CREATE TABLE telemetry_hours (
     hour BIGINT NOT NULL,
-    device TEXT NOT NULL,
-    manifest TEXT NOT NULL,
-    line TEXT NOT NULL,
+    device TEXT COLLATE "C" NOT NULL,
+    manifest TEXT COLLATE "C" NOT NULL,
+    line TEXT COLLATE "C" NOT NULL,
     inferences BIGINT NOT NULL,
     failures BIGINT NOT NULL,
     latency BYTEA NOT NULL,

@@ -2,8 +2,8 @@
 
 -- Who did it and to what, as the entry itself says. NULL: entered before these columns were there; filled in when the server
 -- starts.
-ALTER TABLE audit_log ADD COLUMN actor TEXT;
-ALTER TABLE audit_log ADD COLUMN subject TEXT;
+ALTER TABLE audit_log ADD COLUMN actor TEXT COLLATE "C";
+ALTER TABLE audit_log ADD COLUMN subject TEXT COLLATE "C";
 CREATE INDEX audit_log_actor ON audit_log (actor, idx, at);
 CREATE INDEX audit_log_subject ON audit_log (subject, idx, at);
 CREATE INDEX audit_log_at ON audit_log (at, idx);
@@ -22,4 +22,4 @@ CREATE INDEX runs_version ON runs (dataset_version, id);
 CREATE INDEX model_versions_signature ON model_versions (signature, line);
 
 -- How often labeling functions vote together and against each other, as the last label model found them.
-ALTER TABLE label_models ADD COLUMN conflicts TEXT;
+ALTER TABLE label_models ADD COLUMN conflicts TEXT COLLATE "C";

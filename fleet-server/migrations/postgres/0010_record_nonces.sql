@@ -2,7 +2,7 @@
 
 CREATE TABLE device_records_named (
     received_at BIGINT NOT NULL,
-    device TEXT NOT NULL,
+    device TEXT COLLATE "C" NOT NULL,
     boot_epoch BIGINT NOT NULL,
     seq BIGINT NOT NULL,
     nonce BIGINT NOT NULL,

@@ -16,7 +16,7 @@ use axum::response::{IntoResponse as _, Response};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use flotilla_protocol::ids::{ApiTokenId, Digest};
+use flotilla_protocol::ids::{ApiTokenId, Digest, FleetId};
 
 use crate::api::error::ApiError;
 use crate::api::extract::Caller;
@@ -37,8 +37,11 @@ const SIGN_IN: &str = "/api/v1/session";
 /// What people read in a browser, which can ask for a password but not for a bearer token.
 const READ_IN_BROWSERS: [&str; 2] = ["/docs", "/openapi.json"];
 
-/// The session's cookie.
-pub(super) const COOKIE_NAME: &str = "flotilla_session";
+/// The session's cookie. Browsers keep cookies by host, whatever the port: with the end of its fleet's id in the name, a server
+/// does not sign out who is signed in to another one beside it. The end, because an id begins with when it was made.
+pub(super) fn cookie_name(fleet: FleetId) -> String {
+    format!("flotilla_session_{:08x}", fleet.0.as_u128() & u128::from(u32::MAX))
+}
 
 const CSRF_HEADER: &str = "x-csrf-token";
 
@@ -97,7 +100,7 @@ async fn authenticate(State(app): State<App>, mut request: Request, next: Next) 
     if opens {
         return told(&app, next.run(request).await);
     }
-    let presented = Presented::by(&request);
+    let presented = Presented::by(&request, app.fleet.id);
     match identify(&app, &presented).await {
         Ok((caller, credential)) => {
             let changes = presented.changes;
@@ -158,12 +161,12 @@ struct Presented {
 }
 
 impl Presented {
-    fn by(request: &Request) -> Self {
+    fn by(request: &Request, fleet: FleetId) -> Self {
         let csrf = request.headers().get(CSRF_HEADER);
         let changes = !is_safe(request.method());
         Self {
             token: bearer(request).map(str::to_owned).or_else(|| password(request)),
-            cookie: session_cookie(request.headers()),
+            cookie: session_cookie(request.headers(), fleet),
             csrf: csrf.map(|sent| Digest::of(sent.as_bytes())),
             changes,
             background: !changes && request.headers().contains_key(BACKGROUND_HEADER),
@@ -240,15 +243,16 @@ fn bearer(request: &Request) -> Option<&str> {
     value.strip_prefix("Bearer ").map(str::trim)
 }
 
-/// The session's secret, as the browser sent it.
-pub(super) fn session_cookie(headers: &axum::http::HeaderMap) -> Option<String> {
+/// The session's secret, as the browser sent it. Those of other fleets are not looked at.
+pub(super) fn session_cookie(headers: &axum::http::HeaderMap, fleet: FleetId) -> Option<String> {
+    let ours = cookie_name(fleet);
     headers
         .get_all(COOKIE)
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(';'))
         .filter_map(|pair| pair.trim().split_once('='))
-        .find(|(name, _)| *name == COOKIE_NAME)
+        .find(|(name, _)| *name == ours)
         .map(|(_, value)| value.to_owned())
 }
 
@@ -265,4 +269,32 @@ async fn wrong_method(request: Request) -> Response {
     let mut response = error.into_response();
     *response.status_mut() = axum::http::StatusCode::METHOD_NOT_ALLOWED;
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderMap;
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn the_cookie_is_that_of_the_own_fleet() {
+        let [ours, theirs] = [0xabcd_0000_0001, 0xabcd_0000_0002].map(|id| FleetId::new(Uuid::from_u128(id)));
+        assert_eq!(cookie_name(ours), "flotilla_session_00000001");
+        let headers = |cookies: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for cookie in cookies {
+                headers.append(COOKIE, HeaderValue::from_static(cookie));
+            }
+            headers
+        };
+        let both = headers(&["flotilla_session=old; flotilla_session_00000002=b; flotilla_session_00000001=a"]);
+        assert_eq!(session_cookie(&both, ours).as_deref(), Some("a"));
+        assert_eq!(session_cookie(&both, theirs).as_deref(), Some("b"));
+        let apart = headers(&["flotilla_session_00000002=b", "x=1;flotilla_session_00000001=a"]);
+        assert_eq!(session_cookie(&apart, ours).as_deref(), Some("a"));
+        let none = headers(&["flotilla_session=old; flotilla_session_000000011=c"]);
+        assert_eq!(session_cookie(&none, ours), None);
+    }
 }

@@ -15,7 +15,7 @@ use flotilla_api_types::datasets::{
     CreateDataset, CreateDatasetVersion, Dataset, DatasetVersion, ImportReport, Sample, Split,
 };
 use flotilla_api_types::{Page, Problem};
-use flotilla_protocol::ids::{DatasetId, DatasetVersionId, DeviceId, Digest, ImportId};
+use flotilla_protocol::ids::{DatasetId, DatasetVersionId, DeviceId, Digest, ImportId, ModelLine};
 use serde::Deserialize;
 use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
@@ -28,7 +28,7 @@ use crate::api::extract::{Caller, Json, Path, Query};
 use crate::api::{begin_heavy, page_limit};
 use crate::app::App;
 use crate::domain::authz::Action;
-use crate::store::datasets::{self as store, SampleCounts, SampleFilter, StoredDataset};
+use crate::store::datasets::{self as store, DatasetPage, SampleCounts, SampleFilter, StoredDataset};
 use crate::store::{StoreError, audit as audit_log};
 use crate::training::trainset::{FreezeError, check_bytes, freeze, freezing_bytes};
 use crate::{audit, clock};
@@ -156,19 +156,34 @@ struct PageQuery {
     cursor: Option<String>,
 }
 
-/// Datasets, in order of creation
-#[utoipa::path(get, path = "/datasets", tag = "datasets", params(PageQuery), security(("token" = [])),
-    responses((status = 200, body = Page<Dataset>)))]
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct ListQuery {
+    /// Only datasets that gather what devices running this model line harvest.
+    #[param(value_type = Option<String>)]
+    harvest_line: Option<ModelLine>,
+    limit: Option<u32>,
+    cursor: Option<String>,
+}
+
+/// Datasets that match, in order of creation
+#[utoipa::path(get, path = "/datasets", tag = "datasets", params(ListQuery), security(("token" = [])),
+    responses((status = 200, body = Page<Dataset>), (status = 400, body = Problem)))]
 async fn list(
     caller: Caller,
     State(app): State<App>,
-    Query(query): Query<PageQuery>,
+    Query(query): Query<ListQuery>,
 ) -> Result<Json<Page<Dataset>>, ApiError> {
     require(&caller, Action::Read)?;
     let limit = page_limit(query.limit);
-    let after = query.cursor.unwrap_or_default();
-    let found = store::list(&app.db, &app.fleet.project, &after, limit).await?;
-    let mut counts = store::counts_of_list(&app.db, &app.fleet.project, &after, limit).await?;
+    let page = DatasetPage {
+        project: &app.fleet.project,
+        harvest_line: query.harvest_line.as_ref(),
+        after: query.cursor.as_deref().unwrap_or_default(),
+        limit,
+    };
+    let found = store::list(&app.db, page).await?;
+    let mut counts = store::counts_of_list(&app.db, page).await?;
     let items: Vec<Dataset> = found
         .into_iter()
         .map(|stored| {

@@ -24,9 +24,9 @@ impl Modify for BearerToken {
     fn modify(&self, document: &mut OpenApi) {
         let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
         let cookie = ApiKeyValue::with_description(
-            "flotilla_session",
-            "the console's session; needs X-CSRF-Token to change. It ends after 12 hours without a request; those that read \
-             and carry X-Flotilla-Background do not count",
+            "flotilla_session_{fleet}",
+            "the console's session, with the last eight digits of the fleet's id; needs X-CSRF-Token to change. It ends after \
+             12 hours without a request; those that read and carry X-Flotilla-Background do not count",
         );
         let components = document.components.get_or_insert_with(Default::default);
         components.add_security_scheme("token", SecurityScheme::Http(bearer));

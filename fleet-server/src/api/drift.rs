@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use axum::extract::State;
-use flotilla_api_types::drift::{ClassShare, DeviceDrift, DriftPoint, FeatureHistogram};
+use flotilla_api_types::drift::{ClassShare, DeviceDrift, DriftFeatures, DriftPackage, DriftPoint};
 use flotilla_api_types::{CountedPage, Page, Problem};
 use flotilla_protocol::codec::{self, MAX_COMPONENT_BYTES, MAX_DOCUMENT_BYTES};
 use flotilla_protocol::ids::{DeviceId, Digest, ModelLine};
@@ -23,8 +23,10 @@ use crate::app::{App, Change, MAX_WAIT};
 use crate::clock;
 use crate::domain::authz::Action;
 use crate::domain::drift::{Reference, Series, Total, severity};
+use crate::domain::drift_filter::{Condition, DriftFilter};
+use crate::domain::filter::Match;
 use crate::store;
-use crate::store::drift::{DriftCursor, DriftOrder, DriftQuery};
+use crate::store::drift::{DriftCursor, DriftQuery, DriftSort};
 use crate::store::models::ModelFilter;
 
 pub(super) fn routes() -> OpenApiRouter<App> {
@@ -43,14 +45,31 @@ enum Order {
     Severity,
 }
 
+impl Order {
+    fn sort(self) -> DriftSort {
+        match self {
+            Self::Device => DriftSort::default(),
+            Self::Severity => DriftSort::WORST,
+        }
+    }
+}
+
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct ListQuery {
+    /// `drifted:yes line:motions -version:2.0.0 severity:>0.5 free text`. Keys: `line`, `version`, `model` (line, version or
+    /// `line@version`), `device`, `manifest`, `slice`, `drifted` (yes, no), `severity` (share of drifted features), `alarms`. `-`
+    /// negates, `*` at the end means "begins with", double quotes keep blanks together.
+    filter: Option<String>,
+    /// `device`, `severity`, `line`, `at`; `-` in front: largest first.
+    sort: Option<String>,
+    /// Matches to skip, for a scrollbar; without `cursor`.
+    offset: Option<u64>,
     line: Option<String>,
     device: Option<String>,
     /// Only those that drifted, or only those that did not.
     drifted: Option<bool>,
-    /// `device`, or `severity`: the largest share of drifted features first.
+    /// Where there is no `sort`: `device`, or `severity`, the largest share of drifted features first.
     #[serde(default)]
     #[param(value_type = Option<String>)]
     order: Order,
@@ -62,34 +81,58 @@ struct ListQuery {
     wait_ms: u64,
 }
 
-/// The last judgements of devices and packages that match
+impl ListQuery {
+    /// What has a parameter of its own is one more condition.
+    fn filter(&self) -> Result<DriftFilter, ApiError> {
+        let mut filter = DriftFilter::parse(self.filter.as_deref().unwrap_or_default())?;
+        if let Some(line) = &self.line {
+            let line: ModelLine = line.parse()?;
+            filter.require(Condition::Line(Match::Exactly(line.to_string())));
+        }
+        if let Some(device) = &self.device {
+            let device: DeviceId = device.parse()?;
+            filter.require(Condition::Device(Match::Exactly(device.to_string())));
+        }
+        if let Some(drifted) = self.drifted {
+            filter.require(Condition::Drifted(drifted));
+        }
+        Ok(filter)
+    }
+
+    fn asked(&self) -> Result<DriftQuery, ApiError> {
+        let sort = self
+            .sort
+            .as_deref()
+            .map_or(Ok(self.order.sort()), str::parse)
+            .map_err(|why| ApiError::refused(format!("sort: {why}")))?;
+        let after = match self.cursor.as_deref() {
+            None => None,
+            Some(text) => Some(
+                DriftCursor::decode(text, sort)
+                    .ok_or_else(|| ApiError::invalid("the cursor is not one that this list gave out in this order"))?,
+            ),
+        };
+        Ok(DriftQuery {
+            filter: self.filter()?,
+            sort,
+            after,
+            offset: self.offset.unwrap_or(0),
+            limit: page_limit(self.limit),
+        })
+    }
+}
+
+/// The last judgements of devices and packages that match, in any order
 #[utoipa::path(get, path = "/drift", tag = "drift", params(ListQuery), security(("token" = [])),
-    responses((status = 200, body = CountedPage<DeviceDrift>), (status = 400, body = Problem)))]
+    responses((status = 200, body = CountedPage<DeviceDrift>), (status = 400, body = Problem),
+        (status = 422, body = Problem, description = "The filter or the order says nothing")))]
 async fn list(
     caller: Caller,
     State(app): State<App>,
     Query(query): Query<ListQuery>,
 ) -> Result<Json<CountedPage<DeviceDrift>>, ApiError> {
     require(&caller, Action::Read)?;
-    let order = match query.order {
-        Order::Device => DriftOrder::Device,
-        Order::Severity => DriftOrder::Severity,
-    };
-    let after = match query.cursor.as_deref() {
-        None => None,
-        Some(text) => Some(
-            DriftCursor::decode(text, order)
-                .ok_or_else(|| ApiError::invalid("the cursor is not one that this list gave out in this order"))?,
-        ),
-    };
-    let asked = DriftQuery {
-        line: query.line.as_deref().map(str::parse).transpose()?,
-        device: query.device.as_deref().map(str::parse).transpose()?,
-        drifted: query.drifted,
-        order,
-        after,
-        limit: page_limit(query.limit),
-    };
+    let asked = query.asked()?;
     if query.wait_ms > 0 {
         let mut news = app.changes.listen();
         let wait = Duration::from_millis(query.wait_ms).min(MAX_WAIT);
@@ -149,7 +192,7 @@ impl TimeQuery {
 struct Asked {
     /// `None`: every device.
     device: Option<DeviceId>,
-    manifest: Digest,
+    package: DriftPackage,
     hours: Range<i64>,
     reference: Reference,
 }
@@ -159,17 +202,18 @@ impl Asked {
         let device = (device != EVERY_DEVICE).then(|| device.parse()).transpose()?;
         let hours = time.hours()?;
         let manifest = manifest_of(app, manifest).await?;
+        let (package, reference) = reference(app, &manifest).await?;
         Ok(Self {
             device,
-            manifest,
+            package,
             hours,
-            reference: reference(app, &manifest).await?,
+            reference,
         })
     }
 
     async fn each(&self, app: &App, take: impl FnMut(i64, SketchSet) + Send) -> Result<(), ApiError> {
         let hours = self.hours.clone();
-        Ok(store::sketches::each(&app.db, self.device.as_ref(), &self.manifest, hours, take).await?)
+        Ok(store::sketches::each(&app.db, self.device.as_ref(), &self.package.manifest, hours, take).await?)
     }
 
     async fn total(&self, app: &App) -> Result<Total<'_>, ApiError> {
@@ -177,13 +221,13 @@ impl Asked {
         self.each(app, |_, sketch| total.add(&sketch)).await?;
         if total.left_out > 0 {
             let left_out = total.left_out;
-            tracing::warn!(manifest = %self.manifest, left_out, "sketches of other bins than the package's are left out");
+            tracing::warn!(manifest = %self.package.manifest, left_out, "sketches of other bins than the package's are left out");
         }
         if total.sum.count == 0 {
             let device = self.device.as_ref().map_or(EVERY_DEVICE, DeviceId::as_str);
             return Err(ApiError::not_found(
                 "sketch of",
-                format!("{device} under {} in that time", self.manifest),
+                format!("{device} under {} in that time", self.package.manifest),
             ));
         }
         Ok(total)
@@ -214,17 +258,20 @@ const fn whole<T>(items: Vec<T>) -> Page<T> {
 #[utoipa::path(get, path = "/drift/{device}/{manifest}/features", tag = "drift",
     params(("device" = String, Path, description = "`*`: every device"),
         ("manifest" = String, Path, description = "Digest, or a model line: its newest version"), TimeQuery),
-    security(("token" = [])), responses((status = 200, body = Page<FeatureHistogram>), (status = 404, body = Problem)))]
+    security(("token" = [])), responses((status = 200, body = DriftFeatures), (status = 404, body = Problem)))]
 async fn features(
     caller: Caller,
     State(app): State<App>,
     Path(path): Path<(String, String)>,
     Query(time): Query<TimeQuery>,
-) -> Result<Json<Page<FeatureHistogram>>, ApiError> {
+) -> Result<Json<DriftFeatures>, ApiError> {
     require(&caller, Action::Read)?;
     let asked = Asked::read(&app, &path, &time).await?;
-    let total = asked.total(&app).await?;
-    Ok(Json(whole(total.histograms())))
+    let items = asked.total(&app).await?.histograms();
+    Ok(Json(DriftFeatures {
+        package: asked.package,
+        items,
+    }))
 }
 
 /// Predicted classes beside those of the reference
@@ -282,19 +329,27 @@ async fn series(
     Ok(Json(whole(items.collect())))
 }
 
-async fn reference(app: &App, manifest: &Digest) -> Result<Reference, ApiError> {
-    let version = store::models::get_by_manifest(&app.db, manifest)
+/// The package that a digest names, and what its sketches are read by.
+async fn reference(app: &App, digest: &Digest) -> Result<(DriftPackage, Reference), ApiError> {
+    let stored = store::models::get_by_manifest(&app.db, digest)
         .await?
-        .ok_or_else(|| ApiError::not_found("model version with manifest", manifest))?;
-    let manifest: Manifest = codec::from_slice(&version.payload, MAX_DOCUMENT_BYTES)
+        .ok_or_else(|| ApiError::not_found("model version with manifest", digest))?;
+    let manifest: Manifest = codec::from_slice(&stored.payload, MAX_DOCUMENT_BYTES)
         .map_err(|why| ApiError::Internal(format!("stored manifest: {why}")))?;
     let component = manifest
         .component(ComponentKind::Reference)
         .ok_or_else(|| ApiError::not_found("drift reference in", manifest.name.clone()))?;
     let bytes = app.blobs.get(&component.blob.sha256).await?;
     let profile = codec::from_slice(&bytes, MAX_COMPONENT_BYTES).map_err(|why| ApiError::Internal(why.to_string()))?;
-    Ok(Reference {
+    let package = DriftPackage {
+        version: stored.version.id,
+        line: stored.version.line,
+        semver: stored.version.semver,
+        manifest: *digest,
+    };
+    let reference = Reference {
         digest: component.blob.sha256,
         profile,
-    })
+    };
+    Ok((package, reference))
 }

@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use flotilla_api_types::common::{Problem, ProblemItem};
 
 use crate::blobs::BlobError;
+use crate::domain::filter::FilterError;
 use crate::store::StoreError;
 
 /// When it may be worth coming back.
@@ -167,6 +168,19 @@ impl From<StoreError> for ApiError {
             StoreError::Sql(_) | StoreError::Migrate(_) | StoreError::Corrupt { .. } | StoreError::File { .. } => {
                 Self::Internal(error.to_string())
             }
+        }
+    }
+}
+
+/// What somebody typed to filter a list says nothing.
+impl From<FilterError> for ApiError {
+    fn from(error: FilterError) -> Self {
+        Self::Refused {
+            detail: format!("filter: {error}"),
+            errors: vec![ProblemItem {
+                place: format!("filter, column {}", error.column),
+                message: error.why,
+            }],
         }
     }
 }

@@ -82,7 +82,7 @@ async fn stream(
     };
     gauge!("flotilla_event_streams").increment(1);
     let follower = Follower {
-        cookie: auth::session_cookie(&headers),
+        cookie: auth::session_cookie(&headers, app.fleet.id),
         greeting: vec![Some(Greeting::Hello), missed.map(Greeting::Reset)]
             .into_iter()
             .rev()

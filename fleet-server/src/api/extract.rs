@@ -28,7 +28,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
 }
 
 /// Parameters that may be repeated: `state=a&state=b` says the same as `state=a,b`.
-const REPEATABLE: [&str; 1] = ["state"];
+const REPEATABLE: [&str; 2] = ["manifest", "state"];
 
 /// `axum::extract::Query` with our errors, and the same rule for its values.
 #[derive(Debug)]

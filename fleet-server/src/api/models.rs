@@ -11,7 +11,7 @@ use flotilla_api_types::models::{
     SignatureState,
 };
 use flotilla_api_types::{CountedPage, Problem};
-use flotilla_protocol::ids::ModelLine;
+use flotilla_protocol::ids::{DatasetVersionId, Digest, ModelLine, ModelVersionId, RunId};
 use flotilla_protocol::manifest::Manifest;
 use flotilla_protocol::trust::{Document as _, Role, Root};
 use futures_util::TryStreamExt as _;
@@ -29,19 +29,22 @@ use crate::audit;
 use crate::domain::authz::Action;
 use crate::packaging::packager::{self, Ask, Origin, PackagerError};
 use crate::packaging::signer::{self, SignatureRefused};
-use crate::store::models::{self as store, ModelFilter, StoredVersion};
+use crate::store::models::{self as store, Lineage, ModelFilter, StoredVersion, Whose};
 use crate::store::{StoreError, audit as audit_log, documents, rollouts};
 
 /// Longest ONNX file: it is held in memory while it is packaged.
 const MAX_ONNX_BYTES: usize = 512 << 20;
 /// How long an imported model may be newly installed.
 const IMPORT_INSTALL_DAYS: u32 = 180;
+/// Manifests that may be asked for at a time.
+const MOST_MANIFESTS: usize = 100;
 
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(lines))
         .routes(routes!(create, versions))
         .routes(routes!(import_onnx))
+        .routes(routes!(all_versions))
         .routes(routes!(show))
         .routes(routes!(manifest))
         .routes(routes!(sign))
@@ -143,7 +146,7 @@ async fn versions(
         Some(Ok(below)) => Some(below),
         Some(Err(_not_a_number)) => return Err(ApiError::invalid("the cursor is not one that this list gave out")),
     };
-    let total = store::count(&app.db, &line, query.filter()).await?;
+    let total = store::count(&app.db, Whose::Line(&line), query.filter()).await?;
     if total == 0 && !store::has_line(&app.db, &line).await? {
         return Err(ApiError::not_found("model line", line));
     }
@@ -234,6 +237,76 @@ impl From<PackagerError> for ApiError {
     }
 }
 
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct AllQuery {
+    /// Only what was made of this run.
+    #[param(value_type = Option<String>)]
+    run: Option<RunId>,
+    /// Only what was made of this dataset version.
+    #[param(value_type = Option<String>)]
+    dataset_version: Option<DatasetVersionId>,
+    /// Only what devices know by this digest. Several, at most 100: with commas between, or repeated.
+    manifest: Option<String>,
+    /// `unsigned`, `signed` or `revoked`.
+    #[param(value_type = Option<String>)]
+    signature: Option<SignatureState>,
+    /// Stands in the number, the manifest's digest, the id or the run. Whatever its case.
+    #[serde(default)]
+    text: String,
+    limit: Option<u32>,
+    cursor: Option<String>,
+}
+
+/// Digests with commas between, each once.
+fn manifests(text: &str) -> Result<Vec<Digest>, ApiError> {
+    let mut manifests: Vec<Digest> = text.split(',').map(str::parse).collect::<Result<_, _>>()?;
+    manifests.sort_unstable();
+    manifests.dedup();
+    if manifests.len() > MOST_MANIFESTS {
+        return Err(ApiError::invalid(format!(
+            "manifest: at most {MOST_MANIFESTS} may be asked for at a time"
+        )));
+    }
+    Ok(manifests)
+}
+
+/// Versions of all lines that match, newest first
+///
+/// What became of a run or of a dataset version, and what devices mean by a manifest.
+#[utoipa::path(get, path = "/model-versions", tag = "models", params(AllQuery), security(("token" = [])),
+    responses((status = 200, body = CountedPage<ModelVersion>), (status = 400, body = Problem)))]
+async fn all_versions(
+    caller: Caller,
+    State(app): State<App>,
+    Query(query): Query<AllQuery>,
+) -> Result<Json<CountedPage<ModelVersion>>, ApiError> {
+    require(&caller, Action::Read)?;
+    let limit = page_limit(query.limit);
+    let below: Option<ModelVersionId> = query.cursor.as_deref().map(str::parse).transpose()?;
+    let filter = ModelFilter {
+        signature: query.signature,
+        text: query.text.trim(),
+    };
+    let lineage = Lineage {
+        run: query.run,
+        dataset_version: query.dataset_version,
+        manifests: query.manifest.as_deref().map_or(Ok(Vec::new()), manifests)?,
+    };
+    let project = app.fleet.project.as_str();
+    let total = store::count(&app.db, Whose::Project(project, &lineage), filter).await?;
+    let items = store::list_all(&app.db, (project, &lineage), filter, below, limit).await?;
+    let next_cursor = items
+        .last()
+        .filter(|_| items.len() == limit as usize)
+        .map(|last| last.id.to_string());
+    Ok(Json(CountedPage {
+        items,
+        next_cursor,
+        total,
+    }))
+}
+
 async fn find(app: &App, id: &str) -> Result<StoredVersion, ApiError> {
     Ok(store::get(&app.db, id.parse()?).await?)
 }
@@ -258,12 +331,14 @@ async fn manifest(
     let stored = find(&app, &id).await?;
     let internal = |why: &dyn std::fmt::Display| ApiError::Internal(format!("stored manifest: {why}"));
     let manifest = signer::read_manifest(&stored.payload).map_err(|why| internal(&why))?;
+    let (_, root) = documents::latest(&app.db, documents::ROOT).await?;
     Ok(Json(ManifestDocument {
         manifest: stored.version.manifest,
         payload: STANDARD.encode(&stored.payload),
         role: Role::Release(stored.version.line).to_string(),
         schema: Manifest::SCHEMA.to_owned(),
         envelope: stored.envelope.map(|envelope| STANDARD.encode(envelope)),
+        root: STANDARD.encode(root),
         content: serde_json::to_value(&manifest).map_err(|why| internal(&why))?,
     }))
 }
@@ -368,3 +443,6 @@ async fn refuse(
         }],
     })
 }
+
+#[cfg(test)]
+mod tests;

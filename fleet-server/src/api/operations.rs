@@ -104,6 +104,7 @@ const CHANGES: &[(&str, &str, &str, &str)] = &[
         "fleetctl runs create --dataset-version <id>",
     ),
     ("post", "/runs/{id}/cancel", "cancel_run", "fleetctl runs cancel <id>"),
+    ("post", "/jobs/{id}/cancel", "cancel_job", "fleetctl jobs cancel <id>"),
     (
         "post",
         "/runs/{id}/evaluations",

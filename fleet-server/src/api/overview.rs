@@ -29,7 +29,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(telemetry))
 }
 
-/// A root that lapses within so long is to be renewed.
+/// A root that lapses within so long needs attention.
 const ROOT_SOON_MS: i64 = 30 * 24 * 3600 * 1000;
 const DAY_MS: i64 = 24 * 3600 * 1000;
 
@@ -75,7 +75,10 @@ async fn root_lapses(app: &App, now: i64) -> Result<Option<Concern>, ApiError> {
         kind: AttentionKind::ExpiringDocument,
         id: version.to_string(),
         title: format!("root {version} lapses at {}", clock::rfc3339(expires)),
-        detail: "devices take no orders under a root that has lapsed: sign a new one".to_owned(),
+        // No command makes a root yet: nothing may be asked of the operator that cannot be done.
+        detail:
+            "from then on devices install nothing new; what runs goes on. This version has no command for a second root"
+                .to_owned(),
         at: clock::rfc3339(now),
     };
     Ok(Some(Concern {
@@ -231,6 +234,12 @@ mod tests {
         assert_eq!(
             (&items[0]["id"], &items[0]["detail"]),
             (&json!("press-07"), &json!("disk full"))
+        );
+        let root = items.iter().find(|item| item["kind"] == "expiring-document").unwrap();
+        let told = root["detail"].as_str().unwrap();
+        assert!(
+            told.contains("install nothing new") && told.contains("no command"),
+            "{told}"
         );
         let (totals, _) = ask(Role::Viewer).await;
         assert_eq!(

@@ -10,7 +10,7 @@ use axum::http::StatusCode;
 use flotilla_api_types::Problem;
 use flotilla_api_types::models::SignatureState;
 use flotilla_api_types::rollouts::{CreateRollout, Rollout, RolloutPage, RolloutState};
-use flotilla_protocol::ids::RolloutId;
+use flotilla_protocol::ids::{ModelVersionId, RolloutId};
 use serde::Deserialize;
 use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
@@ -25,7 +25,7 @@ use crate::app::{App, Change, MAX_WAIT};
 use crate::domain::authz::Action;
 use crate::domain::rollout::{RolloutError, TargetExpression, check, phases_or_default};
 use crate::store::models::StoredVersion;
-use crate::store::rollouts::Transition;
+use crate::store::rollouts::{Transition, Wanted};
 use crate::store::{self, StoreError, Tx};
 use crate::{audit, clock};
 
@@ -98,6 +98,9 @@ struct ListQuery {
     /// Only in this state: `draft`, `running`, `paused`, `halted`, `completed` or `aborted`. Several: with commas between,
     /// or repeated.
     state: Option<String>,
+    /// Only those of this model version.
+    #[param(value_type = Option<String>)]
+    model_version: Option<ModelVersionId>,
 }
 
 /// Values with commas between, each once.
@@ -131,8 +134,11 @@ async fn list(
     require(&caller, Action::Read)?;
     let limit = page_limit(query.limit);
     let before = query.cursor.as_deref().map(str::parse).transpose()?;
-    let states = states(query.state.as_deref(), &RolloutState::ALL, RolloutState::as_str)?;
-    let items = store::rollouts::list(&app.db, &states, before, limit).await?;
+    let wanted = Wanted {
+        states: states(query.state.as_deref(), &RolloutState::ALL, RolloutState::as_str)?,
+        model_version: query.model_version,
+    };
+    let items = store::rollouts::list(&app.db, &wanted, before, limit).await?;
     let next_cursor = items
         .last()
         .filter(|_| items.len() == limit as usize)
@@ -140,7 +146,7 @@ async fn list(
     Ok(Json(RolloutPage {
         items,
         next_cursor,
-        total: store::rollouts::total(&app.db, &states).await?,
+        total: store::rollouts::total(&app.db, &wanted).await?,
     }))
 }
 

@@ -6,11 +6,12 @@ mod tests;
 use axum::extract::State;
 use axum::http::StatusCode;
 use flotilla_api_types::common::ProblemItem;
+use flotilla_api_types::datasets::Split;
 use flotilla_api_types::runs::{
     CreateEvaluation, CreateRun, Evaluation, MetricPoint, Run, RunStatus, StoredEvaluation,
 };
 use flotilla_api_types::{CountedPage, Page, Problem};
-use flotilla_protocol::ids::{JobId, RunId};
+use flotilla_protocol::ids::{DatasetVersionId, JobId, RunId};
 use serde::Deserialize;
 use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
@@ -23,8 +24,10 @@ use crate::api::extract::{Caller, Json, Path, Query};
 use crate::api::{begin_heavy, page_limit};
 use crate::app::{App, Change};
 use crate::domain::authz::Action;
+use crate::domain::filter::Match;
+use crate::domain::run_filter::{Condition, RunFilter};
 use crate::store::jobs::{Cancelled, JobKind};
-use crate::store::runs::{EvaluationPosition, RunFilter};
+use crate::store::runs::{EvaluationFilter, EvaluationPosition, RunCursor, RunQuery, RunSort};
 use crate::store::{StoreError, audit as audit_log, datasets, jobs, runs as store};
 use crate::training::runner::{self, EvaluationError};
 use crate::training::trainset::TrainsetError;
@@ -39,6 +42,9 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(evaluate, evaluations))
 }
 
+/// It stands in an index.
+const MAX_CAUSE: usize = 500;
+
 /// Start a training run
 #[utoipa::path(post, path = "/runs", tag = "runs", request_body = CreateRun, security(("token" = [])),
     responses((status = 201, body = Run), (status = 404, body = Problem), (status = 422, body = Problem)))]
@@ -51,6 +57,9 @@ async fn create(
     ask.experiment = ask.experiment.trim().to_owned();
     if ask.experiment.is_empty() || ask.experiment.chars().count() > 100 {
         return Err(ApiError::invalid("experiment: 1 to 100 characters are needed"));
+    }
+    if ask.cause.chars().count() > MAX_CAUSE {
+        return Err(ApiError::invalid(format!("cause: at most {MAX_CAUSE} characters")));
     }
     if ask.cause.is_empty() {
         "manual".clone_into(&mut ask.cause);
@@ -89,6 +98,17 @@ async fn create(
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct ListQuery {
+    /// `status:finished experiment:motions holdout.accuracy:>0.9 -dataset:motions@2 free text`. Keys: `experiment`, `status`
+    /// (scheduled, running, finished, failed, cancelled), `dataset` (name, or `name@number` of a version), `version` (a dataset
+    /// version's id), `id`, `cause`, `hidden` (`64,32`); figures, compared with a number: `seed`, `epochs`, `batch_size`,
+    /// `learning_rate`, `weight_decay`, `accuracy`, `loss`, `duration`, and any metric by its name. `-` negates, `*` at the end
+    /// means "begins with" (of a figure: has it), double quotes keep blanks together.
+    filter: Option<String>,
+    /// `started`, `experiment`, `status`, `cause`, or a figure as in the filter; `-` in front: the newest or largest first. Runs
+    /// that have no such figure come last either way. `-started` if absent.
+    sort: Option<String>,
+    /// Matches to skip, for a scrollbar; without `cursor`.
+    offset: Option<u64>,
     /// Runs of this experiment alone.
     #[serde(default)]
     experiment: String,
@@ -101,34 +121,74 @@ struct ListQuery {
     #[serde(default)]
     text: String,
     limit: Option<u32>,
+    /// Of the same order.
     #[serde(default)]
     cursor: String,
 }
 
-/// Runs that match, newest first
+impl ListQuery {
+    /// What has a parameter of its own is one more condition.
+    fn filter(&self) -> Result<RunFilter, ApiError> {
+        let mut filter = RunFilter::parse(self.filter.as_deref().unwrap_or_default())?;
+        if !self.experiment.is_empty() {
+            filter.require(Condition::Experiment(Match::Exactly(self.experiment.clone())));
+        }
+        if let Some(status) = self.status {
+            filter.require(Condition::Status(status));
+        }
+        if let Some(version) = &self.dataset_version {
+            let version: DatasetVersionId = version.parse()?;
+            filter.require(Condition::Version(Match::Exactly(version.to_string())));
+        }
+        let text = self.text.trim();
+        if !text.is_empty() {
+            filter.require(Condition::Text(text.to_owned()));
+        }
+        Ok(filter)
+    }
+
+    fn asked(&self) -> Result<RunQuery, ApiError> {
+        let sort: RunSort = self
+            .sort
+            .as_deref()
+            .map_or(Ok(RunSort::default()), str::parse)
+            .map_err(|why| ApiError::refused(format!("sort: {why}")))?;
+        let after = match self.cursor.as_str() {
+            "" => None,
+            text => Some(
+                RunCursor::decode(text, &sort)
+                    .ok_or_else(|| ApiError::invalid("the cursor is not one that this list gave out in this order"))?,
+            ),
+        };
+        Ok(RunQuery {
+            filter: self.filter()?,
+            sort,
+            after,
+            offset: self.offset.unwrap_or(0),
+            limit: page_limit(self.limit),
+        })
+    }
+}
+
+/// Runs that match, in any order
 #[utoipa::path(get, path = "/runs", tag = "runs", params(ListQuery), security(("token" = [])),
-    responses((status = 200, body = CountedPage<Run>), (status = 400, body = Problem)))]
+    responses((status = 200, body = CountedPage<Run>), (status = 400, body = Problem),
+        (status = 422, body = Problem, description = "The filter or the order says nothing")))]
 async fn list(
     caller: Caller,
     State(app): State<App>,
     Query(query): Query<ListQuery>,
 ) -> Result<Json<CountedPage<Run>>, ApiError> {
     require(&caller, Action::Read)?;
-    let limit = page_limit(query.limit);
-    let filter = RunFilter {
-        experiment: &query.experiment,
-        status: query.status,
-        dataset_version: query.dataset_version.as_deref().map(str::parse).transpose()?,
-        text: query.text.trim(),
-    };
-    let total = store::count(&app.db, &app.fleet.project, &filter).await?;
-    let items = store::list(&app.db, &app.fleet.project, &filter, &query.cursor, limit).await?;
-    let next_cursor = items
+    let asked = query.asked()?;
+    let total = store::count(&app.db, &app.fleet.project, &asked.filter).await?;
+    let rows = store::list(&app.db, &app.fleet.project, &asked).await?;
+    let next_cursor = rows
         .last()
-        .filter(|_| items.len() == limit as usize)
-        .map(|last| last.id.to_string());
+        .filter(|_| rows.len() == asked.limit as usize)
+        .map(|(_, cursor)| cursor.encode());
     Ok(Json(CountedPage {
-        items,
+        items: rows.into_iter().map(|(run, _)| run).collect(),
         next_cursor,
         total,
     }))
@@ -244,6 +304,11 @@ async fn evaluate(
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct EvaluationsQuery {
+    /// On this dataset version alone.
+    dataset_version: Option<String>,
+    /// On this split alone: `train` or `holdout`.
+    #[param(value_type = Option<String>)]
+    split: Option<Split>,
     limit: Option<u32>,
     cursor: Option<String>,
 }
@@ -262,7 +327,11 @@ async fn evaluations(
     let run = find(&app, &id).await?;
     let limit = page_limit(query.limit);
     let before = query.cursor.as_deref().map(position).transpose()?;
-    let found = store::evaluations(&app.db, run.id, before.as_ref(), limit).await?;
+    let filter = EvaluationFilter {
+        dataset_version: query.dataset_version.as_deref().map(str::parse).transpose()?,
+        split: query.split,
+    };
+    let found = store::evaluations(&app.db, run.id, filter, before.as_ref(), limit).await?;
     let next_cursor = found
         .last()
         .filter(|_| found.len() == limit as usize)

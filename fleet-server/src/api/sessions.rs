@@ -18,7 +18,7 @@ use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::api::auth::{COOKIE_NAME, Credential, require};
+use crate::api::auth::{Credential, cookie_name, require};
 use crate::api::error::ApiError;
 use crate::api::extract::{Caller, Json, Path, Query};
 use crate::api::page_limit;
@@ -163,16 +163,17 @@ async fn open(
     tx.commit().await.map_err(StoreError::from)?;
     app.changes.tell(Change::Session(session.id.clone()));
     let tls = url.is_some_and(|Extension(url)| url.is_tls());
-    let cookie = cookie(&secret, store::LIFETIME_MS / 1000, tls)?;
+    let cookie = cookie(&app, &secret, store::LIFETIME_MS / 1000, tls)?;
     let mut response = Json(told(&session)).into_response();
     response.headers_mut().insert(header::SET_COOKIE, cookie);
     Ok(response)
 }
 
-fn cookie(value: &str, max_age_s: i64, tls: bool) -> Result<HeaderValue, ApiError> {
+fn cookie(app: &App, value: &str, max_age_s: i64, tls: bool) -> Result<HeaderValue, ApiError> {
+    let name = cookie_name(app.fleet.id);
     let secure = if tls { "; Secure" } else { "" };
     HeaderValue::try_from(format!(
-        "{COOKIE_NAME}={value}; HttpOnly; SameSite=Strict; Path=/; Max-Age={max_age_s}{secure}"
+        "{name}={value}; HttpOnly; SameSite=Strict; Path=/; Max-Age={max_age_s}{secure}"
     ))
     .map_err(|why| ApiError::Internal(why.to_string()))
 }
@@ -224,7 +225,9 @@ async fn close(
     end(&app, &caller, &session.id, "signed out").await?;
     let tls = url.is_some_and(|Extension(url)| url.is_tls());
     let mut response = StatusCode::NO_CONTENT.into_response();
-    response.headers_mut().insert(header::SET_COOKIE, cookie("", 0, tls)?);
+    response
+        .headers_mut()
+        .insert(header::SET_COOKIE, cookie(&app, "", 0, tls)?);
     Ok(response)
 }
 

@@ -21,7 +21,7 @@ use flotilla_protocol::trust::{Authority, Document, PublicKey, Role, verify};
 use crate::app::Change;
 use crate::broker::active::ActiveDevices;
 use crate::broker::suspects::Complaint;
-use crate::store::{StoreError, Tx, datasets, devices};
+use crate::store::{StoreError, Tx, devices};
 use crate::{audit, director, store};
 
 /// More slots or deployments than any device has.
@@ -171,16 +171,7 @@ impl From<'_> {
         if document.slots.len() > MAX_SLOTS || document.deployments.len() > MAX_SLOTS {
             return Err(format!("more than {MAX_SLOTS} slots or deployments"));
         }
-        let documents = &document.documents;
-        let newest = [
-            document.header.version,
-            documents.root,
-            documents.head.version,
-            documents.desired_state.version,
-        ];
-        if newest.iter().any(|version| *version > MAX_VERSION) {
-            return Err("a document's version that cannot be".to_owned());
-        }
+        check_numbers(&document)?;
         Ok(Report {
             document,
             envelope: envelope.to_vec(),
@@ -211,9 +202,33 @@ fn text(error: impl std::fmt::Display) -> String {
     error.to_string()
 }
 
-/// Versions are counted up from 1. A device that tells of more has no memory but a fault, and the next desired state must
-/// have a version above what it tells.
-const MAX_VERSION: u64 = 1 << 53;
+/// Versions are counted up from 1, and neither counts nor sizes come near this: they are kept, added up and told as JSON
+/// numbers. A device that tells of more has no memory but a fault; the next desired state must have a version above what it
+/// tells.
+const MAX_NUMBER: u64 = 1 << 53;
+
+/// No numbers that cannot be.
+fn check_numbers(report: &DeviceReport) -> Result<(), String> {
+    let documents = &report.documents;
+    let versions = [
+        report.header.version,
+        documents.root,
+        documents.head.version,
+        documents.desired_state.version,
+    ];
+    if versions.iter().any(|version| *version > MAX_NUMBER) {
+        return Err("a document's version that cannot be".to_owned());
+    }
+    let active = report.slots.iter().filter_map(|slot| slot.active.as_ref());
+    let counters = active.map(|model| model.release_counter);
+    let deployments = report.deployments.iter();
+    let bytes = deployments.flat_map(|deployment| [deployment.bytes_received, deployment.bytes_total]);
+    let mut numbers = counters.chain(bytes).chain([report.boot_count]);
+    if numbers.any(|number| number > MAX_NUMBER) {
+        return Err("a count or a size that cannot be".to_owned());
+    }
+    Ok(())
+}
 
 /// What is to be said and told once everything is committed.
 #[derive(Debug, Default)]
@@ -274,14 +289,7 @@ pub(super) async fn apply(
         }
         Said::Samples(batch) => {
             if store::telemetry::record(tx, device, batch.key, now.ms).await? {
-                let admitted = samples::admit(tx, device, &batch.samples).await?;
-                if datasets::insert_harvested(tx, device, &admitted.samples, now.ms).await? > 0 {
-                    effects.change(Change::Samples);
-                }
-                let refused = admitted.refused.into_iter();
-                effects
-                    .refused
-                    .extend(refused.map(|why| ("samples.refused", device.clone(), why)));
+                samples::take(tx, device, &batch.samples, now.ms, effects).await?;
             }
             effects.receipts.entry(device.clone()).or_default().push(batch.key);
         }

@@ -31,6 +31,7 @@ const SERVER_QUEUE: usize = 10_000;
 pub(super) const SERVER_INFLIGHT: u16 = 1024;
 /// A session outlives its connection only as long as a reconnect takes.
 const SESSION_EXPIRY: Duration = Duration::from_mins(1);
+/// Its threads are waited for no longer than this; whoever stops it may have less time, and stops waiting.
 const STOP: Duration = Duration::from_secs(3);
 const KICK_ATTEMPTS: u32 = 20;
 
@@ -117,6 +118,7 @@ impl Server {
         }
     }
 
+    /// Waits on a thread of its own, so that the caller can give up.
     pub(super) async fn stop(mut self) {
         let Some(runtime) = self.runtime.take() else { return };
         let down = tokio::task::spawn_blocking(move || runtime.shutdown_timeout(STOP)).await;

@@ -1,24 +1,23 @@
 //! The job that does one thing to many devices, a batch per transaction: to those that were meant when it was ordered,
-//! whatever its filter finds by now. Doing it twice changes nothing, so that a job that was broken off starts again from the
-//! first device.
+//! whatever its filter finds by now. How far it is stands in the job, written with each batch: broken off, it goes on with the
+//! next device, and what it says that it has done it has done.
 
 use std::collections::BTreeMap;
 
 use flotilla_api_types::devices::{BulkAction, BulkDevices, Device, DeviceStatus, TagChange};
-use flotilla_protocol::ids::DeviceId;
 use serde::{Deserialize, Serialize};
 
 use crate::app::{App, Change};
 use crate::domain::tags;
-use crate::store::jobs::Claim;
-use crate::store::{StoreError, Tx, audit as audit_log, device_summaries, devices, json};
+use crate::store::jobs::{self, Claim, Progress};
+use crate::store::{StoreError, Tx, audit as audit_log, device_summaries, devices, json, to_json};
 use crate::work::{Control, JobError, fenced, succeed};
 use crate::{audit, clock};
 
 /// Devices per transaction.
 const BATCH: u32 = 100;
 
-/// What the job's payload holds.
+/// What the job's payload holds when it is ordered.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct BulkOrder {
     /// Who asked for it.
@@ -41,29 +40,23 @@ impl BulkOrder {
     }
 }
 
-pub(super) async fn run(app: &App, claim: &Claim, control: &Control) -> Result<(), JobError> {
-    let order: BulkOrder = json("job", &claim.payload)?;
-    let mut done = Done::default();
-    let mut after = String::new();
-    loop {
-        control.check()?;
-        let batch = device_summaries::of_job(&app.db, claim.id, &after, BATCH).await?;
-        let Some(last) = batch.last() else { break };
-        after = last.to_string();
-        carry_out(app, claim, &order, &batch, &mut done).await?;
-        control.report(done.share(order.order.expected_total), done.message());
-    }
-    let mut tx = fenced(app, claim).await?;
-    device_summaries::forget_job(&mut tx, claim.id).await?;
-    Ok(succeed(app, claim, tx, &done.message()).await?)
+/// The job's payload as it goes on: the order, and what has been done of it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Work {
+    #[serde(flatten)]
+    ordered: BulkOrder,
+    #[serde(default)]
+    done: Done,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Done {
     looked_at: u64,
     changed: u64,
     /// They would have more tags than a device may.
     overfull: u64,
+    /// The last one that was looked at; they are taken in order of id.
+    last: String,
 }
 
 /// What became of one device.
@@ -72,6 +65,27 @@ enum Outcome {
     Changed,
     AsWanted,
     Overfull,
+}
+
+/// How far an order had come before this claim; `None`: nothing was done.
+pub(super) fn before(claim: &Claim) -> Option<Progress> {
+    let work: Work = json("job", &claim.payload).ok()?;
+    (work.done.looked_at > 0).then(|| work.progress())
+}
+
+pub(super) async fn run(app: &App, claim: &Claim, control: &Control) -> Result<(), JobError> {
+    let mut work: Work = json("job", &claim.payload)?;
+    if let Some(reached) = before(claim) {
+        control.report(reached.share, reached.message);
+    }
+    while work.step(app, claim, control).await? {
+        let reached = work.progress();
+        control.report(reached.share, reached.message);
+    }
+    // Where nothing is left to be done nothing is left to be cancelled.
+    let mut tx = fenced(app, claim).await?;
+    device_summaries::forget_job(&mut tx, claim.id).await?;
+    Ok(succeed(app, claim, tx, &work.done.message()).await?)
 }
 
 impl Done {
@@ -92,41 +106,46 @@ impl Done {
     }
 }
 
-/// One batch.
-async fn carry_out(
-    app: &App,
-    claim: &Claim,
-    order: &BulkOrder,
-    batch: &[DeviceId],
-    done: &mut Done,
-) -> Result<(), JobError> {
-    let rows = device_summaries::by_ids(&app.db, batch).await?;
-    let mut tx = fenced(app, claim).await?;
-    let mut changed = Vec::new();
-    let mut overfull = 0;
-    for row in rows {
-        let outcome = match &order.order.action {
-            BulkAction::Decommission => decommission(&mut tx, order, &row).await?,
-            BulkAction::Tag(change) => tag(&mut tx, order, &row, change).await?,
-        };
-        match outcome {
-            Outcome::Changed => changed.push(row.id),
-            Outcome::AsWanted => {}
-            Outcome::Overfull => overfull += 1,
+impl Work {
+    fn progress(&self) -> Progress {
+        Progress {
+            share: self.done.share(self.ordered.order.expected_total),
+            message: self.done.message(),
         }
     }
-    tx.commit().await.map_err(StoreError::from)?;
-    done.looked_at += batch.len() as u64;
-    done.changed += changed.len() as u64;
-    done.overfull += overfull;
-    for device in changed {
-        if order.order.action == BulkAction::Decommission {
-            app.changes.tell(Change::Decommissioned(device.clone()));
+
+    /// One batch, unless the job is to stop. `false`: none was left.
+    async fn step(&mut self, app: &App, claim: &Claim, control: &Control) -> Result<bool, JobError> {
+        let batch = device_summaries::of_job(&app.db, claim.id, &self.done.last, BATCH).await?;
+        let Some(last) = batch.last() else { return Ok(false) };
+        let rows = device_summaries::by_ids(&app.db, &batch).await?;
+        let mut tx = super::wanted(app, claim, control).await?;
+        let mut changed = Vec::new();
+        for row in rows {
+            let outcome = match &self.ordered.order.action {
+                BulkAction::Decommission => decommission(&mut tx, &self.ordered, &row).await?,
+                BulkAction::Tag(change) => tag(&mut tx, &self.ordered, &row, change).await?,
+            };
+            match outcome {
+                Outcome::Changed => changed.push(row.id),
+                Outcome::AsWanted => {}
+                Outcome::Overfull => self.done.overfull += 1,
+            }
         }
-        app.changes.tell(Change::Device(device));
+        self.done.last = last.to_string();
+        self.done.looked_at += batch.len() as u64;
+        self.done.changed += changed.len() as u64;
+        jobs::keep_payload(&mut tx, claim, &to_json("job", &*self)?).await?;
+        tx.commit().await.map_err(StoreError::from)?;
+        for device in changed {
+            if self.ordered.order.action == BulkAction::Decommission {
+                app.changes.tell(Change::Decommissioned(device.clone()));
+            }
+            app.changes.tell(Change::Device(device));
+        }
+        app.changes.tell(Change::Audit);
+        Ok(true)
     }
-    app.changes.tell(Change::Audit);
-    Ok(())
 }
 
 async fn decommission(tx: &mut Tx, order: &BulkOrder, row: &Device) -> Result<Outcome, StoreError> {
@@ -159,3 +178,6 @@ async fn tag(tx: &mut Tx, order: &BulkOrder, row: &Device, change: &TagChange) -
     audit_log::append(tx, &record).await?;
     Ok(Outcome::Changed)
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,7 +21,7 @@ use crate::store::jobs::Claim;
 use crate::store::labels::{Generation, Guess, Settled};
 use crate::store::{StoreError, audit as audit_log, datasets, json, labels};
 use crate::training::trainset::{RawSamples, TrainsetError, with_raw};
-use crate::work::{ACTOR, Control, JobError, fenced, succeed};
+use crate::work::{ACTOR, Control, JobError, succeed};
 use crate::{audit, clock};
 
 /// Guesses per transaction.
@@ -35,12 +35,14 @@ const FITTED: f64 = 0.8;
 pub(super) async fn fit(app: &App, claim: &Claim, control: &Arc<Control>) -> Result<(), JobError> {
     let ask: FitLabelModel = json("job", &claim.payload)?;
     let dataset = datasets::get(&app.db, &app.fleet.project, &claim.subject).await?;
+    let functions = labels::functions(&app.db, dataset.id).await?;
+    check_bytes(app, &dataset, functions.len(), &ask).await?;
     // Before the guesses that are kept are read: whoever publishes others after this is noticed.
     let before = labels::published(&app.db, dataset.id).await?.unwrap_or(0);
     let samples = datasets::labelled(&app.db, dataset.id, None).await?;
     let kept = kept(&samples, ask.slices.as_deref());
     let work = Work {
-        functions: labels::functions(&app.db, dataset.id).await?,
+        functions,
         samples,
         dataset: dataset.clone(),
         slices: ask.slices.clone(),
@@ -49,7 +51,7 @@ pub(super) async fn fit(app: &App, claim: &Claim, control: &Arc<Control>) -> Res
     };
     let settled = with_raw(&app.db, dataset.id, move |raw| work.settle(raw)).await?;
     let generation = write(app, claim, control, dataset.id, &[&settled.guesses, &kept]).await?;
-    let mut tx = fenced(app, claim).await?;
+    let mut tx = super::wanted(app, claim, control).await?;
     let replaces = ask.slices.is_some().then_some(before);
     labels::publish(&mut tx, generation, replaces, &settled, clock::now_ms()).await?;
     let detail = [
@@ -65,6 +67,51 @@ pub(super) async fn fit(app: &App, claim: &Claim, control: &Arc<Control>) -> Res
         settled.summary.samples
     );
     Ok(succeed(app, claim, tx, &message).await?)
+}
+
+/// Refuses what would take more memory than the configuration allows, before any of it is read.
+async fn check_bytes(
+    app: &App,
+    dataset: &StoredDataset,
+    functions: usize,
+    ask: &FitLabelModel,
+) -> Result<(), JobError> {
+    let counts = datasets::counts(&app.db, dataset.id).await?.slices;
+    let needed = needed_bytes(&dataset.spec.labels, functions, &counts, ask);
+    let bound = app.heavy.dataset_bytes();
+    if needed > bound {
+        let samples: u64 = counts.values().sum();
+        let classes = dataset.spec.labels.len();
+        return Err(JobError::Failed(format!(
+            "a label model of {functions} functions and {classes} classes on {samples} samples takes {needed} bytes of memory, and \
+             the server's setting training.max_dataset_bytes allows {bound}: fit fewer slices, or raise the setting"
+        )));
+    }
+    Ok(())
+}
+
+/// Bytes that fitting takes: of every sample what is known of it, and the guess that becomes of it or is kept; of those that are
+/// voted on, which may all be in the training split, the votes, two steps of probabilities, and where things stand. And what is
+/// learned of the functions, which no sample is needed for.
+fn needed_bytes(labels: &[String], functions: usize, counts: &BTreeMap<String, u64>, ask: &FitLabelModel) -> u64 {
+    let label = labels.iter().map(String::len).max().unwrap_or(0);
+    // Its hand label and its guess, and the guess that is made of it.
+    let known = size_of::<LabelledSample>() + size_of::<Guess>() + 3 * label;
+    // The index by digest keeps a quarter of its places free, and doubles when it is full.
+    let indexed = 2 * size_of::<(Digest, &LabelledSample)>();
+    // Vectors of which nobody knew how long they would be may be twice that.
+    let votes = 2 * functions * size_of::<i16>();
+    let estimate = (2 * labels.len() + 1) * size_of::<f64>();
+    let voted = indexed + votes + estimate + size_of::<&LabelledSample>() + size_of::<Option<usize>>();
+    let confusion = match ask.model {
+        LabelModelKind::DawidSkene => functions * labels.len() * labels.len() * size_of::<f64>(),
+        LabelModelKind::Majority => 0,
+    };
+    counts.iter().fold(confusion as u64, |needed, (slice, samples)| {
+        let is_voted_on = ask.slices.as_ref().is_none_or(|slices| slices.contains(slice));
+        let sample = known + slice.len() + if is_voted_on { voted } else { 0 };
+        needed.saturating_add(samples.saturating_mul(sample as u64))
+    })
 }
 
 /// The guesses of slices that were not asked for.
@@ -94,14 +141,13 @@ async fn write(
     dataset: DatasetId,
     guesses: &[&[Guess]],
 ) -> Result<Generation, JobError> {
-    let mut tx = fenced(app, claim).await?;
+    let mut tx = super::wanted(app, claim, control).await?;
     let generation = labels::begin_generation(&mut tx, dataset, claim).await?;
     tx.commit().await.map_err(StoreError::from)?;
     let total = guesses.iter().map(|guesses| guesses.len()).sum();
     let mut written = 0;
     for batch in guesses.iter().flat_map(|guesses| guesses.chunks(BATCH)) {
-        control.check()?;
-        let mut tx = fenced(app, claim).await?;
+        let mut tx = super::wanted(app, claim, control).await?;
         labels::add_guesses(&mut tx, generation, batch).await?;
         tx.commit().await.map_err(StoreError::from)?;
         written += batch.len();
@@ -213,7 +259,11 @@ impl Work {
             .map(|sample| (sample.digest, sample))
             .collect();
         let (mut items, mut ballot) = (Vec::with_capacity(wanted.len()), set.ballot());
-        for (digest, values) in raw {
+        for (read, (digest, values)) in raw.enumerate() {
+            // Those of other slices are read as well.
+            if read.is_multiple_of(LOOK) {
+                self.control.check()?;
+            }
             let (Some(sample), Some(features)) = (wanted.get(&digest), &self.dataset.features) else {
                 continue;
             };
@@ -223,7 +273,6 @@ impl Work {
             ballot.cast(&row).map_err(|why| failed(&why))?;
             items.push(*sample);
             if items.len().is_multiple_of(LOOK) {
-                self.control.check()?;
                 let (done, total) = (items.len(), wanted.len());
                 self.control.report(
                     between(0.0, VOTED, done, total),

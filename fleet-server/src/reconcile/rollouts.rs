@@ -26,7 +26,7 @@ const SHARE: u32 = 5;
 const BATCH: u64 = 500;
 /// Devices looked at per transaction when a rollout begins.
 const PAGE: u32 = 500;
-/// After a start of the server, or as long as devices may be silent where that is less.
+/// Devices are given so long after a start of the server to be heard again.
 const COMING_BACK_MS: i64 = 300_000;
 const ACTOR: &str = "reconciler:rollouts";
 
@@ -148,7 +148,7 @@ async fn carry_out(app: &App, rollout: &Rollout, decision: &Decision) -> Result<
             }
             let detail = [
                 ("devices", chosen.len().to_string()),
-                ("phase", rollout.phase.to_string()),
+                ("phase", (rollout.phase + 1).to_string()),
             ];
             let now = clock::now_ms();
             if !store::rollouts::set_state(&mut tx, rollout.id, &stay, now).await? {
@@ -209,7 +209,7 @@ async fn change(
     if let Some(event) = event {
         let detail = [
             ("reason", change.decision.to_owned()),
-            ("phase", rollout.phase.to_string()),
+            ("phase", (rollout.phase + 1).to_string()),
         ];
         let record = audit::record(ACTOR, event, format!("rollout:{}", rollout.id), detail);
         store::audit::append(&mut tx, &record).await?;
@@ -234,10 +234,10 @@ async fn time_out(app: &App, id: RolloutId, since: i64) -> Result<(), RolloutsEr
     let now = clock::now_ms();
     let limit_s = silence_s(&rollout.spec.gates, rollout.spec.start_spread_s);
     let reason = format!("nothing was heard of the device for {limit_s} s");
-    let before = now.saturating_sub(store::rollouts::timeout_ms(limit_s));
-    // While the server was away nobody could be heard: devices have a while to come back.
-    let comes_back = before.max(now.saturating_sub(COMING_BACK_MS));
-    if comes_back < since || !store::rollouts::is_quiet(&app.db, id, before).await? {
+    let Some(before) = silent_since(now, since, store::rollouts::timeout_ms(limit_s)) else {
+        return Ok(());
+    };
+    if !store::rollouts::is_quiet(&app.db, id, before).await? {
         return Ok(());
     }
     loop {
@@ -255,3 +255,14 @@ async fn time_out(app: &App, id: RolloutId, since: i64) -> Result<(), RolloutsEr
     app.changes.tell(Change::Rollout(id));
     Ok(())
 }
+
+/// Who was last heard of before this moment has been silent for longer than `limit_ms`. `None` until the server, which began to
+/// listen at `listening`, has given devices [`COMING_BACK_MS`] to return, or the limit where that is shorter: while it was away
+/// nobody could be heard.
+fn silent_since(now: i64, listening: i64, limit_ms: i64) -> Option<i64> {
+    let up = now.saturating_sub(listening);
+    (up >= limit_ms.min(COMING_BACK_MS)).then(|| now.saturating_sub(limit_ms))
+}
+
+#[cfg(test)]
+mod tests;

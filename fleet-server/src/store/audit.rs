@@ -9,6 +9,7 @@ mod verify;
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use flotilla_api_types::audit::AuditEvent;
 use flotilla_api_types::devices::DeviceAuditGap;
@@ -19,11 +20,12 @@ use flotilla_protocol::codec;
 use flotilla_protocol::ids::DeviceId;
 use futures_util::TryStreamExt as _;
 use sqlx::Row as _;
+use tokio::sync::watch;
 
 use crate::clock;
 use crate::store::{Db, StoreError, Tx, overview, parsed, statements, to_i64, to_u64};
 
-pub use filter::{AuditFilter, sample_queries};
+pub use filter::{AuditFilter, beginning_with, sample_queries};
 pub use verify::{verify, verify_device};
 
 statements! {
@@ -58,6 +60,19 @@ const SERVER_EPOCH: u64 = 0;
 /// Entries filed in one transaction.
 const OLD_ENTRIES: i64 = 500;
 
+/// How often this process has appended to the server's log: whoever follows the log looks when it changes, and not by the clock.
+static APPENDED: LazyLock<watch::Sender<u64>> = LazyLock::new(|| watch::Sender::new(0));
+
+/// Changes whenever the server's log is about to grow. The entry is committed later, or never: [`settled`] waits for that.
+pub fn appended() -> watch::Receiver<u64> {
+    APPENDED.subscribe()
+}
+
+/// Resolves when what was appended before is committed or rolled back. There is one writer: that is when it is free.
+pub async fn settled(db: &Db) -> Result<(), StoreError> {
+    Ok(db.begin().await?.rollback().await?)
+}
+
 /// Appends to the server's log, inside the transaction of the change it speaks of.
 pub async fn append(tx: &mut Tx, record: &AuditRecord) -> Result<AuditHead, StoreError> {
     let head = last_head(tx).await?;
@@ -76,6 +91,7 @@ pub async fn append(tx: &mut Tx, record: &AuditRecord) -> Result<AuditHead, Stor
     if let Some(device) = record.subject.strip_prefix("device:") {
         overview::add_log(tx, device, head.count).await?;
     }
+    APPENDED.send_modify(|count| *count = count.wrapping_add(1));
     Ok(next)
 }
 

@@ -3,11 +3,11 @@
 //! `samples` is a view of what is published; what imports under way have staged stands in `stored_samples` too.
 //! Hand labels, guesses and labeling functions stand in `labels`; the contents of a version stand in a blob.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use flotilla_api_types::datasets::{CreateDataset, DatasetVersion, LabelSource, Sample, SampleLabel, Split};
 use flotilla_protocol::features::FeatureSpec;
-use flotilla_protocol::ids::{DatasetId, DatasetVersionId, DeviceId, Digest, ImportId};
+use flotilla_protocol::ids::{DatasetId, DatasetVersionId, DeviceId, Digest, ImportId, ModelLine};
 use flotilla_protocol::messages;
 use futures_util::TryStreamExt as _;
 use sqlx::Row as _;
@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 
 use crate::clock;
 use crate::domain::dataset::sample_digest;
+use crate::store::device_summaries::{PLACES, bind_ids};
 use crate::store::{Db, StoreError, Tx, json, models, parsed, statements, to_i64, to_json, to_u64};
 
 statements! {
@@ -23,7 +24,7 @@ statements! {
         VALUES ($1, $2, $3, $4, NULL, $5, $6)";
     GET = "SELECT id, name, spec, features, created_at FROM datasets WHERE project_id = $1 AND (id = $2 OR name = $2)";
     LIST = "SELECT id, name, spec, features, created_at FROM datasets WHERE project_id = $1 AND id > $2
-        ORDER BY id LIMIT $3";
+        AND ($4 = '' OR harvest_line = $4) ORDER BY id LIMIT $3";
     HARVESTING = "SELECT id, name, spec, features, created_at FROM datasets WHERE harvest_line = $1 ORDER BY id";
     FEATURES = "SELECT features FROM datasets WHERE id = $1";
     SET_FEATURES = "UPDATE datasets SET features = $2 WHERE id = $1 AND features IS NULL";
@@ -33,13 +34,16 @@ statements! {
         WHERE NOT EXISTS (SELECT 1 FROM imports i WHERE i.id = c.import_id AND i.state <> 'finished') GROUP BY c.slice";
     SLICES_OF_LIST = "SELECT c.dataset, c.slice, CAST(SUM(c.n) AS BIGINT) AS samples FROM
         (SELECT s.dataset, s.slice, s.import_id, COUNT(*) AS n FROM stored_samples s WHERE s.dataset IN
-        (SELECT d.id FROM datasets d WHERE d.project_id = $1 AND d.id > $2 ORDER BY d.id LIMIT $3)
-        GROUP BY s.dataset, s.slice, s.import_id) AS c
+        (SELECT d.id FROM datasets d WHERE d.project_id = $1 AND d.id > $2 AND ($4 = '' OR d.harvest_line = $4)
+        ORDER BY d.id LIMIT $3) GROUP BY s.dataset, s.slice, s.import_id) AS c
         WHERE NOT EXISTS (SELECT 1 FROM imports i WHERE i.id = c.import_id AND i.state <> 'finished')
         GROUP BY c.dataset, c.slice";
     HAND_LABELS = "SELECT COUNT(*) FROM annotations WHERE dataset = $1";
     HAND_LABELS_OF_LIST = "SELECT a.dataset, COUNT(*) AS n FROM annotations a WHERE a.dataset IN
-        (SELECT d.id FROM datasets d WHERE d.project_id = $1 AND d.id > $2 ORDER BY d.id LIMIT $3) GROUP BY a.dataset";
+        (SELECT d.id FROM datasets d WHERE d.project_id = $1 AND d.id > $2 AND ($4 = '' OR d.harvest_line = $4)
+        ORDER BY d.id LIMIT $3) GROUP BY a.dataset";
+    PRESENT = "SELECT digest FROM samples WHERE dataset = $1
+        AND digest IN ($2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)";
     NEXT_ORDINAL = "SELECT COALESCE(MAX(ordinal) + 1, 0) FROM stored_samples WHERE dataset = $1";
     INSERT_SAMPLE = "INSERT INTO stored_samples
         (dataset, digest, ordinal, sample_key, slice, split, device, predicted, raw, created_at, import_id)
@@ -156,11 +160,7 @@ pub async fn create(
         .bind(project)
         .bind(&spec.name)
         .bind(to_json("dataset", spec)?)
-        .bind(
-            spec.harvest_line
-                .as_ref()
-                .map(flotilla_protocol::ids::ModelLine::as_str),
-        )
+        .bind(spec.harvest_line.as_ref().map(ModelLine::as_str))
         .bind(now)
         .execute(&mut **tx)
         .await
@@ -179,26 +179,34 @@ pub async fn get(db: &Db, project: &str, id_or_name: &str) -> Result<StoredDatas
     dataset_of(&row)
 }
 
-/// In order of creation, after an id.
-pub async fn list(db: &Db, project: &str, after: &str, limit: u32) -> Result<Vec<StoredDataset>, StoreError> {
-    let rows = rows_of_list(db, LIST, project, after, limit).await?;
-    rows.iter().map(dataset_of).collect()
+/// A page of datasets.
+#[derive(Debug, Clone, Copy)]
+pub struct DatasetPage<'a> {
+    pub project: &'a str,
+    /// Those alone that gather what devices running it harvest.
+    pub harvest_line: Option<&'a ModelLine>,
+    /// An id; empty: from the first.
+    pub after: &'a str,
+    pub limit: u32,
 }
 
-/// Of a statement that asks for a page of datasets, or for something of all of them.
-async fn rows_of_list(
-    db: &Db,
-    statement: &'static str,
-    project: &str,
-    after: &str,
-    limit: u32,
-) -> Result<Vec<SqliteRow>, StoreError> {
-    Ok(sqlx::query(statement)
-        .bind(project)
-        .bind(after)
-        .bind(i64::from(limit))
-        .fetch_all(db.read())
-        .await?)
+impl DatasetPage<'_> {
+    /// Of a statement that asks for the page, or for something of all that is on it.
+    async fn rows(&self, db: &Db, statement: &'static str) -> Result<Vec<SqliteRow>, StoreError> {
+        Ok(sqlx::query(statement)
+            .bind(self.project)
+            .bind(self.after)
+            .bind(i64::from(self.limit))
+            .bind(self.harvest_line.map_or("", ModelLine::as_str))
+            .fetch_all(db.read())
+            .await?)
+    }
+}
+
+/// In order of creation.
+pub async fn list(db: &Db, page: DatasetPage<'_>) -> Result<Vec<StoredDataset>, StoreError> {
+    let rows = page.rows(db, LIST).await?;
+    rows.iter().map(dataset_of).collect()
 }
 
 fn dataset_of(row: &SqliteRow) -> Result<StoredDataset, StoreError> {
@@ -231,14 +239,9 @@ pub async fn counts(db: &Db, dataset: DatasetId) -> Result<SampleCounts, StoreEr
 }
 
 /// Of every dataset that [`list`] gives and that has samples.
-pub async fn counts_of_list(
-    db: &Db,
-    project: &str,
-    after: &str,
-    limit: u32,
-) -> Result<BTreeMap<DatasetId, SampleCounts>, StoreError> {
+pub async fn counts_of_list(db: &Db, page: DatasetPage<'_>) -> Result<BTreeMap<DatasetId, SampleCounts>, StoreError> {
     let mut counts: BTreeMap<DatasetId, SampleCounts> = BTreeMap::new();
-    for row in &rows_of_list(db, SLICES_OF_LIST, project, after, limit).await? {
+    for row in &page.rows(db, SLICES_OF_LIST).await? {
         let dataset = parsed("dataset id", row.try_get("dataset")?)?;
         let samples = to_u64(row.try_get("samples")?);
         counts
@@ -247,7 +250,7 @@ pub async fn counts_of_list(
             .slices
             .insert(row.try_get("slice")?, samples);
     }
-    for row in &rows_of_list(db, HAND_LABELS_OF_LIST, project, after, limit).await? {
+    for row in &page.rows(db, HAND_LABELS_OF_LIST).await? {
         let dataset = parsed("dataset id", row.try_get("dataset")?)?;
         counts.entry(dataset).or_default().hand_labels = to_u64(row.try_get("n")?);
     }
@@ -322,46 +325,108 @@ pub async fn insert_samples(
     Ok(new)
 }
 
-/// Adds harvested samples to every dataset that gathers their line, as training samples of a slice named for the package
-/// that ran. Samples that do not fit a dataset's features are left out and logged. Gives how many are new.
+/// What became of harvested samples. Those that every dataset has, or that fit none, are neither.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Harvested {
+    /// Added, to one dataset or to several.
+    pub new: u64,
+    /// New too, and more than there was room for.
+    pub beyond: u64,
+}
+
+/// Adds harvested samples of one package to every dataset that gathers its line, as training samples of a slice named for the
+/// package; no more than `room` of them. Samples that do not fit a dataset's features are left out and logged.
 pub async fn insert_harvested(
     tx: &mut Tx,
     device: &DeviceId,
-    samples: &[messages::Sample],
+    samples: &[&messages::Sample],
+    room: u64,
     now: i64,
-) -> Result<u64, StoreError> {
-    let mut new = 0;
-    for sample in samples {
-        let rows = sqlx::query(HARVESTING)
-            .bind(sample.line.as_str())
-            .fetch_all(&mut **tx)
-            .await?;
-        for row in &rows {
-            let dataset = dataset_of(row)?;
-            let Some((features, values)) = fitting(&dataset, sample) else {
-                tracing::warn!(%device, dataset = %dataset.spec.name, "a harvested sample does not fit the dataset's features");
-                continue;
-            };
-            let semver = models::semver_of(tx, &sample.manifest).await?;
-            let slice = format!("harvest/{}", semver.unwrap_or_else(|| sample.manifest.short()));
-            let kept = NewSample {
-                digest: sample_digest(features, &values).map_err(|why| StoreError::corrupt("sample", why))?,
-                key: format!("device={device}/at={}", clock::rfc3339(sample.captured_at)),
-                split: Split::Train,
-                values,
-                harvested: Some((device.clone(), sample.predicted.clone())),
-            };
-            let origin = Origin {
-                slice: &slice,
-                import: None,
-            };
-            new += insert_samples(tx, dataset.id, origin, &[kept], now)
-                .await?
-                .values()
-                .sum::<u64>();
+) -> Result<Harvested, StoreError> {
+    let Some(first) = samples.first() else {
+        return Ok(Harvested::default());
+    };
+    let rows = sqlx::query(HARVESTING)
+        .bind(first.line.as_str())
+        .fetch_all(&mut **tx)
+        .await?;
+    let mut lacking = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let dataset = dataset_of(row)?;
+        let lacks = lacking_in(tx, &dataset, device, samples).await?;
+        lacking.push((dataset.id, lacks));
+    }
+    let new: BTreeSet<usize> = lacking.iter().flat_map(|(_, lacks)| lacks.keys().copied()).collect();
+    let room = usize::try_from(room).unwrap_or(usize::MAX);
+    // From this place on the batch goes beyond.
+    let end = new.iter().nth(room).copied().unwrap_or(usize::MAX);
+    let semver = models::semver_of(tx, &first.manifest).await?;
+    let slice = format!("harvest/{}", semver.unwrap_or_else(|| first.manifest.short()));
+    let origin = Origin {
+        slice: &slice,
+        import: None,
+    };
+    for (dataset, lacks) in lacking {
+        let kept: Vec<NewSample> = lacks
+            .into_iter()
+            .filter(|(place, _)| *place < end)
+            .map(|(_, sample)| sample)
+            .collect();
+        if !kept.is_empty() {
+            insert_samples(tx, dataset, origin, &kept, now).await?;
         }
     }
-    Ok(new)
+    let taken = new.range(..end).count();
+    Ok(Harvested {
+        new: taken as u64,
+        beyond: (new.len() - taken) as u64,
+    })
+}
+
+/// Of harvested samples those that a dataset can take and does not have, each once, by their places in the batch.
+async fn lacking_in(
+    tx: &mut Tx,
+    dataset: &StoredDataset,
+    device: &DeviceId,
+    samples: &[&messages::Sample],
+) -> Result<BTreeMap<usize, NewSample>, StoreError> {
+    let mut places: BTreeMap<Digest, usize> = BTreeMap::new();
+    let mut lacking: BTreeMap<usize, NewSample> = BTreeMap::new();
+    let mut unfit = 0u32;
+    for (place, sample) in samples.iter().enumerate() {
+        let Some((features, values)) = fitting(dataset, sample) else {
+            unfit += 1;
+            continue;
+        };
+        let digest = sample_digest(features, &values).map_err(|why| StoreError::corrupt("sample", why))?;
+        if *places.entry(digest).or_insert(place) != place {
+            continue;
+        }
+        let kept = NewSample {
+            digest,
+            key: format!("device={device}/at={}", clock::rfc3339(sample.captured_at)),
+            split: Split::Train,
+            values,
+            harvested: Some((device.clone(), sample.predicted.clone())),
+        };
+        lacking.insert(place, kept);
+    }
+    if unfit > 0 {
+        tracing::warn!(%device, dataset = %dataset.spec.name, unfit, "harvested samples do not fit the dataset's features");
+    }
+    let digests: Vec<Digest> = places.keys().copied().collect();
+    for chunk in digests.chunks(PLACES) {
+        let names: Vec<String> = chunk.iter().map(Digest::to_string).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let query = sqlx::query(PRESENT).bind(dataset.id.to_string());
+        for row in &bind_ids(query, &names).fetch_all(&mut **tx).await? {
+            let digest: Digest = parsed("sample digest", row.try_get("digest")?)?;
+            if let Some(place) = places.get(&digest) {
+                lacking.remove(place);
+            }
+        }
+    }
+    Ok(lacking)
 }
 
 /// The dataset's features and the sample's values, if these are what the features are computed from.

@@ -10,8 +10,9 @@ use std::collections::BTreeMap;
 
 use flotilla_api_types::devices::{Device, DeviceAlert, DeviceCounts, DeviceModel, DeviceStatus};
 use flotilla_protocol::ids::{DeviceId, JobId};
-use sqlx::sqlite::SqliteRow;
-use sqlx::{AssertSqlSafe, Row as _};
+use sqlx::query::Query;
+use sqlx::sqlite::{SqliteArguments, SqliteRow};
+use sqlx::{AssertSqlSafe, Row as _, Sqlite};
 
 use crate::clock;
 use crate::domain::device_filter::DeviceFilter;
@@ -21,13 +22,15 @@ pub use query::{Cursor, DeviceQuery, Sort, SortField, sample_queries};
 
 statements! {
     // Everything that can be read off the other tables; models and search text are kept apart. An order that was never given
-    // says nothing of the device.
+    // says nothing of the device. Counts are the device's own: they are added up as floating point numbers, which do not
+    // overflow and are exact up to 2^53.
     REFRESH = "INSERT INTO device_summaries (device, status, urgency, updating, alert, drifted, attacked, failed, faulty, drift,
         inferences, hardware_class, arch, agent_version, model, models, tags, thumbprint, enrolled_at, last_seen, search)
         SELECT f.id, f.status, CASE WHEN f.status = 'decommissioned' THEN 4
             WHEN f.drifted + f.attacked + f.failed + f.faulty > 0 THEN 0 WHEN f.updating = 1 THEN 1
             WHEN f.status = 'online' THEN 2 ELSE 3 END, f.updating,
-        CASE WHEN f.status <> 'decommissioned' AND f.drifted + f.attacked + f.failed + f.faulty > 0 THEN 1 ELSE 0 END, f.drifted, f.attacked, f.failed, f.faulty, f.drift, f.inferences,
+        CASE WHEN f.status <> 'decommissioned' AND f.drifted + f.attacked + f.failed + f.faulty > 0 THEN 1 ELSE 0 END, f.drifted, f.attacked, f.failed, f.faulty, f.drift,
+        CASE WHEN f.inferences < 9007199254740992.0 THEN CAST(f.inferences AS BIGINT) ELSE 9007199254740992 END,
         f.hardware_class, f.arch, f.agent_version, '', '[]', f.tags, f.thumbprint, f.enrolled_at, f.last_seen, '' FROM
         (SELECT d.id, CASE WHEN d.status <> 'active' THEN 'decommissioned' WHEN d.connected <> 0 THEN 'online'
             ELSE 'offline' END AS status,
@@ -44,9 +47,10 @@ statements! {
         CASE WHEN d.error IS NULL THEN 0 ELSE 1 END AS faulty,
         COALESCE((SELECT MAX(t.share) FROM drift_status t JOIN device_slots s ON s.device = t.device
             AND s.manifest = t.manifest WHERE t.device = d.id), -1.0) AS drift,
-        CAST(COALESCE((SELECT SUM(m.inferences) FROM device_models m WHERE m.device = d.id), 0) AS BIGINT) AS inferences,
+        COALESCE((SELECT SUM(CAST(m.inferences AS DOUBLE PRECISION)) FROM device_models m WHERE m.device = d.id), 0.0)
+            AS inferences,
         d.hardware_class, d.arch, d.agent_version, d.tags, d.thumbprint, d.enrolled_at, COALESCE(d.last_seen, 0) AS last_seen
-        FROM devices d WHERE d.id = $1) AS f WHERE 1 = 1
+        FROM devices d WHERE d.id IN ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)) AS f WHERE 1 = 1
         ON CONFLICT (device) DO UPDATE SET status = excluded.status, urgency = excluded.urgency,
         updating = excluded.updating, alert = excluded.alert,
         drifted = excluded.drifted, attacked = excluded.attacked, failed = excluded.failed, faulty = excluded.faulty,
@@ -61,9 +65,17 @@ statements! {
     CLEAR_TAGS = "DELETE FROM device_tags WHERE device = $1";
     ADD_TAG = "INSERT INTO device_tags (tag_key, tag_value, device) VALUES ($1, $2, $3)
         ON CONFLICT (tag_key, tag_value, device) DO NOTHING";
-    SEEN = "UPDATE device_summaries SET last_seen = $1 WHERE device = $2 AND status <> 'decommissioned'";
-    CONNECTED = "UPDATE device_summaries SET last_seen = $1, status = $2,
-        urgency = CASE WHEN urgency IN (2, 3) THEN $3 ELSE urgency END WHERE device = $4 AND status <> 'decommissioned'";
+    SEEN = "WITH told (device, at) AS (VALUES ($1, CAST($2 AS BIGINT)), ($3, $4), ($5, $6), ($7, $8), ($9, $10),
+        ($11, $12), ($13, $14), ($15, $16), ($17, $18), ($19, $20), ($21, $22), ($23, $24), ($25, $26), ($27, $28),
+        ($29, $30), ($31, $32))
+        UPDATE device_summaries SET last_seen = told.at FROM told
+        WHERE device_summaries.device = told.device AND device_summaries.status <> 'decommissioned'";
+    CONNECTED = "WITH told (device, at) AS (VALUES ($3, CAST($4 AS BIGINT)), ($5, $6), ($7, $8), ($9, $10), ($11, $12),
+        ($13, $14), ($15, $16), ($17, $18), ($19, $20), ($21, $22), ($23, $24), ($25, $26), ($27, $28), ($29, $30),
+        ($31, $32), ($33, $34))
+        UPDATE device_summaries SET last_seen = told.at, status = $1,
+        urgency = CASE WHEN urgency IN (2, 3) THEN $2 ELSE urgency END FROM told
+        WHERE device_summaries.device = told.device AND device_summaries.status <> 'decommissioned'";
     ALL_OFFLINE = "UPDATE device_summaries SET status = 'offline',
         urgency = CASE WHEN urgency = 2 THEN 3 ELSE urgency END WHERE status = 'online'";
     MISSING = "SELECT d.id, d.tags FROM devices d WHERE d.id > $1
@@ -74,12 +86,37 @@ statements! {
         $16)";
 }
 
-/// Devices looked up by one statement.
-const IDS: usize = 16;
+/// Places for devices in a statement that is about several of them.
+pub(super) const PLACES: usize = 16;
+
+/// What a statement is made for by [`sqlx::query`].
+pub(super) type Asked<'q> = Query<'q, Sqlite, SqliteArguments>;
+
+/// Fills the places for ids. Those that are left over name nobody.
+pub(super) fn bind_ids<'q>(query: Asked<'q>, ids: &[&str]) -> Asked<'q> {
+    (0..PLACES).fold(query, |query, place| {
+        query.bind(ids.get(place).copied().unwrap_or_default())
+    })
+}
+
+/// The same where every device has a moment beside it.
+pub(super) fn bind_told<'q>(query: Asked<'q>, told: &[(&str, i64)]) -> Asked<'q> {
+    (0..PLACES).fold(query, |query, place| {
+        let (device, at) = told.get(place).copied().unwrap_or_default();
+        query.bind(device).bind(at)
+    })
+}
 
 /// Makes a device's row, or brings it up to date with everything that it is made from.
 pub async fn refresh(tx: &mut Tx, device: &str) -> Result<(), StoreError> {
-    sqlx::query(REFRESH).bind(device).execute(&mut **tx).await?;
+    refresh_each(tx, &[device]).await
+}
+
+/// [`refresh`] of many.
+pub async fn refresh_each(tx: &mut Tx, devices: &[&str]) -> Result<(), StoreError> {
+    for devices in devices.chunks(PLACES) {
+        bind_ids(sqlx::query(REFRESH), devices).execute(&mut **tx).await?;
+    }
     Ok(())
 }
 
@@ -139,20 +176,16 @@ pub async fn set_tags(tx: &mut Tx, device: &str, tags: &BTreeMap<String, String>
     Ok(())
 }
 
-/// A device came, went (`connected`), or was heard of.
-pub async fn set_presence(tx: &mut Tx, device: &str, connected: Option<bool>, at: i64) -> Result<(), StoreError> {
-    let Some(connected) = connected else {
-        sqlx::query(SEEN).bind(at).bind(device).execute(&mut **tx).await?;
-        return Ok(());
-    };
-    let (status, urgency) = if connected { ("online", 2i64) } else { ("offline", 3) };
-    sqlx::query(CONNECTED)
-        .bind(at)
-        .bind(status)
-        .bind(urgency)
-        .bind(device)
-        .execute(&mut **tx)
-        .await?;
+/// Devices came, went (`connected`), or were heard of, each at its own moment.
+pub async fn set_presence(tx: &mut Tx, told: &[(&str, i64)], connected: Option<bool>) -> Result<(), StoreError> {
+    for told in told.chunks(PLACES) {
+        let query = match connected {
+            None => sqlx::query(SEEN),
+            Some(true) => sqlx::query(CONNECTED).bind("online").bind(2i64),
+            Some(false) => sqlx::query(CONNECTED).bind("offline").bind(3i64),
+        };
+        bind_told(query, told).execute(&mut **tx).await?;
+    }
     Ok(())
 }
 
@@ -259,13 +292,9 @@ pub async fn counts(db: &Db, filter: &DeviceFilter) -> Result<DeviceCounts, Stor
 /// Rows of these devices; those that are not there are left out.
 pub async fn by_ids(db: &Db, ids: &[DeviceId]) -> Result<Vec<Device>, StoreError> {
     let mut devices = Vec::with_capacity(ids.len());
-    for chunk in ids.chunks(IDS) {
-        let mut query = sqlx::query(BY_IDS);
-        for index in 0..IDS {
-            // What is left of the places names nobody.
-            query = query.bind(chunk.get(index).map_or("", |id| id.as_str()));
-        }
-        for row in &query.fetch_all(db.read()).await? {
+    let names: Vec<&str> = ids.iter().map(DeviceId::as_str).collect();
+    for chunk in names.chunks(PLACES) {
+        for row in &bind_ids(sqlx::query(BY_IDS), chunk).fetch_all(db.read()).await? {
             devices.push(device_of(row)?);
         }
     }

@@ -78,9 +78,14 @@ statements! {
         WHERE id = $6 AND device = $7 AND state NOT IN ('no-longer-applicable', 'decommissioned')
         AND (state <> $1 OR COALESCE(reason, '') <> COALESCE($2, '')
             OR state IN ('pending', 'downloading', 'installing', 'verifying', 'soaking')) RETURNING rollout";
-    BYTES_RECEIVED = "SELECT bytes_received FROM deployments WHERE id = $1 AND device = $2";
-    APPLY_PRESENCE = "UPDATE devices SET connected = COALESCE($1, connected), last_seen = $2
-        WHERE id = $3 AND status = 'active'";
+    REPORTED_BEFORE = "SELECT d.id, d.bytes_received, COALESCE(v.package_bytes, 0) AS package_bytes FROM deployments d
+        LEFT JOIN rollouts r ON r.id = d.rollout LEFT JOIN model_versions v ON v.id = r.model_version
+        WHERE d.device = $1 AND d.id IN ($2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)";
+    APPLY_PRESENCE = "WITH told (device, at) AS (VALUES ($2, CAST($3 AS BIGINT)), ($4, $5), ($6, $7), ($8, $9),
+        ($10, $11), ($12, $13), ($14, $15), ($16, $17), ($18, $19), ($20, $21), ($22, $23), ($24, $25), ($26, $27),
+        ($28, $29), ($30, $31), ($32, $33))
+        UPDATE devices SET connected = COALESCE($1, connected), last_seen = told.at FROM told
+        WHERE devices.id = told.device AND devices.status = 'active'";
     RESET_PRESENCE = "UPDATE devices SET connected = 0 WHERE connected <> 0";
     PENDING = "SELECT id, thumbprint, report_counter, desired_version, desired FROM devices
         WHERE id = $1 AND status = 'active'";

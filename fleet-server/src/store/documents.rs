@@ -1,14 +1,16 @@
-//! Signed documents of the fleet: roots and heads, as envelopes.
+//! Signed documents of the fleet: roots and heads, as envelopes; and what a head has to say of packages.
 
+use flotilla_protocol::ids::{Digest, ModelLine};
 use sqlx::Row as _;
 
-use crate::store::{Db, StoreError, Tx, statements, to_i64, to_u64};
+use crate::store::{Db, StoreError, Tx, parsed, statements, to_i64, to_u64};
 
 statements! {
     INSERT = "INSERT INTO documents (kind, version, envelope, created_at) VALUES ($1, $2, $3, $4)";
     LATEST = "SELECT version, envelope FROM documents WHERE kind = $1 ORDER BY version DESC LIMIT 1";
     AFTER = "SELECT envelope FROM documents WHERE kind = $1 AND version > $2 ORDER BY version LIMIT 64";
     PRUNE = "DELETE FROM documents WHERE kind = $1 AND version < $2";
+    REVOKED = "SELECT manifest, line, release_counter FROM model_versions WHERE signature = 'revoked' ORDER BY manifest";
     CREATE_PROJECT = "INSERT INTO projects (id, name, created_at) VALUES ($1, $2, $3)";
     SET_NAME = "UPDATE fleet SET name = $1";
     INSERT_NAME = "INSERT INTO fleet (name) VALUES ($1)";
@@ -58,6 +60,28 @@ pub async fn prune(tx: &mut Tx, kind: &str, below: u64) -> Result<(), StoreError
         .execute(&mut **tx)
         .await?;
     Ok(())
+}
+
+/// A package that no device may install any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RevokedManifest {
+    pub manifest: Digest,
+    pub line: ModelLine,
+    pub release_counter: u64,
+}
+
+/// All of them, in order of digest.
+pub async fn revoked_manifests(db: &Db) -> Result<Vec<RevokedManifest>, StoreError> {
+    let rows = sqlx::query(REVOKED).fetch_all(db.read()).await?;
+    rows.iter()
+        .map(|row| {
+            Ok(RevokedManifest {
+                manifest: parsed("manifest digest", row.try_get("manifest")?)?,
+                line: parsed("model line", row.try_get("line")?)?,
+                release_counter: to_u64(row.try_get("release_counter")?),
+            })
+        })
+        .collect()
 }
 
 pub async fn create_project(tx: &mut Tx, id: &str, name: &str, now: i64) -> Result<(), StoreError> {

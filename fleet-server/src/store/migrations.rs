@@ -35,6 +35,8 @@ migrations![
     "0013_rollout_orders",
     "0014_list_statistics",
     "0015_sample_counts",
+    "0016_filtered_lists",
+    "0017_lineage",
 ];
 
 /// Files' names and their text.

@@ -1,8 +1,10 @@
 //! The model registry: lines, their versions, the manifests as they were packaged, and the signatures over them.
 
+mod versions;
+
 use std::collections::BTreeMap;
 
-use flotilla_api_types::models::{Model, ModelVersion, SignatureState, VersionInUse};
+use flotilla_api_types::models::{DatasetVersionName, Model, ModelVersion, RunName, SignatureState, VersionInUse};
 use flotilla_protocol::desired_state::Source;
 use flotilla_protocol::ids::{DatasetVersionId, Digest, ModelLine, ModelVersionId, RunId};
 use flotilla_protocol::manifest::ComponentKind;
@@ -14,16 +16,18 @@ use crate::clock;
 use crate::store::sql::containing;
 use crate::store::{Db, StoreError, Tx, json, parsed, statements, to_i64, to_json, to_u64};
 
+pub use versions::{Lineage, Whose, sample_queries};
+
 statements! {
     CREATE_LINE = "INSERT INTO models (line, project_id, created_at) VALUES ($1, $2, $3) ON CONFLICT (line) DO NOTHING";
     LIST_LINES = "SELECT m.line, m.created_at,
         (SELECT COUNT(*) FROM model_versions v WHERE v.line = m.line) AS versions,
         (SELECT COUNT(*) FROM model_versions v WHERE v.line = m.line AND v.signature = 'unsigned') AS waiting,
         (SELECT v.semver FROM model_versions v WHERE v.line = m.line ORDER BY v.release_counter DESC LIMIT 1) AS latest
-        FROM models m WHERE m.project_id = $1 AND LOWER(m.line) LIKE LOWER($2) ESCAPE '\\'
+        FROM models m WHERE m.project_id = $1 AND LOWER(m.line) LIKE $2 ESCAPE '\\'
         AND ($3 = '' OR EXISTS (SELECT 1 FROM model_versions v WHERE v.line = m.line AND v.signature = $3))
         AND m.line > $4 ORDER BY m.line LIMIT $5";
-    COUNT_LINES = "SELECT COUNT(*) FROM models m WHERE m.project_id = $1 AND LOWER(m.line) LIKE LOWER($2) ESCAPE '\\'
+    COUNT_LINES = "SELECT COUNT(*) FROM models m WHERE m.project_id = $1 AND LOWER(m.line) LIKE $2 ESCAPE '\\'
         AND ($3 = '' OR EXISTS (SELECT 1 FROM model_versions v WHERE v.line = m.line AND v.signature = $3))";
     HAS_LINE = "SELECT COUNT(*) FROM models WHERE line = $1";
     LAST_COUNTER = "SELECT COALESCE(MAX(release_counter), 0) FROM model_versions WHERE line = $1";
@@ -32,18 +36,18 @@ statements! {
     CREATE = "INSERT INTO model_versions (id, line, semver, release_counter, manifest, payload, envelope, signature, run,
         dataset_version, components, package_bytes, golden_max_diff, golden_cases, created_at)
         VALUES ($1, $2, $3, $4, $5, $6, NULL, 'unsigned', $7, $8, $9, $10, $11, $12, $13)";
-    GET = "SELECT id, line, semver, release_counter, manifest, payload, envelope, signature, run, dataset_version,
-        components, package_bytes, golden_max_diff, golden_cases, created_at FROM model_versions WHERE id = $1";
-    GET_BY_MANIFEST = "SELECT id, line, semver, release_counter, manifest, payload, envelope, signature, run,
-        dataset_version, components, package_bytes, golden_max_diff, golden_cases, created_at FROM model_versions
-        WHERE manifest = $1";
-    LIST = "SELECT id, line, semver, release_counter, manifest, payload, envelope, signature, run, dataset_version,
-        components, package_bytes, golden_max_diff, golden_cases, created_at FROM model_versions
-        WHERE line = $1 AND ($2 = '' OR signature = $2)
-        AND LOWER(semver || ' ' || manifest || ' ' || id || ' ' || COALESCE(run, '')) LIKE LOWER($3) ESCAPE '\\'
-        AND release_counter < $4 ORDER BY release_counter DESC LIMIT $5";
-    COUNT = "SELECT COUNT(*) FROM model_versions WHERE line = $1 AND ($2 = '' OR signature = $2)
-        AND LOWER(semver || ' ' || manifest || ' ' || id || ' ' || COALESCE(run, '')) LIKE LOWER($3) ESCAPE '\\'";
+    GET = "SELECT v.id, v.line, v.semver, v.release_counter, v.manifest, v.signature, v.run, v.dataset_version,
+        v.package_bytes, v.golden_max_diff, v.golden_cases, v.created_at, v.payload, v.envelope, v.components,
+        e.name AS experiment, r.seed, s.id AS dataset, s.name AS dataset_name, d.number AS dataset_number
+        FROM model_versions v LEFT JOIN runs r ON r.id = v.run LEFT JOIN experiments e ON e.id = r.experiment
+        LEFT JOIN dataset_versions d ON d.id = v.dataset_version LEFT JOIN datasets s ON s.id = d.dataset
+        WHERE v.id = $1";
+    GET_BY_MANIFEST = "SELECT v.id, v.line, v.semver, v.release_counter, v.manifest, v.signature, v.run, v.dataset_version,
+        v.package_bytes, v.golden_max_diff, v.golden_cases, v.created_at, v.payload, v.envelope, v.components,
+        e.name AS experiment, r.seed, s.id AS dataset, s.name AS dataset_name, d.number AS dataset_number
+        FROM model_versions v LEFT JOIN runs r ON r.id = v.run LEFT JOIN experiments e ON e.id = r.experiment
+        LEFT JOIN dataset_versions d ON d.id = v.dataset_version LEFT JOIN datasets s ON s.id = d.dataset
+        WHERE v.manifest = $1";
     ON_DEVICES = "SELECT semver, COUNT(DISTINCT device) AS n FROM device_slots WHERE line = $1
         AND device NOT IN (SELECT s.device FROM device_summaries s WHERE s.status = 'decommissioned') GROUP BY semver";
     LINES_ON_DEVICES = "SELECT line, COUNT(DISTINCT device) AS n FROM device_slots WHERE line >= $1 AND line <= $2
@@ -139,7 +143,7 @@ pub async fn lines(
 ) -> Result<Vec<Model>, StoreError> {
     let rows = sqlx::query(LIST_LINES)
         .bind(project)
-        .bind(containing(filter.text))
+        .bind(containing(&filter.text.to_ascii_lowercase()))
         .bind(filter.signature_text())
         .bind(after)
         .bind(i64::from(limit))
@@ -165,7 +169,7 @@ pub async fn lines(
 pub async fn count_lines(db: &Db, project: &str, filter: ModelFilter<'_>) -> Result<u64, StoreError> {
     let count: i64 = sqlx::query_scalar(COUNT_LINES)
         .bind(project)
-        .bind(containing(filter.text))
+        .bind(containing(&filter.text.to_ascii_lowercase()))
         .bind(filter.signature_text())
         .fetch_one(db.read())
         .await?;
@@ -296,7 +300,7 @@ pub async fn get(db: &Db, id: ModelVersionId) -> Result<StoredVersion, StoreErro
         .fetch_optional(db.read())
         .await?
         .ok_or_else(|| StoreError::not_found("model version", id))?;
-    version_of(&row)
+    stored_of(&row)
 }
 
 /// A version without its bytes.
@@ -310,7 +314,7 @@ pub async fn get_by_manifest(db: &Db, manifest: &Digest) -> Result<Option<Stored
         .bind(manifest.to_string())
         .fetch_optional(db.read())
         .await?;
-    row.as_ref().map(version_of).transpose()
+    row.as_ref().map(stored_of).transpose()
 }
 
 /// Newest first, below a release counter.
@@ -321,33 +325,34 @@ pub async fn list(
     below: Option<u64>,
     limit: u32,
 ) -> Result<Vec<ModelVersion>, StoreError> {
-    let rows = sqlx::query(LIST)
-        .bind(line.as_str())
-        .bind(filter.signature_text())
-        .bind(containing(filter.text))
-        .bind(below.map_or(i64::MAX, to_i64))
-        .bind(i64::from(limit))
-        .fetch_all(db.read())
-        .await?;
-    rows.iter().map(|row| Ok(version_of(row)?.version)).collect()
+    let rows = versions::of_line(filter, line, below, limit).fetch_all(db).await?;
+    rows.iter().map(version_of).collect()
 }
 
-/// How many versions of a line match, on all pages.
-pub async fn count(db: &Db, line: &ModelLine, filter: ModelFilter<'_>) -> Result<u64, StoreError> {
-    let count: i64 = sqlx::query_scalar(COUNT)
-        .bind(line.as_str())
-        .bind(filter.signature_text())
-        .bind(containing(filter.text))
-        .fetch_one(db.read())
+/// Of all lines of a project, newest first, below a version.
+pub async fn list_all(
+    db: &Db,
+    (project, lineage): (&str, &Lineage),
+    filter: ModelFilter<'_>,
+    below: Option<ModelVersionId>,
+    limit: u32,
+) -> Result<Vec<ModelVersion>, StoreError> {
+    let rows = versions::of_all(filter, (project, lineage), below, limit)
+        .fetch_all(db)
         .await?;
-    Ok(to_u64(count))
+    rows.iter().map(version_of).collect()
 }
 
-fn version_of(row: &SqliteRow) -> Result<StoredVersion, StoreError> {
+/// How many versions match, on all pages.
+pub async fn count(db: &Db, whose: Whose<'_>, filter: ModelFilter<'_>) -> Result<u64, StoreError> {
+    versions::how_many(filter, whose).count(db).await
+}
+
+fn version_of(row: &SqliteRow) -> Result<ModelVersion, StoreError> {
     let run: Option<&str> = row.try_get("run")?;
     let dataset_version: Option<&str> = row.try_get("dataset_version")?;
     let golden_cases: i64 = row.try_get("golden_cases")?;
-    let version = ModelVersion {
+    Ok(ModelVersion {
         id: parsed("model version id", row.try_get("id")?)?,
         line: parsed("model line", row.try_get("line")?)?,
         semver: row.try_get("semver")?,
@@ -355,17 +360,47 @@ fn version_of(row: &SqliteRow) -> Result<StoredVersion, StoreError> {
         manifest: parsed("manifest digest", row.try_get("manifest")?)?,
         signature: signature_of(row.try_get("signature")?)?,
         run: run.map(|text| parsed("run id", text)).transpose()?,
+        run_name: run_name_of(row)?,
         dataset_version: dataset_version
             .map(|text| parsed("dataset version id", text))
             .transpose()?,
+        dataset_version_name: dataset_version_name_of(row)?,
         package_bytes: to_u64(row.try_get("package_bytes")?),
         golden_max_diff: row.try_get("golden_max_diff")?,
         golden_cases: u32::try_from(golden_cases).map_err(|why| StoreError::corrupt("golden cases", why))?,
         created_at: clock::rfc3339(row.try_get("created_at")?),
         devices: None,
+    })
+}
+
+fn run_name_of(row: &SqliteRow) -> Result<Option<RunName>, StoreError> {
+    let experiment: Option<String> = row.try_get("experiment")?;
+    let seed: Option<&str> = row.try_get("seed")?;
+    let Some((experiment, seed)) = experiment.zip(seed) else {
+        return Ok(None);
     };
+    let seed = parsed("seed", seed)?;
+    Ok(Some(RunName { experiment, seed }))
+}
+
+fn dataset_version_name_of(row: &SqliteRow) -> Result<Option<DatasetVersionName>, StoreError> {
+    let dataset: Option<&str> = row.try_get("dataset")?;
+    let name: Option<String> = row.try_get("dataset_name")?;
+    let number: Option<i64> = row.try_get("dataset_number")?;
+    let Some(((dataset, name), number)) = dataset.zip(name).zip(number) else {
+        return Ok(None);
+    };
+    Ok(Some(DatasetVersionName {
+        dataset: parsed("dataset id", dataset)?,
+        name,
+        number: to_u64(number),
+    }))
+}
+
+/// Of a row that has the bytes too.
+fn stored_of(row: &SqliteRow) -> Result<StoredVersion, StoreError> {
     Ok(StoredVersion {
-        version,
+        version: version_of(row)?,
         payload: row.try_get("payload")?,
         envelope: row.try_get("envelope")?,
         components: json("components", row.try_get("components")?)?,
@@ -410,14 +445,16 @@ pub async fn set_envelope(
 
 #[cfg(test)]
 mod tests {
+    use flotilla_protocol::ids::{DatasetId, JobId};
+    use serde_json::{from_value, json};
     use uuid::Uuid;
 
     use super::*;
-    use crate::store::{device_summaries, devices};
+    use crate::store::{datasets, device_summaries, devices, runs};
     use crate::testing::{self, NOW, db, id};
 
-    async fn version(db: &Db, line: &str, semver: &str, release_counter: u64) {
-        let version = NewVersion {
+    fn new(line: &str, semver: &str, release_counter: u64) -> NewVersion {
+        NewVersion {
             id: ModelVersionId::new(Uuid::now_v7()),
             line: ModelLine::new(line).unwrap(),
             semver: semver.into(),
@@ -429,13 +466,20 @@ mod tests {
             package_bytes: 1,
             golden_max_diff: 0.0,
             golden_cases: 1,
-        };
+        }
+    }
+
+    async fn register(db: &Db, version: &NewVersion) {
         let mut tx = db.begin().await.unwrap();
-        create(&mut tx, "p", &version, NOW).await.unwrap();
+        create(&mut tx, "p", version, NOW).await.unwrap();
         tx.commit().await.unwrap();
     }
 
-    async fn runs(db: &Db, device: &str, slot: &str, line: &str, semver: &str) {
+    async fn version(db: &Db, line: &str, semver: &str, release_counter: u64) {
+        register(db, &new(line, semver, release_counter)).await;
+    }
+
+    async fn on_device(db: &Db, device: &str, slot: &str, line: &str, semver: &str) {
         let mut tx = db.begin().await.unwrap();
         sqlx::query("INSERT INTO device_slots VALUES ($1, $2, $3, $4, $5, 1, 1)")
             .bind(device)
@@ -458,12 +502,12 @@ mod tests {
             version(&db, "motions", &semver, u64::from(counter)).await;
             let device = format!("press-{counter}");
             testing::enrol(&db, &device, counter, BTreeMap::new()).await.unwrap();
-            runs(&db, &device, "main", "motions", &semver).await;
+            on_device(&db, &device, "main", "motions", &semver).await;
         }
         version(&db, "sounds", "1.0.0", 1).await;
         // On two slots of one device it is still one device.
-        runs(&db, "press-1", "second", "motions", "1.60.0").await;
-        runs(&db, "press-1", "third", "motions", "1.60.0").await;
+        on_device(&db, "press-1", "second", "motions", "1.60.0").await;
+        on_device(&db, "press-1", "third", "motions", "1.60.0").await;
         let mut tx = db.begin().await.unwrap();
         devices::decommission(&mut tx, &id("press-59"), NOW).await.unwrap();
         tx.commit().await.unwrap();
@@ -493,5 +537,94 @@ mod tests {
                 devices: 2
             }
         );
+    }
+
+    const RUN: RunId = RunId::new(Uuid::from_u128(1));
+    const DATASET: DatasetId = DatasetId::new(Uuid::from_u128(2));
+    const FROZEN: DatasetVersionId = DatasetVersionId::new(Uuid::from_u128(3));
+
+    /// A run called `spring`, seed 7, on the first version of the dataset `presses`.
+    async fn trained(db: &Db) {
+        let spec = json!({"name": "presses", "labels": ["low", "high"], "shape": {"kind": "row"},
+            "split": {"kind": "all", "split": "train"}});
+        let frozen = json!({"id": FROZEN, "dataset": DATASET, "number": 0, "digest": Digest::of(b"d"), "train": 1,
+            "holdout": 0, "hand_labels": 1, "model_labels": 0, "left_out": 0, "classes": {}, "slices": {}, "note": "",
+            "created_at": ""});
+        let trainer = json!({"kind": "mlp", "hidden": [8], "learning_rate": 0.01, "weight_decay": 0.0, "epochs": 2,
+            "batch_size": 16});
+        let run = json!({"experiment": "spring", "dataset_version": FROZEN, "trainer": trainer, "seed": 7});
+        let (spec, frozen) = (from_value(spec).unwrap(), from_value(frozen).unwrap());
+        let run = from_value(run).unwrap();
+        let mut tx = db.begin().await.unwrap();
+        datasets::create(&mut tx, DATASET, "p", &spec, NOW).await.unwrap();
+        datasets::create_version(&mut tx, frozen, NOW).await.unwrap();
+        runs::create(&mut tx, "p", RUN, JobId::new(Uuid::nil()), &run, NOW)
+            .await
+            .unwrap();
+        tx.commit().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn versions_of_all_lines_are_found_by_what_they_were_made_of_and_say_it_by_name() {
+        let (_dir, db) = db().await;
+        trained(&db).await;
+        for (order, line, run) in [
+            (11, "motions", Some(RUN)),
+            (12, "sounds", Some(RUN)),
+            (13, "sounds", None),
+        ] {
+            let version = NewVersion {
+                id: ModelVersionId::new(Uuid::from_u128(order)),
+                run,
+                dataset_version: run.map(|_| FROZEN),
+                ..new(line, &format!("1.{order}.0"), u64::try_from(order).unwrap())
+            };
+            register(&db, &version).await;
+        }
+        let found = async |lineage: &Lineage| {
+            let versions = list_all(&db, ("p", lineage), ModelFilter::default(), None, 10).await;
+            let versions: Vec<String> = versions.unwrap().into_iter().map(|one| one.semver).collect();
+            let total = count(&db, Whose::Project("p", lineage), ModelFilter::default()).await;
+            assert_eq!(total.unwrap(), versions.len() as u64);
+            versions
+        };
+        assert_eq!(found(&Lineage::default()).await, ["1.13.0", "1.12.0", "1.11.0"]);
+        let of_run = Lineage {
+            run: Some(RUN),
+            ..Lineage::default()
+        };
+        assert_eq!(found(&of_run).await, ["1.12.0", "1.11.0"]);
+        let of_data = Lineage {
+            dataset_version: Some(FROZEN),
+            ..Lineage::default()
+        };
+        assert_eq!(found(&of_data).await, ["1.12.0", "1.11.0"]);
+        let known_by = Lineage {
+            manifests: [&b"sounds 1.13.0"[..], b"motions 1.11.0", b"nothing"]
+                .map(Digest::of)
+                .to_vec(),
+            ..Lineage::default()
+        };
+        assert_eq!(found(&known_by).await, ["1.13.0", "1.11.0"]);
+
+        let all = ("p", &Lineage::default());
+        let first = list_all(&db, all, ModelFilter::default(), None, 2).await.unwrap();
+        assert_eq!((&first[0].run_name, &first[0].dataset_version_name), (&None, &None));
+        let spring = RunName {
+            experiment: "spring".into(),
+            seed: 7,
+        };
+        let presses = DatasetVersionName {
+            dataset: DATASET,
+            name: "presses".into(),
+            number: 1,
+        };
+        assert_eq!(first[1].run_name, Some(spring));
+        assert_eq!(first[1].dataset_version_name, Some(presses));
+        assert_eq!(get_version(&db, first[1].id).await.unwrap(), first[1]);
+        let rest = list_all(&db, all, ModelFilter::default(), Some(first[1].id), 2).await;
+        assert_eq!(rest.unwrap()[0].semver, "1.11.0");
+        let others = list_all(&db, ("q", &Lineage::default()), ModelFilter::default(), None, 2).await;
+        assert_eq!(others.unwrap(), [], "of another project");
     }
 }

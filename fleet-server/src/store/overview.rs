@@ -14,7 +14,8 @@ use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
 use crate::clock;
-use crate::store::{Db, StoreError, Tx, json, parsed, rollouts, statements, to_i64, to_json, to_u64};
+use crate::store::device_summaries::{PLACES, bind_told};
+use crate::store::{Db, StoreError, Tx, json, parsed, rollouts, statements, telemetry, to_i64, to_json, to_u64};
 
 statements! {
     HOUR = "SELECT inferences, failures, latency FROM telemetry_hours WHERE device = $1 AND hour = $2 AND manifest = $3";
@@ -24,14 +25,30 @@ statements! {
     HOURS = "SELECT t.hour, t.manifest, t.line, COALESCE(v.semver, '') AS semver, t.inferences, t.failures, t.latency
         FROM telemetry_hours t LEFT JOIN model_versions v ON v.manifest = t.manifest
         WHERE t.device = $1 AND t.hour >= $2 AND t.hour <= $3 ORDER BY t.hour, t.manifest LIMIT $4";
+    // What devices count is added up, and no sum may overflow: an hour that has 2^53 of something counts no more of it, and what
+    // an older server let through is read as if it had.
     ADD_FLEET_HOUR = "INSERT INTO fleet_hours (hour, inferences, failures, bytes) VALUES ($1, $2, $3, $4)
-        ON CONFLICT (hour) DO UPDATE SET inferences = fleet_hours.inferences + excluded.inferences,
-        failures = fleet_hours.failures + excluded.failures, bytes = fleet_hours.bytes + excluded.bytes";
-    SPEND = "SELECT CAST(COALESCE(SUM(inferences), 0) AS BIGINT) AS inferences,
-        CAST(COALESCE(SUM(failures), 0) AS BIGINT) AS failures, CAST(COALESCE(SUM(bytes), 0) AS BIGINT) AS bytes
+        ON CONFLICT (hour) DO UPDATE SET
+        inferences = fleet_hours.inferences
+            + CASE WHEN fleet_hours.inferences < 9007199254740992 THEN excluded.inferences ELSE 0 END,
+        failures = fleet_hours.failures
+            + CASE WHEN fleet_hours.failures < 9007199254740992 THEN excluded.failures ELSE 0 END,
+        bytes = fleet_hours.bytes + CASE WHEN fleet_hours.bytes < 9007199254740992 THEN excluded.bytes ELSE 0 END";
+    SPEND = "SELECT
+        CAST(COALESCE(SUM(CASE WHEN inferences < 9007199254740992 THEN inferences ELSE 9007199254740992 END), 0) AS BIGINT)
+            AS inferences,
+        CAST(COALESCE(SUM(CASE WHEN failures < 9007199254740992 THEN failures ELSE 9007199254740992 END), 0) AS BIGINT)
+            AS failures,
+        CAST(COALESCE(SUM(CASE WHEN bytes < 9007199254740992 THEN bytes ELSE 9007199254740992 END), 0) AS BIGINT) AS bytes
         FROM fleet_hours WHERE hour >= $1";
     ADD_EVENT = "INSERT INTO device_events (device, at, event, detail) VALUES ($1, $2, $3, $4)
         ON CONFLICT (device, at, event) DO NOTHING";
+    // Those of many devices that bring nothing but their moment.
+    ADD_EVENTS = "WITH told (device, at) AS (VALUES ($2, CAST($3 AS BIGINT)), ($4, $5), ($6, $7), ($8, $9), ($10, $11),
+        ($12, $13), ($14, $15), ($16, $17), ($18, $19), ($20, $21), ($22, $23), ($24, $25), ($26, $27), ($28, $29),
+        ($30, $31), ($32, $33))
+        INSERT INTO device_events (device, at, event, detail) SELECT told.device, told.at, $1, '{}' FROM told
+        WHERE told.device <> '' ON CONFLICT (device, at, event) DO NOTHING";
     ADD_LOG = "INSERT INTO device_log (device, idx) VALUES ($1, $2) ON CONFLICT (device, idx) DO NOTHING";
     SPREAD = "SELECT line, semver, COUNT(DISTINCT device) AS n FROM device_slots
         WHERE device NOT IN (SELECT s.device FROM device_summaries s WHERE s.status = 'decommissioned')
@@ -87,8 +104,8 @@ pub async fn add_hour(tx: &mut Tx, device: &DeviceId, model: &ModelTelemetry, ho
         .bind(device.as_str())
         .bind(&manifest)
         .bind(model.line.as_str())
-        .bind(to_i64(inferences.saturating_add(model.inferences)))
-        .bind(to_i64(failures.saturating_add(model.failures)))
+        .bind(telemetry::total(inferences, model.inferences))
+        .bind(telemetry::total(failures, model.failures))
         .bind(codec::to_vec(&latency).map_err(|why| StoreError::corrupt("latency histogram", why))?)
         .execute(&mut **tx)
         .await?;
@@ -108,9 +125,9 @@ async fn add_fleet_hour(
 ) -> Result<(), StoreError> {
     sqlx::query(ADD_FLEET_HOUR)
         .bind(hour)
-        .bind(to_i64(inferences))
-        .bind(to_i64(failures))
-        .bind(to_i64(bytes))
+        .bind(telemetry::total(0, inferences))
+        .bind(telemetry::total(0, failures))
+        .bind(telemetry::total(0, bytes))
         .execute(&mut **tx)
         .await?;
     Ok(())
@@ -136,6 +153,16 @@ pub async fn add_event<const N: usize>(
         .bind(to_json("detail", &BTreeMap::from(detail))?)
         .execute(&mut **tx)
         .await?;
+    Ok(())
+}
+
+/// The same of many devices, each at its own moment, without details.
+pub async fn add_events(tx: &mut Tx, told: &[(&str, i64)], event: &str) -> Result<(), StoreError> {
+    for told in told.chunks(PLACES) {
+        bind_told(sqlx::query(ADD_EVENTS).bind(event), told)
+            .execute(&mut **tx)
+            .await?;
+    }
     Ok(())
 }
 
@@ -205,7 +232,10 @@ pub async fn count_spread(db: &Db) -> Result<u64, StoreError> {
 }
 
 pub async fn live_rollouts(db: &Db) -> Result<Vec<Rollout>, StoreError> {
-    let live = [RolloutState::Running, RolloutState::Paused, RolloutState::Halted];
+    let live = rollouts::Wanted {
+        states: vec![RolloutState::Running, RolloutState::Paused, RolloutState::Halted],
+        model_version: None,
+    };
     rollouts::list(db, &live, None, MOST_ROLLOUTS).await
 }
 
@@ -324,7 +354,7 @@ mod tests {
 
     use super::*;
     use crate::store::models::{self, NewVersion};
-    use crate::store::{devices, telemetry};
+    use crate::store::{device_summaries, devices};
     use crate::{audit, testing};
 
     const NOW: i64 = 500_000 * HOUR_MS;
@@ -373,6 +403,56 @@ mod tests {
         assert_eq!(counts, [10, 10, 20]);
         assert!((500..=708).contains(&hours[2].p95_us), "{}", hours[2].p95_us);
         assert_eq!(hours[2].semver, "", "nobody packaged it here");
+    }
+
+    /// As a server that believed any number stored them.
+    #[tokio::test]
+    async fn sums_of_whatever_devices_tell_do_not_overflow() {
+        let (_dir, db) = db().await;
+        let now = hour_of(NOW);
+        let most = 1u64 << 53;
+        let mut tx = db.begin().await.unwrap();
+        for hour in [now - 1, now] {
+            sqlx::query("INSERT INTO fleet_hours (hour, inferences, failures, bytes) VALUES ($1, $2, $2, $2)")
+                .bind(hour)
+                .bind(i64::MAX)
+                .execute(&mut *tx)
+                .await
+                .unwrap();
+        }
+        add_bytes(&mut tx, 7, NOW).await.unwrap();
+        add_hour(&mut tx, &device(), &interval(), now).await.unwrap();
+        add_hour(&mut tx, &device(), &interval(), now - 2).await.unwrap();
+        tx.commit().await.unwrap();
+        let day = spend(&db, NOW).await.unwrap();
+        assert_eq!(
+            (day.inferences, day.failures, day.bytes),
+            (2 * most + 10, 2 * most + 1, 2 * most)
+        );
+        // A device's own totals, of two packages.
+        testing::enrol(&db, "press-07", 1, BTreeMap::new()).await.unwrap();
+        let mut tx = db.begin().await.unwrap();
+        for manifest in ["a", "b"] {
+            let told = ModelTelemetry {
+                manifest: Digest::of(manifest.as_bytes()),
+                inferences: u64::MAX,
+                ..interval()
+            };
+            for _ in 0..2 {
+                telemetry::add_interval(&mut tx, &device(), &told, NOW, NOW)
+                    .await
+                    .unwrap();
+                add_hour(&mut tx, &device(), &told, now).await.unwrap();
+            }
+        }
+        sqlx::query("UPDATE device_models SET inferences = $1")
+            .bind(i64::MAX)
+            .execute(&mut *tx)
+            .await
+            .unwrap();
+        device_summaries::refresh(&mut tx, "press-07").await.unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!(devices::get(&db, &device()).await.unwrap().device.inferences, most);
     }
 
     #[tokio::test]

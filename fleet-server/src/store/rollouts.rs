@@ -29,14 +29,17 @@ statements! {
         v.line, v.semver FROM rollouts r JOIN model_versions v ON v.id = r.model_version WHERE r.id = $1";
     LIST = "SELECT r.id, r.model_version, r.spec, r.state, r.phase, r.decision, r.created_at, r.updated_at, r.selected,
         v.line, v.semver FROM rollouts r JOIN model_versions v ON v.id = r.model_version
-        WHERE r.id < $1 AND r.state IN ($3, $4, $5, $6, $7, $8) ORDER BY r.id DESC LIMIT $2";
+        WHERE r.id < $1 AND r.state IN ($3, $4, $5, $6, $7, $8)
+        AND ($9 = '' OR r.model_version = $9) ORDER BY r.id DESC LIMIT $2";
     COUNTS_OF_LIST = "SELECT d.rollout, d.state, d.phase, COUNT(*) AS n FROM deployments d WHERE d.rollout IN
-        (SELECT r.id FROM rollouts r WHERE r.id < $1 AND r.state IN ($3, $4, $5, $6, $7, $8) ORDER BY r.id DESC LIMIT $2)
+        (SELECT r.id FROM rollouts r WHERE r.id < $1 AND r.state IN ($3, $4, $5, $6, $7, $8)
+        AND ($9 = '' OR r.model_version = $9) ORDER BY r.id DESC LIMIT $2)
         GROUP BY d.rollout, d.state, d.phase";
     WAITING_OF_LIST = "SELECT t.rollout, COUNT(*) AS n FROM rollout_targets t WHERE t.rollout IN
-        (SELECT r.id FROM rollouts r WHERE r.id < $1 AND r.state IN ($3, $4, $5, $6, $7, $8) ORDER BY r.id DESC LIMIT $2)
+        (SELECT r.id FROM rollouts r WHERE r.id < $1 AND r.state IN ($3, $4, $5, $6, $7, $8)
+        AND ($9 = '' OR r.model_version = $9) ORDER BY r.id DESC LIMIT $2)
         GROUP BY t.rollout";
-    TOTAL = "SELECT COUNT(*) FROM rollouts WHERE state IN ($1, $2, $3, $4, $5, $6)";
+    TOTAL = "SELECT COUNT(*) FROM rollouts WHERE state IN ($1, $2, $3, $4, $5, $6) AND ($7 = '' OR model_version = $7)";
     LIVE = "SELECT id FROM rollouts WHERE state IN ('running', 'paused', 'halted') ORDER BY id";
     SET_STATE = "UPDATE rollouts SET state = $1, phase = COALESCE(CAST($2 AS BIGINT), phase), decision = $3, updated_at = $4,
         started_at = CASE WHEN started_at IS NULL AND $1 = 'running' THEN $4 ELSE started_at END WHERE id = $5 AND state = $6";
@@ -98,15 +101,33 @@ pub async fn exists(db: &Db, id: RolloutId) -> Result<(), StoreError> {
     found.map(|_| ()).ok_or_else(|| StoreError::not_found("rollout", id))
 }
 
-/// Newest first, below `before`; of these states, or of any where none is named.
-pub async fn list(
-    db: &Db,
-    states: &[RolloutState],
-    before: Option<RolloutId>,
-    limit: u32,
-) -> Result<Vec<Rollout>, StoreError> {
+/// Which rollouts a list is of.
+#[derive(Debug, Clone, Default)]
+pub struct Wanted {
+    /// Any where none is named.
+    pub states: Vec<RolloutState>,
+    pub model_version: Option<ModelVersionId>,
+}
+
+impl Wanted {
+    /// Fills a statement's places: one for each state, then the version. A place that is not needed repeats another state.
+    fn bind<'q>(&self, mut query: Query<'q, Sqlite, SqliteArguments>) -> Query<'q, Sqlite, SqliteArguments> {
+        let named: &[RolloutState] = if self.states.is_empty() {
+            &RolloutState::ALL
+        } else {
+            &self.states
+        };
+        for (_, state) in RolloutState::ALL.iter().zip(named.iter().cycle()) {
+            query = query.bind(state.as_str());
+        }
+        query.bind(self.model_version.map(|id| id.to_string()).unwrap_or_default())
+    }
+}
+
+/// Newest first, below `before`.
+pub async fn list(db: &Db, wanted: &Wanted, before: Option<RolloutId>, limit: u32) -> Result<Vec<Rollout>, StoreError> {
     let before = before.map_or_else(|| "g".to_owned(), |id| id.to_string());
-    let page = |sql: &'static str| of_states(sqlx::query(sql).bind(before.clone()).bind(i64::from(limit)), states);
+    let page = |sql: &'static str| wanted.bind(sqlx::query(sql).bind(before.clone()).bind(i64::from(limit)));
     let mut tx = db.read().begin().await?;
     let rows = page(LIST).fetch_all(&mut *tx).await?;
     let mut counted = Counted::default();
@@ -119,22 +140,10 @@ pub async fn list(
     rows.iter().map(|row| rollout_of(row, &mut counted)).collect()
 }
 
-/// How many rollouts are in these states; all where none is named.
-pub async fn total(db: &Db, states: &[RolloutState]) -> Result<u64, StoreError> {
-    let row = of_states(sqlx::query(TOTAL), states).fetch_one(db.read()).await?;
+/// How many rollouts there are of these.
+pub async fn total(db: &Db, wanted: &Wanted) -> Result<u64, StoreError> {
+    let row = wanted.bind(sqlx::query(TOTAL)).fetch_one(db.read()).await?;
     Ok(to_u64(row.try_get(0)?))
-}
-
-/// Fills the places of states. One that is not needed repeats another.
-fn of_states<'q>(
-    mut query: Query<'q, Sqlite, SqliteArguments>,
-    states: &[RolloutState],
-) -> Query<'q, Sqlite, SqliteArguments> {
-    let named: &[RolloutState] = if states.is_empty() { &RolloutState::ALL } else { states };
-    for (_, state) in RolloutState::ALL.iter().zip(named.iter().cycle()) {
-        query = query.bind(state.as_str());
-    }
-    query
 }
 
 /// Counts of several rollouts, by id.

@@ -7,6 +7,7 @@ use sqlx::query::Query;
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use sqlx::{AssertSqlSafe, Row as _, Sqlite};
 
+use crate::domain::filter::{Comparison, Match};
 use crate::store::{Db, StoreError, to_u64};
 
 /// A bound value.
@@ -51,7 +52,7 @@ impl Sql {
     }
 
     /// The place of a value.
-    fn place(&mut self, value: Value) {
+    pub(in crate::store) fn place(&mut self, value: Value) {
         self.values.push(value);
         let written = write!(self.text, "${}", self.values.len());
         debug_assert!(written.is_ok(), "writing to a String cannot fail");
@@ -67,6 +68,49 @@ impl Sql {
 
     pub(in crate::store) fn text(&mut self, value: impl Into<String>) {
         self.place(Value::Text(value.into()));
+    }
+
+    /// Begins one condition more; a parenthesis ends it.
+    pub(in crate::store) fn and(&mut self, negated: bool) {
+        self.push(if negated { " AND NOT (" } else { " AND (" });
+    }
+
+    /// A column is what somebody looks for.
+    pub(in crate::store) fn matched(&mut self, column: &'static str, wanted: &Match) {
+        match wanted {
+            Match::Exactly(text) => {
+                self.push(column);
+                self.push(" = ");
+                self.text(text.as_str());
+            }
+            Match::StartsWith(start) => {
+                let length = i64::try_from(start.chars().count()).unwrap_or(i64::MAX);
+                self.push("SUBSTR(");
+                self.push(column);
+                self.push(", 1, CAST(");
+                self.int(length);
+                self.push(" AS INTEGER)) = ");
+                self.text(start.as_str());
+            }
+        }
+    }
+
+    /// A column of numbers, whole ones too, stands so to a number.
+    pub(in crate::store) fn compared(&mut self, column: &'static str, comparison: Comparison, number: f64) {
+        self.push(column);
+        self.push(" ");
+        self.push(comparison.as_str());
+        self.push(" CAST(");
+        self.float(number);
+        self.push(" AS DOUBLE PRECISION)");
+    }
+
+    /// A text holds what somebody typed. Both are in lower case.
+    pub(in crate::store) fn holds(&mut self, column: &'static str, typed: &str) {
+        self.push(column);
+        self.push(" LIKE ");
+        self.text(containing(&typed.to_lowercase()));
+        self.push(" ESCAPE '\\'");
     }
 
     pub(in crate::store) fn as_str(&self) -> &str {

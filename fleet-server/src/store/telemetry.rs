@@ -34,6 +34,13 @@ statements! {
 }
 
 const HOUR_MS: i64 = 3_600_000;
+/// Totals grow no further: they are told as JSON numbers, and whoever adds a few of them up must not overflow.
+const MOST: u64 = 1 << 53;
+
+/// What a total becomes.
+pub(super) fn total(before: u64, more: u64) -> i64 {
+    to_i64(before.saturating_add(more).min(MOST))
+}
 
 /// Notes that a record arrived. `false`: it was counted before.
 pub async fn record(tx: &mut Tx, device: &DeviceId, key: RecordKey, now: i64) -> Result<bool, StoreError> {
@@ -115,9 +122,9 @@ async fn add_totals(tx: &mut Tx, device: &DeviceId, model: &ModelTelemetry) -> R
         .bind(device.as_str())
         .bind(&manifest)
         .bind(model.line.as_str())
-        .bind(to_i64(inferences.saturating_add(model.inferences)))
-        .bind(to_i64(failures.saturating_add(model.failures)))
-        .bind(to_i64(bundles.saturating_add(1)))
+        .bind(total(inferences, model.inferences))
+        .bind(total(failures, model.failures))
+        .bind(total(bundles, 1))
         .bind(latency)
         .execute(&mut **tx)
         .await?;
@@ -201,13 +208,13 @@ async fn set_drift(
             alarms: told * u64::from(status.drifted),
         }
     });
-    judgements = judgements.saturating_add(new.judgements);
-    alarms = alarms.saturating_add(new.alarms);
+    let judgements = total(judgements, new.judgements);
+    let alarms = total(alarms, new.alarms);
     if older || same {
         if new != Judged::default() {
             sqlx::query(ADD_JUDGED)
-                .bind(to_i64(judgements))
-                .bind(to_i64(alarms))
+                .bind(judgements)
+                .bind(alarms)
                 .bind(at)
                 .bind(device.as_str())
                 .bind(&manifest)
@@ -223,8 +230,8 @@ async fn set_drift(
         .bind(i64::from(status.drifted))
         .bind(status.share)
         .bind(to_i64(status.count))
-        .bind(to_i64(judgements))
-        .bind(to_i64(alarms))
+        .bind(judgements)
+        .bind(alarms)
         .bind(&status.nearest_slice)
         .bind(worst)
         .bind(at)

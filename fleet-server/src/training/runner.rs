@@ -122,7 +122,10 @@ fn prepare(
     raw: RawSamples,
     control: &Control,
 ) -> Result<(Prepared, TrainingData), JobError> {
-    let samples = trainset::collect(&document, raw, None)?;
+    let read = trainset::collect(&document, raw.take_while(|_| !control.is_stopping()), None);
+    // Told to stop on the way, it has read too little, which is no fault of the samples.
+    control.check()?;
+    let samples = read?;
     let training = samples
         .iter()
         .filter(|sample| sample.split == domain::Split::Train)
@@ -132,6 +135,9 @@ fn prepare(
     let mut features = Vec::with_capacity(training.saturating_mul(feature_count));
     let mut labels = Vec::with_capacity(training);
     for (index, sample) in samples.iter().enumerate() {
+        if index.is_multiple_of(256) {
+            control.check()?;
+        }
         if sample.split != domain::Split::Train {
             continue;
         }
@@ -141,9 +147,6 @@ fn prepare(
             .map_err(|why| JobError::Failed(format!("sample {index} of the dataset version: {why}")))?;
         features.extend(row);
         labels.push(sample.label);
-        if index.is_multiple_of(256) {
-            control.check()?;
-        }
     }
     let data = TrainingData {
         features,

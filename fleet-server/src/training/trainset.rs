@@ -336,7 +336,7 @@ pub struct Labelled {
 /// The labelled samples of a version in the version's order, which does not depend on the order of imports.
 pub fn collect(
     document: &DatasetVersionDoc,
-    raw: RawSamples,
+    raw: impl Iterator<Item = (Digest, Vec<f32>)>,
     split: Option<domain::Split>,
 ) -> Result<Vec<Labelled>, TrainsetError> {
     let places: HashMap<Digest, usize> = document

@@ -618,12 +618,13 @@ async fn harvested_samples_join_the_datasets_that_gather_their_line() {
         sample(&[0.0, 0.0]),
     ];
     let mut tx = server.app.db.begin().await.unwrap();
-    let new = crate::store::datasets::insert_harvested(&mut tx, &device, &sent, 9)
+    let harvested = crate::store::datasets::insert_harvested(&mut tx, &device, &sent.each_ref(), 9, 9)
         .await
         .unwrap();
     tx.commit().await.unwrap();
     assert_eq!(
-        new, 1,
+        (harvested.new, harvested.beyond),
+        (1, 0),
         "one is new; the others are there, of another shape, or no numbers"
     );
     let slice = format!("harvest/{}", Digest::of(b"manifest").short());
@@ -727,4 +728,46 @@ async fn a_list_counts_what_each_dataset_has_and_no_more() {
         let alone: Dataset = server.get(&format!("/datasets/{}", dataset.name)).await;
         assert_eq!(alone.slices, dataset.slices, "{}", dataset.name);
     }
+}
+
+#[tokio::test]
+async fn a_list_is_narrowed_to_what_gathers_a_line() {
+    let server = TestServer::new().await;
+    for (name, line) in [
+        ("first", Some("motions")),
+        ("none", None),
+        ("other", Some("sounds")),
+        ("second", Some("motions")),
+    ] {
+        let mut spec = rows(name);
+        spec["harvest_line"] = json!(line);
+        server.post::<Dataset>("/datasets", &spec).await;
+    }
+    let (status, body) = server.import("/datasets/second/imports", rows_csv(20)).await;
+    assert_eq!(status, StatusCode::CREATED, "{body}");
+    let page: Page<Dataset> = server.get("/datasets?harvest_line=motions").await;
+    let told: Vec<_> = page
+        .items
+        .iter()
+        .map(|dataset| (dataset.name.as_str(), dataset.samples))
+        .collect();
+    assert_eq!(told, [("first", 0), ("second", 20)]);
+    let page: Page<Dataset> = server.get("/datasets?harvest_line=motions&limit=1").await;
+    let next = page.next_cursor.unwrap();
+    let page: Page<Dataset> = server
+        .get(&format!("/datasets?harvest_line=motions&limit=1&cursor={next}"))
+        .await;
+    assert_eq!(page.items[0].name, "second");
+    let page: Page<Dataset> = server.get("/datasets?harvest_line=nobody").await;
+    assert!(page.items.is_empty());
+    let (status, _) = server
+        .send(
+            Role::Viewer,
+            Method::GET,
+            "/datasets?harvest_line=Two%20words",
+            "",
+            axum::body::Body::empty(),
+        )
+        .await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
 }

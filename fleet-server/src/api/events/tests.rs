@@ -159,7 +159,8 @@ async fn people_are_told_of_what_they_may_see_and_while_they_may() {
     };
     let session = sessions::open(&mut tx, &new, now).await.unwrap().unwrap();
     tx.commit().await.unwrap();
-    let mut stream = fixture.follow_as(("cookie", "flotilla_session=secret"), None).await;
+    let cookie = format!("{}=secret", auth::cookie_name(app.fleet.id));
+    let mut stream = fixture.follow_as(("cookie", cookie.as_str()), None).await;
     stream.named("hello").await;
     app.changes.tell(Change::Session("another".into()));
     let run = fixture.tell_run();
@@ -190,6 +191,86 @@ async fn what_stands_in_the_audit_log_is_told() {
     while !told.contains("\"resource\":\"token\"") {
         told = stream.named("change").await;
     }
+}
+
+/// What the follower hears next of the audit log and of tokens: which of the two, and its id.
+async fn next_two(stream: &mut Stream) -> Vec<(Resource, String)> {
+    let mut heard = Vec::new();
+    while heard.len() < 2 {
+        let line = stream.named("change").await;
+        let event: ChangeEvent = serde_json::from_str(line.split_once(' ').unwrap().1).unwrap();
+        heard.push((event.resource, event.id));
+    }
+    heard.sort();
+    heard
+}
+
+async fn enter(app: &App, token: &str) -> u64 {
+    let mut tx = app.db.begin().await.unwrap();
+    let record = crate::audit::record("somebody", "claim-token.created", format!("claim-token:{token}"), []);
+    let head = crate::store::audit::append(&mut tx, &record).await.unwrap();
+    tx.commit().await.unwrap();
+    head.count - 1
+}
+
+/// Longer than it takes until something that happened is told.
+const SOME_WINDOWS: Duration = Duration::from_secs(1);
+
+#[tokio::test]
+async fn the_log_is_read_when_it_grew_and_somebody_follows() {
+    let fixture = fixture(Role::Admin).await;
+    let app = &fixture.server.app;
+    let hub = app.changes.events();
+    let before = hub.latest();
+    let first = enter(app, "a").await;
+    tokio::time::sleep(SOME_WINDOWS).await;
+    assert_eq!(hub.latest(), before, "read for nobody");
+    // Whoever comes back hears of it.
+    let mut stream = fixture.follow(Some(&hub.id(before))).await;
+    stream.named("hello").await;
+    let heard = next_two(&mut stream).await;
+    let expected = |index: u64, token: &str| {
+        let mut both = vec![
+            (Resource::Audit, index.to_string()),
+            (Resource::Token, token.to_owned()),
+        ];
+        both.sort();
+        both
+    };
+    assert_eq!(heard, expected(first, "a"));
+
+    // An entry that nobody announced, as no server makes one: who reads by the clock finds it.
+    let mut tx = app.db.begin().await.unwrap();
+    sqlx::query(
+        "INSERT INTO audit_log (idx, at, event, actor, subject, entry, hash)
+         SELECT idx + 1, at, event, actor, subject, entry, hash FROM audit_log ORDER BY idx DESC LIMIT 1",
+    )
+    .execute(&mut *tx)
+    .await
+    .unwrap();
+    tx.commit().await.unwrap();
+    tokio::time::sleep(SOME_WINDOWS).await;
+    let run = fixture.tell_run();
+    let told = stream.named("change").await;
+    assert!(told.contains(&run), "nothing had been announced: {told}");
+}
+
+#[tokio::test]
+async fn entries_that_are_taken_back_are_not_told_and_those_after_them_are() {
+    let fixture = fixture(Role::Admin).await;
+    let app = &fixture.server.app;
+    let mut stream = fixture.follow(None).await;
+    stream.named("hello").await;
+    let mut tx = app.db.begin().await.unwrap();
+    let record = crate::audit::record("somebody", "claim-token.created", "claim-token:never", []);
+    crate::store::audit::append(&mut tx, &record).await.unwrap();
+    // Long enough for a reader who would not wait for the end of the transaction.
+    tokio::time::sleep(SOME_WINDOWS).await;
+    tx.rollback().await.unwrap();
+    let index = enter(app, "b").await;
+    let mut heard = vec![(Resource::Audit, index.to_string()), (Resource::Token, "b".to_owned())];
+    heard.sort();
+    assert_eq!(next_two(&mut stream).await, heard);
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use axum::http::{Method, StatusCode};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use flotilla_api_types::datasets::{Dataset, DatasetVersion, LabelModel, LabelingFunction, Sample};
-use flotilla_api_types::drift::{ClassShare, DriftPoint, FeatureHistogram};
+use flotilla_api_types::drift::{ClassShare, DriftFeatures, DriftPoint};
 use flotilla_api_types::models::{ManifestDocument, Model, ModelVersion, SignatureState};
 use flotilla_api_types::runs::{Evaluation, MetricPoint, Run, RunStatus, StoredEvaluation};
 use flotilla_api_types::{CountedPage, Job, JobState, Page};
@@ -226,8 +226,17 @@ async fn stored_evaluations(
         }
     }
     assert_eq!(paged, whole.items);
+    let one = format!("{path}?dataset_version={}&split=holdout", version.id);
+    let one: Page<StoredEvaluation> = server.get(&one).await;
+    let expected: Vec<_> = rest
+        .iter()
+        .filter(|stored| stored.evaluation.split.as_str() == "holdout")
+        .cloned()
+        .collect();
+    assert!(expected.len() == 1 && one.items == expected, "{one:?}");
     for (path, status) in [
         (format!("{path}?cursor=x"), StatusCode::BAD_REQUEST),
+        (format!("{path}?split=test"), StatusCode::BAD_REQUEST),
         (format!("/runs/{}/evaluations", version.id), StatusCode::NOT_FOUND),
     ] {
         assert_eq!(
@@ -258,10 +267,20 @@ async fn narrowed(server: &TestServer, run: &Run, version: &DatasetVersion) {
         ("text=%25".to_owned(), 0),
         (format!("text={run_id}&status=FINISHED&experiment=motions"), 1),
         ("experiment=other".to_owned(), 0),
+        (
+            "filter=status:finished%20-experiment:other&sort=-accuracy".to_owned(),
+            all,
+        ),
+        ("filter=accuracy:*&experiment=motions&text=moti".to_owned(), all),
+        ("filter=-accuracy:*".to_owned(), 0),
+        ("filter=seed:2%20epochs:%3E1%20dataset:motions".to_owned(), 1),
+        (format!("filter=dataset:motions@{}&sort=loss", version.number), all),
+        ("filter=dataset:other".to_owned(), 0),
     ] {
         assert_eq!(total(&format!("/runs?{query}")).await, (expected, expected), "{query}");
     }
     assert_eq!(total("/runs?limit=1&status=FINISHED").await, (all, 1));
+    in_order(server, version).await;
     let signed = run.id;
     for (path, expected) in [
         ("/models?signature=signed".to_owned(), 1),
@@ -284,6 +303,16 @@ async fn narrowed(server: &TestServer, run: &Run, version: &DatasetVersion) {
         ("/models?signature=good", StatusCode::BAD_REQUEST),
         ("/runs?status=done", StatusCode::BAD_REQUEST),
         ("/runs?dataset_version=x", StatusCode::BAD_REQUEST),
+        ("/runs?cursor=x", StatusCode::BAD_REQUEST),
+        ("/runs?filter=acuracy:1", StatusCode::UNPROCESSABLE_ENTITY),
+        ("/runs?sort=acuracy", StatusCode::UNPROCESSABLE_ENTITY),
+        ("/drift?cursor=x", StatusCode::BAD_REQUEST),
+        ("/drift?filter=site:oslo", StatusCode::UNPROCESSABLE_ENTITY),
+        ("/drift?sort=worst", StatusCode::UNPROCESSABLE_ENTITY),
+        (
+            "/drift?filter=drifted:yes&line=motions&sort=-at&order=severity&offset=3",
+            StatusCode::OK,
+        ),
     ] {
         assert_eq!(
             server.send(ApiRole::Viewer, Method::GET, path, "", "").await.0,
@@ -291,6 +320,28 @@ async fn narrowed(server: &TestServer, run: &Run, version: &DatasetVersion) {
             "{path}"
         );
     }
+}
+
+/// By number, by cursor and at once it is the same list, and its rows have names.
+async fn in_order(server: &TestServer, version: &DatasetVersion) {
+    let path = "/runs?sort=-accuracy&filter=status:finished";
+    let whole: CountedPage<Run> = server.get(path).await;
+    let accuracy = |run: &Run| run.metrics["holdout.accuracy"];
+    assert!(whole.items.is_sorted_by(|a, b| accuracy(a) >= accuracy(b)), "{whole:?}");
+    let name = whole.items[0].dataset_version_name.as_ref().unwrap();
+    assert_eq!((name.name.as_str(), name.number), ("motions", version.number));
+    let (mut paged, mut cursor) = (Vec::new(), String::new());
+    for offset in 0..whole.items.len() {
+        let by_cursor: CountedPage<Run> = server.get(&format!("{path}&limit=1{cursor}")).await;
+        let by_number: CountedPage<Run> = server.get(&format!("{path}&limit=1&offset={offset}")).await;
+        assert_eq!(by_cursor.items, by_number.items);
+        paged.extend(by_cursor.items);
+        cursor = format!("&cursor={}", by_cursor.next_cursor.unwrap());
+    }
+    assert_eq!(paged, whole.items);
+    let worse = format!("{path}{cursor}").replace("-accuracy", "loss");
+    let (status, body) = server.send(ApiRole::Viewer, Method::GET, &worse, "", "").await;
+    assert_eq!(status, StatusCode::BAD_REQUEST, "a cursor belongs to its order: {body}");
 }
 
 /// While as many run as may, the next is told to come back.
@@ -409,7 +460,8 @@ async fn drift_of_a_package(server: &TestServer, version: &ModelVersion) {
     tx.commit().await.unwrap();
     let time = "from=2026-11-23T02:00:00Z&to=2026-11-23T08:00:00Z";
     let of = |device: &str, what: &str| format!("/drift/{device}/{}/{what}?{time}", version.manifest);
-    let features: Page<FeatureHistogram> = server.get(&of("a", "features")).await;
+    let features: DriftFeatures = server.get(&of("a", "features")).await;
+    assert_eq!(features.package.version, version.id);
     assert_eq!(features.items.len(), profile.features.len());
     let first = &features.items[0];
     assert!(first.severity.drifted && first.seen_count == 203, "{first:?}");
@@ -418,8 +470,8 @@ async fn drift_of_a_package(server: &TestServer, version: &ModelVersion) {
         (first.seen.len() + 1, first.seen.len())
     );
     // The line's newest version, on every device.
-    let all: Page<FeatureHistogram> = server.get(&format!("/drift/*/motions/features?{time}")).await;
-    assert_eq!(all.items[0].seen_count, 303);
+    let all: DriftFeatures = server.get(&format!("/drift/*/motions/features?{time}")).await;
+    assert_eq!((all.items[0].seen_count, &all.package), (303, &features.package));
     let classes: Page<ClassShare> = server.get(&of("*", "classes")).await;
     assert!(
         (classes.items[2].seen - 1.0).abs() < 1e-9 && classes.items[2].reference < 0.5,

@@ -269,3 +269,32 @@ fn addresses_are_forgotten_after_a_minute_and_never_too_many() {
     assert!(attempts.check("203.0.113.1".parse().unwrap(), MINUTE_MS).is_err());
     assert!(attempts.check("203.0.113.1".parse().unwrap(), 2 * MINUTE_MS).is_ok());
 }
+
+/// As `sign_in` gives it, without the others.
+fn own(cookie: &str) -> (&str, &str) {
+    cookie.rsplit_once("; ").unwrap().1.split_once('=').unwrap()
+}
+
+#[tokio::test]
+async fn servers_on_one_host_do_not_sign_each_other_out() {
+    let (here, beside) = (Console::new().await, Console::new().await);
+    let ((first, csrf), (second, _)) = (here.sign_in().await, beside.sign_in().await);
+    assert_ne!(own(&first).0, own(&second).0);
+    // Browsers send both to both.
+    let cookies = format!("{first}; {second}");
+    for console in [&here, &beside] {
+        let (response, told) = console
+            .ask(Method::GET, "/session", &[("cookie", cookies.as_str())], json!({}))
+            .await;
+        assert_eq!(response.status(), StatusCode::OK, "{told}");
+    }
+    let mine = [("cookie", cookies.as_str()), ("x-csrf-token", csrf.as_str())];
+    let (response, _) = here.ask(Method::DELETE, "/session", &mine, json!({})).await;
+    assert_eq!(response.status(), StatusCode::NO_CONTENT);
+    let cleared = response.headers()["set-cookie"].to_str().unwrap();
+    assert!(cleared.starts_with(&format!("{}=;", own(&first).0)), "{cleared}");
+    let (response, told) = beside
+        .ask(Method::GET, "/session", &[("cookie", cookies.as_str())], json!({}))
+        .await;
+    assert_eq!(response.status(), StatusCode::OK, "{told}");
+}

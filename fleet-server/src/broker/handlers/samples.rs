@@ -1,49 +1,56 @@
 //! Harvested samples: taken only of packages that a rollout gave to the device, and no more than that rollout allows. A device
 //! says of itself which package a sample came from; what it says must not decide what other devices' models learn from.
+//!
+//! What a dataset has already costs nothing: a device that was put back to an earlier state sends its samples again.
 
 use std::collections::BTreeMap;
 
 use flotilla_protocol::ids::{DeviceId, Digest, ModelLine};
 use flotilla_protocol::messages::Sample;
 
-use crate::store::rollouts;
-use crate::store::{StoreError, Tx};
+use crate::app::Change;
+use crate::broker::handlers::Effects;
+use crate::store::{StoreError, Tx, datasets, rollouts};
 
-/// What may be taken, and what is said of the rest.
-#[derive(Debug, Default)]
-pub(super) struct Admitted {
-    pub(super) samples: Vec<Sample>,
-    pub(super) refused: Vec<String>,
-}
-
-/// Counts what it admits.
-pub(super) async fn admit(tx: &mut Tx, device: &DeviceId, offered: &[Sample]) -> Result<Admitted, StoreError> {
+/// Takes what may be taken, counts what was new, and says why the rest is refused.
+pub(super) async fn take(
+    tx: &mut Tx,
+    device: &DeviceId,
+    offered: &[Sample],
+    now: i64,
+    effects: &mut Effects,
+) -> Result<(), StoreError> {
     let mut packages: BTreeMap<(&ModelLine, Digest), Vec<&Sample>> = BTreeMap::new();
     for sample in offered {
         let package = packages.entry((&sample.line, sample.manifest)).or_default();
         package.push(sample);
     }
-    let mut admitted = Admitted::default();
-    for ((line, manifest), mut samples) in packages {
+    let mut refuse = |why| effects.refused.push(("samples.refused", device.clone(), why));
+    let mut new = 0;
+    for ((line, manifest), samples) in packages {
         let Some(left) = rollouts::harvest_left(tx, device, line, &manifest).await? else {
-            admitted.refused.push(format!(
+            refuse(format!(
                 "{} sample(s) of package {} of '{line}', which no rollout gave to the device",
                 samples.len(),
                 manifest.short()
             ));
             continue;
         };
-        let room = usize::try_from(left).unwrap_or(usize::MAX);
-        if samples.len() > room {
-            admitted.refused.push(format!(
+        let harvested = datasets::insert_harvested(tx, device, &samples, left, now).await?;
+        if harvested.new > 0 {
+            rollouts::count_harvested(tx, device, &manifest, harvested.new).await?;
+            new += harvested.new;
+        }
+        if harvested.beyond > 0 {
+            refuse(format!(
                 "{} sample(s) of package {} of '{line}' more than its rollout allows",
-                samples.len() - room,
+                harvested.beyond,
                 manifest.short()
             ));
-            samples.truncate(room);
         }
-        rollouts::count_harvested(tx, device, &manifest, samples.len() as u64).await?;
-        admitted.samples.extend(samples.into_iter().cloned());
     }
-    Ok(admitted)
+    if new > 0 {
+        effects.change(Change::Samples);
+    }
+    Ok(())
 }

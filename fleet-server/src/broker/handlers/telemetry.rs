@@ -18,7 +18,7 @@ use crate::store::{StoreError, Tx, audit, device_summaries, overview, telemetry}
 
 /// More packages than any device runs in one interval.
 const MAX_MODELS: usize = 64;
-/// More than any device infers in one interval; sums of such numbers stay far below 2^63.
+/// More than any device infers in one interval.
 const MAX_COUNT: u64 = 1 << 40;
 
 /// Rules that the encoding does not prove: no absurd counts, no figures that are no numbers.
@@ -45,7 +45,10 @@ fn check_model(model: &ModelTelemetry) -> Result<(), String> {
             .features
             .iter()
             .all(|f| f.sum.is_finite() && f.sum_squares.is_finite());
-        if sketches.count > MAX_COUNT || !sums_are_numbers {
+        let counts = sketches.features.iter().map(|feature| &feature.counts);
+        let counted = counts.chain([&sketches.label_counts]).flatten();
+        let counts_can_be = counted.chain([&sketches.count]).all(|count| *count <= MAX_COUNT);
+        if !counts_can_be || !sums_are_numbers {
             return absurd("its sketch");
         }
     }
@@ -56,7 +59,8 @@ fn check_model(model: &ModelTelemetry) -> Result<(), String> {
     }
     if let Some(drift) = &model.drift {
         let numbers = drift.worst.iter().all(|f| f.psi.is_finite() && f.corrected.is_finite());
-        if !numbers || !(0.0..=1.0).contains(&drift.share) || drift.nearest_slice.len() > 500 {
+        let can_be = (0.0..=1.0).contains(&drift.share) && drift.count <= MAX_COUNT;
+        if !numbers || !can_be || drift.nearest_slice.len() > 500 {
             return absurd("its judgement");
         }
     }

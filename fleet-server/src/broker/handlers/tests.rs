@@ -3,12 +3,21 @@
 use std::collections::BTreeMap;
 
 use flotilla_protocol::audit::{AuditGap, AuditRecord, encode_entry};
+use flotilla_protocol::features::FeatureSpec;
+use flotilla_protocol::ids::{DatasetId, DeploymentId, Digest, ModelLine, SlotName};
+use flotilla_protocol::infer::Tensor;
+use flotilla_protocol::messages::{HarvestReason, Sample};
+use flotilla_protocol::report::{DeploymentReport, DeploymentState};
+use flotilla_protocol::sketch::{FeatureSketch, SketchSet};
 use flotilla_protocol::trust::{KeyPair, sign};
 use serde_bytes::ByteBuf;
+use serde_json::json;
+use uuid::Uuid;
 
 use super::*;
-use crate::store::Db;
 use crate::store::audit::AuditFilter;
+use crate::store::rollouts::NewDeployment;
+use crate::store::{Db, datasets, rollouts};
 use crate::testing::{self, NOW, fleet, header};
 
 fn device() -> DeviceId {
@@ -384,4 +393,142 @@ async fn what_is_malformed_foreign_or_absurd_is_refused() {
     assert!(bench.decode(Up::Bundle, &zstd(&good)).is_ok());
     bench.active.expel(&device());
     assert!(bench.decode(Up::Bundle, &zstd(&good)).is_err(), "decommissioned");
+}
+
+/// Numbers that are added up, as no device counts them.
+#[tokio::test]
+async fn numbers_that_cannot_be_are_refused() {
+    let bench = bench().await;
+    let report_of = |change: fn(&mut DeviceReport)| {
+        let mut told = report(1);
+        told.deployments = vec![DeploymentReport {
+            deployment: DeploymentId::new(Uuid::nil()),
+            slot: SlotName::main(),
+            state: DeploymentState::Downloading,
+            reason: None,
+            bytes_received: MAX_NUMBER,
+            bytes_total: MAX_NUMBER,
+        }];
+        change(&mut told);
+        bench.decode(Up::Report, &sign(&told, &key()).unwrap())
+    };
+    assert!(report_of(|_| {}).is_ok());
+    let absurd: [fn(&mut DeviceReport); 3] = [
+        |told| told.deployments[0].bytes_received += 1,
+        |told| told.deployments[0].bytes_total = u64::MAX,
+        |told| told.boot_count = u64::MAX,
+    ];
+    for change in absurd {
+        let refused = report_of(change).unwrap_err();
+        assert_eq!(refused.why, "report: a count or a size that cannot be");
+    }
+    let bundle_of = |change: fn(&mut SketchSet)| {
+        let mut sketch = SketchSet {
+            reference: Digest::of(b"reference"),
+            count: 3,
+            features: vec![FeatureSketch {
+                counts: vec![1, 2],
+                ..FeatureSketch::default()
+            }],
+            label_counts: vec![3],
+        };
+        change(&mut sketch);
+        let mut told = bundle(1, (vec![], None));
+        told.models[0].sketches = Some(sketch);
+        bench.decode(Up::Bundle, &codec::to_vec_zstd(&told).unwrap())
+    };
+    assert!(bundle_of(|_| {}).is_ok());
+    let absurd: [fn(&mut SketchSet); 3] = [
+        |sketch| sketch.count = u64::MAX,
+        |sketch| sketch.features[0].counts[1] = u64::MAX,
+        |sketch| sketch.label_counts[0] = u64::MAX,
+    ];
+    for change in absurd {
+        assert!(bundle_of(change).unwrap_err().why.contains("its sketch cannot be"));
+    }
+}
+
+/// Two datasets that gather what devices running the version harvest, and a rollout that gave it to the device and takes so many
+/// samples. Gives the package's digest.
+async fn harvesting(bench: &Bench, max_samples: u32) -> Digest {
+    let (version, manifest) = testing::version(&bench.db).await;
+    let harvest = json!({"harvest": {"on_drift": true, "max_samples": max_samples}});
+    let rollout = testing::running(&bench.db, version, harvest).await;
+    let rollout = rollouts::get(&bench.db, rollout).await.unwrap();
+    let features = FeatureSpec::Row {
+        columns: vec!["x".into(), "y".into()],
+    };
+    let mut tx = bench.db.begin().await.unwrap();
+    for name in ["one", "other"] {
+        let spec = json!({"name": name, "labels": ["low", "high"], "shape": {"kind": "row"},
+            "split": {"kind": "all", "split": "train"}, "harvest_line": "anomaly"});
+        let spec = serde_json::from_value(spec).unwrap();
+        let id = DatasetId::new(Uuid::now_v7());
+        datasets::create(&mut tx, id, "p", &spec, NOW).await.unwrap();
+        datasets::fix_features(&mut tx, id, &features).await.unwrap();
+    }
+    let given = NewDeployment {
+        id: DeploymentId::new(Uuid::now_v7()),
+        device: device(),
+    };
+    rollouts::deploy(&mut tx, &rollout, version, &[given], NOW)
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    manifest
+}
+
+#[tokio::test]
+async fn samples_sent_again_after_a_restart_use_up_nothing() {
+    let bench = bench().await;
+    let manifest = harvesting(&bench, 20).await;
+    let send = async |seq: u64, manifest: Digest, values: std::ops::Range<u16>| {
+        let sample = |value: u16| Sample {
+            captured_at: NOW,
+            line: ModelLine::new("anomaly").unwrap(),
+            manifest,
+            input: Tensor::from_f32("input", vec![2], &[value.into(), 0.0]).unwrap(),
+            scores: vec![0.4, 0.6],
+            predicted: "high".into(),
+            reason: HarvestReason::Drift,
+        };
+        let batch = SampleBatch {
+            schema: SCHEMA,
+            device: device(),
+            key: RecordKey {
+                boot_epoch: seq,
+                seq,
+                nonce: 0,
+            },
+            samples: values.map(sample).collect(),
+        };
+        let message = bench.decode(Up::Sample, &codec::to_vec_zstd(&batch).unwrap()).unwrap();
+        let effects = bench.apply(&message, &BTreeSet::new()).await;
+        assert_eq!(effects.receipts[&device()], [batch.key]);
+        let count =
+            async |sql: &'static str| -> i64 { sqlx::query_scalar(sql).fetch_one(bench.db.read()).await.unwrap() };
+        let stored = count("SELECT COUNT(*) FROM samples").await;
+        let counted = count("SELECT COALESCE(SUM(taken), 0) FROM harvested").await;
+        let refused: Vec<String> = effects.refused.into_iter().map(|(_, _, why)| why).collect();
+        (stored, counted, effects.changes.contains(&Change::Samples), refused)
+    };
+    assert_eq!(send(1, manifest, 0..18).await, (36, 18, true, vec![]));
+    for restart in 2..6 {
+        assert_eq!(send(restart, manifest, 0..18).await, (36, 18, false, vec![]));
+    }
+    // Among samples that are there are more new ones than there is room for.
+    let (stored, counted, changed, refused) = send(6, manifest, 0..25).await;
+    assert_eq!((stored, counted, changed), (40, 20, true));
+    assert_eq!(refused.len(), 1);
+    assert!(
+        refused[0].starts_with("5 sample(s)") && refused[0].ends_with("more than its rollout allows"),
+        "{refused:?}"
+    );
+    assert_eq!(send(7, manifest, 0..20).await, (40, 20, false, vec![]), "all used up");
+    let (stored, counted, changed, refused) = send(8, Digest::of(b"stranger"), 0..2).await;
+    assert_eq!((stored, counted, changed), (40, 20, false));
+    assert!(
+        refused[0].contains("which no rollout gave to the device"),
+        "{refused:?}"
+    );
 }

@@ -28,7 +28,7 @@ pub struct ImportCounts {
 /// Ends after the first error.
 #[derive(Debug)]
 pub struct SampleReader<R> {
-    csv: csv::Reader<LineCap<R>>,
+    csv: csv::Reader<RecordCap<R>>,
     headers: Vec<String>,
     spec: FeatureSpec,
     split: SplitRule,
@@ -78,13 +78,14 @@ impl<R: Read> SampleReader<R> {
         let mut csv = csv::ReaderBuilder::new()
             .flexible(true)
             .trim(csv::Trim::All)
-            .from_reader(LineCap { reader, run: 0 });
+            .from_reader(RecordCap::of(reader));
         let headers: Vec<String> = csv
             .headers()
             .map_err(|error| csv_error(&error, 1))?
             .iter()
             .map(|name| name.trim_start_matches('\u{feff}').to_owned())
             .collect();
+        begin_record(&mut csv);
         if headers.iter().all(String::is_empty) {
             return Err(ImportError::Empty);
         }
@@ -138,6 +139,7 @@ impl<R: Read> SampleReader<R> {
                     Ok(None)
                 };
             }
+            begin_record(&mut self.csv);
             let line = self.record.position().map_or(next_line, csv::Position::line);
             self.counts.lines += 1;
             if self.record.len() != self.headers.len() {
@@ -453,25 +455,44 @@ fn csv_error(error: &csv::Error, line: u64) -> ImportError {
     }
 }
 
-/// Refuses a line that never ends, before the CSV reader has gathered it in memory.
+/// Refuses a record that never ends, before the CSV reader has gathered it in memory. A line is not the measure: in quotation
+/// marks a record goes on over any number of lines.
 #[derive(Debug)]
-struct LineCap<R> {
+struct RecordCap<R> {
     reader: R,
-    run: usize,
+    /// Bytes given so far.
+    given: u64,
+    /// Where the record begins that is being read.
+    record: u64,
 }
 
-impl<R: Read> Read for LineCap<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.reader.read(buffer)?;
-        for byte in buffer.iter().take(count) {
-            self.run = if *byte == b'\n' { 0 } else { self.run + 1 };
+impl<R> RecordCap<R> {
+    fn of(reader: R) -> Self {
+        Self {
+            reader,
+            given: 0,
+            record: 0,
         }
-        if self.run > MAX_LINE_BYTES {
+    }
+}
+
+/// Tells the cap that everything before the reader's position has been dealt with.
+fn begin_record<R: Read>(csv: &mut csv::Reader<RecordCap<R>>) {
+    let position = csv.position().byte();
+    csv.get_mut().record = position;
+}
+
+impl<R: Read> Read for RecordCap<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        // Whoever asks for more has used up what was given: all of it since the record's beginning is the record's.
+        if self.given.saturating_sub(self.record) > MAX_LINE_BYTES as u64 {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
-                format!("longer than {MAX_LINE_BYTES} bytes"),
+                format!("longer than {MAX_LINE_BYTES} bytes; is a quotation mark left open?"),
             ));
         }
+        let count = self.reader.read(buffer)?;
+        self.given += count as u64;
         Ok(count)
     }
 }

@@ -1,9 +1,12 @@
 //! Tests of writing guesses: the writer is free between batches, and what is broken off is never seen.
 
-use flotilla_protocol::ids::JobId;
+use flotilla_protocol::features::FeatureSpec;
+use flotilla_protocol::ids::{JobId, LabelingFunctionId};
 use uuid::Uuid;
 
 use super::*;
+use crate::heavy::Heavy;
+use crate::store::datasets::{NewSample, Origin};
 use crate::store::jobs::{self, JobKind};
 use crate::testing::{self, NOW};
 use crate::work::Stop;
@@ -134,6 +137,86 @@ async fn a_generation_made_from_another_than_the_published_one_is_refused() {
     let now = labels::published(&app.db, dataset()).await.unwrap();
     publish(&app, written[1], now).await.unwrap();
     assert_eq!(count(&app, SEEN).await, 150);
+}
+
+/// A dataset of 30 samples in each of two slices, with one function that votes on most of them.
+async fn with_samples(app: &App) {
+    let spec = serde_json::json!({"name": "rows", "labels": ["low", "high"], "shape": {"kind": "row"},
+        "split": {"kind": "all", "split": "train"}});
+    let features = FeatureSpec::Row {
+        columns: vec!["x".into()],
+    };
+    let mut tx = app.db.begin().await.unwrap();
+    let spec = serde_json::from_value(spec).unwrap();
+    datasets::create(&mut tx, dataset(), "p", &spec, NOW).await.unwrap();
+    datasets::fix_features(&mut tx, dataset(), &features).await.unwrap();
+    for (slice, values) in [("import", 0u8..30), ("late", 30..60)] {
+        let samples: Vec<NewSample> = values
+            .map(|value| NewSample {
+                digest: Digest::of(&[value]),
+                key: format!("row={value}"),
+                split: Split::Train,
+                values: vec![f32::from(value)],
+                harvested: None,
+            })
+            .collect();
+        let origin = Origin { slice, import: None };
+        datasets::insert_samples(&mut tx, dataset(), origin, &samples, NOW)
+            .await
+            .unwrap();
+    }
+    let function = LabelingFunction {
+        id: LabelingFunctionId::new(Uuid::nil()),
+        name: "above".to_owned(),
+        when: r#"f["x"] > 9.0"#.to_owned(),
+        label: "high".to_owned(),
+        statistics: None,
+    };
+    labels::create_function(&mut tx, dataset(), &function, NOW)
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_label_model_takes_no_more_memory_than_is_allowed() {
+    let (_dir, mut app) = testing::app().await;
+    with_samples(&app).await;
+    let claim = claimed(&app).await;
+    let control = Arc::new(Control::default());
+    let counts = datasets::counts(&app.db, dataset()).await.unwrap().slices;
+    let names = ["low".to_owned(), "high".to_owned()];
+    let ask = FitLabelModel::default();
+    let needed = needed_bytes(&names, 1, &counts, &ask);
+
+    app.heavy = Heavy::new(needed - 1);
+    let refused = fit(&app, &claim, &control).await;
+    let Err(JobError::Failed(why)) = &refused else {
+        panic!("{refused:?}")
+    };
+    assert!(
+        why.contains("1 functions and 2 classes on 60 samples")
+            && why.contains(&format!("training.max_dataset_bytes allows {}", needed - 1)),
+        "{why}"
+    );
+    assert_eq!(count(&app, STORED).await, 0);
+    app.heavy = Heavy::new(needed);
+    fit(&app, &claim, &control).await.unwrap();
+    assert_eq!(count(&app, SEEN).await, 50);
+
+    // Fewer slices need less, and many functions of many classes much, however few the samples.
+    let of_one = FitLabelModel {
+        slices: Some(vec!["late".to_owned()]),
+        ..ask.clone()
+    };
+    assert!(needed_bytes(&names, 1, &counts, &of_one) < needed);
+    let classes = vec![String::new(); 1024];
+    assert!(needed_bytes(&classes, 512, &counts, &ask) > 4u64 << 30);
+    let majority = FitLabelModel {
+        model: LabelModelKind::Majority,
+        ..ask
+    };
+    assert!(needed_bytes(&classes, 512, &counts, &majority) < 4u64 << 20);
 }
 
 #[test]

@@ -59,13 +59,14 @@ impl AuditFilter {
                     sql.push("= ");
                     sql.text(text.as_str());
                 }
-                // In the order of bytes, which PostgreSQL has under the collation "C".
+                // In the order of bytes, which SQLite has by itself; for PostgreSQL the columns say COLLATE "C".
                 Some(Match::StartsWith(start)) => {
+                    let [first, beyond] = beginning_with(start);
                     sql.push(column);
                     sql.push(">= ");
-                    sql.text(start.as_str());
+                    sql.text(first);
                     sql.push(end);
-                    sql.text(format!("{start}{}", char::MAX));
+                    sql.text(beyond);
                 }
             }
         }
@@ -81,6 +82,11 @@ impl AuditFilter {
         sql.push(") ORDER BY a.idx DESC");
         sql
     }
+}
+
+/// What begins with `start`, in the order of bytes: the first of it, and what lies behind the last.
+pub fn beginning_with(start: &str) -> [String; 2] {
+    [start.to_owned(), format!("{start}{}", char::MAX)]
 }
 
 /// Between them, every piece: for the test that prepares SQL on both databases.

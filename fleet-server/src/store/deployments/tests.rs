@@ -1,6 +1,6 @@
 //! Lists of deployments and failures by cause, on a real SQLite file.
 
-use flotilla_protocol::ids::DeploymentId;
+use flotilla_protocol::ids::{DeploymentId, ModelVersionId};
 use flotilla_protocol::report::{DeploymentReport, DeviceReport};
 use serde_json::json;
 use uuid::Uuid;
@@ -215,17 +215,26 @@ async fn rollouts_are_listed_by_state_with_their_counts() {
     let mut tx = db.begin().await.unwrap();
     rollouts::create(&mut tx, later, "p", &spec, NOW).await.unwrap();
     tx.commit().await.unwrap();
-    for (states, expected) in [
-        (&[][..], vec![later, rollout]),
-        (&[Draft], vec![later]),
-        (&[Running], vec![rollout]),
-        (&[Halted], vec![]),
-        (&[Halted, Running, Draft], vec![later, rollout]),
+    let of_it = Some(spec.model_version);
+    let of_another = Some(ModelVersionId::new(Uuid::nil()));
+    for (states, model_version, expected) in [
+        (&[][..], None, vec![later, rollout]),
+        (&[Draft], None, vec![later]),
+        (&[Running], None, vec![rollout]),
+        (&[Halted], None, vec![]),
+        (&[Halted, Running, Draft], None, vec![later, rollout]),
+        (&[], of_it, vec![later, rollout]),
+        (&[Draft], of_it, vec![later]),
+        (&[], of_another, vec![]),
     ] {
-        let found = rollouts::list(&db, states, None, 10).await.unwrap();
+        let wanted = rollouts::Wanted {
+            states: states.to_vec(),
+            model_version,
+        };
+        let found = rollouts::list(&db, &wanted, None, 10).await.unwrap();
         let ids: Vec<_> = found.iter().map(|rollout| rollout.id).collect();
-        assert_eq!(ids, expected, "{states:?}");
-        assert_eq!(rollouts::total(&db, states).await.unwrap(), expected.len() as u64);
+        assert_eq!(ids, expected, "{wanted:?}");
+        assert_eq!(rollouts::total(&db, &wanted).await.unwrap(), expected.len() as u64);
         for listed in found {
             assert_eq!(listed, rollouts::get(&db, listed.id).await.unwrap());
         }

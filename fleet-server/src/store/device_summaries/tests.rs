@@ -255,8 +255,9 @@ async fn presence_and_rollouts_keep_rows_up_to_date() {
     let (_dir, db) = db().await;
     fleet(&db).await;
     let mut tx = db.begin().await.unwrap();
-    set_presence(&mut tx, "press-1", Some(true), NOW + 9).await.unwrap();
-    set_presence(&mut tx, "old", Some(true), NOW + 9).await.unwrap();
+    set_presence(&mut tx, &[("press-1", NOW + 9), ("old", NOW + 9)], Some(true))
+        .await
+        .unwrap();
     sqlx::query("UPDATE deployments SET state = 'success'")
         .execute(&mut *tx)
         .await

@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use flotilla_protocol::ids::{DeviceId, RolloutId};
+use flotilla_protocol::ids::{DeploymentId, DeviceId, RolloutId};
 use flotilla_protocol::report::{DetectedAttack, DeviceReport};
 use sqlx::Row as _;
 
 use super::{
-    APPLY_DEPLOYMENT, APPLY_PRESENCE, APPLY_REPORT, BYTES_RECEIVED, CLEAR_SLOTS, INSERT_SLOT, LAST_REPORTED,
-    RAISE_ATTACK, RESET_PRESENCE,
+    APPLY_DEPLOYMENT, APPLY_PRESENCE, APPLY_REPORT, CLEAR_SLOTS, INSERT_SLOT, LAST_REPORTED, RAISE_ATTACK,
+    REPORTED_BEFORE, RESET_PRESENCE,
 };
+use crate::store::device_summaries::{PLACES, bind_ids, bind_told};
 use crate::store::{
     Db, StoreError, Tx, deployments, device_summaries, json, overview, parsed, rollout_targets, to_i64, to_json, to_u64,
 };
@@ -122,14 +123,52 @@ async fn replace_slots(tx: &mut Tx, report: &DeviceReport) -> Result<(), StoreEr
     Ok(())
 }
 
+/// What was known of a deployment's bytes before a report.
+#[derive(Debug, Clone, Copy)]
+struct Received {
+    bytes: u64,
+    /// Of the whole package.
+    package: u64,
+}
+
+impl Received {
+    /// What came since, of the package. A device may tell any number; nobody received more of a package than there is.
+    fn take(&mut self, bytes: u64) -> u64 {
+        let before = std::mem::replace(&mut self.bytes, bytes);
+        let [before, after] = [before, bytes].map(|bytes| bytes.min(self.package));
+        after.saturating_sub(before)
+    }
+}
+
+/// Of the deployments that a report speaks of: those that are known here, and the device's own.
+async fn received(tx: &mut Tx, report: &DeviceReport) -> Result<BTreeMap<DeploymentId, Received>, StoreError> {
+    let told: Vec<String> = report
+        .deployments
+        .iter()
+        .map(|deployment| deployment.deployment.to_string())
+        .collect();
+    let told: Vec<&str> = told.iter().map(String::as_str).collect();
+    let mut received = BTreeMap::new();
+    for told in told.chunks(PLACES) {
+        let query = sqlx::query(REPORTED_BEFORE).bind(report.device.as_str());
+        for row in &bind_ids(query, told).fetch_all(&mut **tx).await? {
+            let known = Received {
+                bytes: to_u64(row.try_get("bytes_received")?),
+                package: to_u64(row.try_get("package_bytes")?),
+            };
+            received.insert(parsed("deployment id", row.try_get("id")?)?, known);
+        }
+    }
+    Ok(received)
+}
+
 async fn apply_deployments(tx: &mut Tx, report: &DeviceReport, now: i64) -> Result<Vec<RolloutId>, StoreError> {
     let mut rollouts = Vec::new();
+    let mut known = received(tx, report).await?;
     for deployment in &report.deployments {
-        let before: Option<i64> = sqlx::query_scalar(BYTES_RECEIVED)
-            .bind(deployment.deployment.to_string())
-            .bind(report.device.as_str())
-            .fetch_optional(&mut **tx)
-            .await?;
+        let Some(received) = known.get_mut(&deployment.deployment) else {
+            continue;
+        };
         let reason = deployment.reason.as_deref().map(clip);
         let cause = deployments::cause(deployment.state, reason.as_deref(), &report.device);
         let row = sqlx::query(APPLY_DEPLOYMENT)
@@ -144,7 +183,7 @@ async fn apply_deployments(tx: &mut Tx, report: &DeviceReport, now: i64) -> Resu
             .fetch_optional(&mut **tx)
             .await?;
         if let Some(row) = row {
-            let more = deployment.bytes_received.saturating_sub(to_u64(before.unwrap_or(0)));
+            let more = received.take(deployment.bytes_received);
             if more > 0 {
                 overview::add_bytes(tx, more, now).await?;
             }
@@ -164,21 +203,23 @@ pub struct Presence {
 }
 
 pub async fn apply_presence(tx: &mut Tx, changes: &BTreeMap<DeviceId, Presence>) -> Result<(), StoreError> {
-    for (device, presence) in changes {
-        sqlx::query(APPLY_PRESENCE)
-            .bind(presence.connected.map(i64::from))
-            .bind(presence.last_seen)
-            .bind(device.as_str())
-            .execute(&mut **tx)
-            .await?;
-        device_summaries::set_presence(tx, device.as_str(), presence.connected, presence.last_seen).await?;
-        if let Some(connected) = presence.connected {
-            let event = if connected {
-                "device.connected"
-            } else {
-                "device.disconnected"
-            };
-            overview::add_event(tx, device.as_str(), presence.last_seen, event, []).await?;
+    for (connected, event) in [
+        (None, None),
+        (Some(false), Some("device.disconnected")),
+        (Some(true), Some("device.connected")),
+    ] {
+        let told: Vec<(&str, i64)> = changes
+            .iter()
+            .filter(|(_, presence)| presence.connected == connected)
+            .map(|(device, presence)| (device.as_str(), presence.last_seen))
+            .collect();
+        for told in told.chunks(PLACES) {
+            let query = sqlx::query(APPLY_PRESENCE).bind(connected.map(i64::from));
+            bind_told(query, told).execute(&mut **tx).await?;
+        }
+        device_summaries::set_presence(tx, &told, connected).await?;
+        if let Some(event) = event {
+            overview::add_events(tx, &told, event).await?;
         }
     }
     Ok(())

@@ -8,6 +8,8 @@ use flotilla_protocol::trust::KeyPair;
 use uuid::Uuid;
 
 use super::*;
+use crate::store::overview;
+use crate::store::rollouts::{self, NewDeployment};
 use crate::testing::{self, NOW, db, id};
 
 async fn enrol(db: &Db, name: &str, seed: u8, site: &str) -> Result<(), StoreError> {
@@ -220,6 +222,47 @@ async fn deployments_follow_reports_of_their_own_device_until_the_server_ends_th
     assert_eq!(states(get(&db, &id("b")).await.unwrap()), [DeploymentState::Pending]);
 }
 
+/// A device may tell any number: nobody receives more of a package than there is of it, and no sum overflows.
+#[tokio::test]
+async fn bytes_are_counted_once_and_no_more_than_the_package_has() {
+    let (_dir, db) = db().await;
+    enrol(&db, "a", 1, "x").await.unwrap();
+    let (version, _) = testing::version(&db).await;
+    let rollout = testing::running(&db, version, serde_json::json!({})).await;
+    let new = NewDeployment {
+        id: DeploymentId::new(Uuid::now_v7()),
+        device: id("a"),
+    };
+    let known = rollouts::get(&db, rollout).await.unwrap();
+    let mut tx = db.begin().await.unwrap();
+    rollouts::deploy(&mut tx, &known, version, std::slice::from_ref(&new), NOW)
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    let mut counted = Vec::new();
+    // Of a package of 1000 bytes; the last is told of one deployment twice in a report, and of one that nobody gave.
+    for (counter, told) in (1..).zip([&[400][..], &[400], &[u64::MAX], &[7], &[300, 300]]) {
+        let mut said = report("a", counter);
+        let stranger = DeploymentId::new(Uuid::now_v7());
+        let told = told.iter().map(|bytes| (new.id, *bytes)).chain([(stranger, 500)]);
+        said.deployments = told
+            .map(|(deployment, bytes_received)| DeploymentReport {
+                deployment,
+                slot: SlotName::main(),
+                state: DeploymentState::Downloading,
+                reason: None,
+                bytes_received,
+                bytes_total: 1000,
+            })
+            .collect();
+        let mut tx = db.begin().await.unwrap();
+        apply_report(&mut tx, &said, b"e", NOW).await.unwrap();
+        tx.commit().await.unwrap();
+        counted.push(overview::spend(&db, NOW).await.unwrap().bytes);
+    }
+    assert_eq!(counted, [400, 400, 1000, 1000, 1293]);
+}
+
 #[tokio::test]
 async fn decommissioning_ends_everything_once() {
     let (_dir, db) = db().await;
@@ -237,6 +280,58 @@ async fn decommissioning_ends_everything_once() {
     assert_eq!(detail.deployments[0].state, DeploymentState::Decommissioned);
     assert!(facts_page(db.read(), "", 10).await.unwrap().is_empty());
     assert!(identity(db.read(), &id("a")).await.unwrap().unwrap().decommissioned);
+}
+
+/// More devices than a statement has places for, each with its own news and moment.
+#[tokio::test]
+async fn everybodys_presence_is_written_as_it_was_told() {
+    let (_dir, db) = db().await;
+    let names: Vec<String> = (0..40).map(|n| format!("d-{n:02}")).collect();
+    for (seed, name) in (0..).zip(&names) {
+        enrol(&db, name, seed, "x").await.unwrap();
+    }
+    let mut tx = db.begin().await.unwrap();
+    decommission(&mut tx, &id("d-39"), NOW).await.unwrap();
+    let told = |connected: [Option<bool>; 2], at: i64| -> BTreeMap<DeviceId, Presence> {
+        let told = (at..).zip(&names).zip(connected.into_iter().cycle());
+        told.map(|((last_seen, name), connected)| (id(name), Presence { connected, last_seen }))
+            .collect()
+    };
+    apply_presence(&mut tx, &told([Some(true); 2], NOW)).await.unwrap();
+    apply_presence(&mut tx, &told([Some(false), None], NOW + 1000))
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    let ids: Vec<DeviceId> = names.iter().map(|name| id(name)).collect();
+    let mut rows = device_summaries::by_ids(&db, &ids).await.unwrap();
+    rows.sort_by(|a, b| a.id.cmp(&b.id));
+    assert_eq!(rows.len(), 40);
+    for (n, row) in (0..).zip(&rows) {
+        let expected = match n {
+            39 => (DeviceStatus::Decommissioned, None),
+            n if n % 2 == 0 => (DeviceStatus::Offline, Some(clock::rfc3339(NOW + 1000 + n))),
+            n => (DeviceStatus::Online, Some(clock::rfc3339(NOW + 1000 + n))),
+        };
+        assert_eq!((row.status, row.last_seen.clone()), expected, "{}", row.id);
+    }
+    let connected: Vec<String> = sqlx::query_scalar("SELECT id FROM devices WHERE connected = 1 ORDER BY id")
+        .fetch_all(db.read())
+        .await
+        .unwrap();
+    let odd: Vec<&String> = names.iter().skip(1).step_by(2).take(19).collect();
+    assert_eq!(connected.iter().collect::<Vec<_>>(), odd);
+    let events: Vec<(String, i64)> =
+        sqlx::query_as("SELECT event, CAST(COUNT(*) AS BIGINT) FROM device_events GROUP BY event ORDER BY event")
+            .fetch_all(db.read())
+            .await
+            .unwrap();
+    assert_eq!(
+        events,
+        [
+            ("device.connected".to_owned(), 40),
+            ("device.disconnected".to_owned(), 20)
+        ]
+    );
 }
 
 #[tokio::test]

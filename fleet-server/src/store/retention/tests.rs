@@ -175,7 +175,7 @@ async fn hours_and_events_are_kept_for_half_a_year() {
 }
 
 /// Tables that nothing is pruned from, and why they need not be.
-const KEPT: [&str; 40] = [
+const KEPT: [&str; 41] = [
     // One of a kind, or as many as people make.
     "fleet",
     "documents",
@@ -189,6 +189,7 @@ const KEPT: [&str; 40] = [
     "experiments",
     "runs",
     "run_metrics",
+    "run_figures",
     "evaluations",
     "models",
     "model_versions",

@@ -223,11 +223,11 @@ async fn what_a_device_harvests_is_not_lost_to_an_import_that_fails() {
     };
     let device = DeviceId::new("press-07").unwrap();
     let mut tx = server.app.db.begin().await.unwrap();
-    let added = crate::store::datasets::insert_harvested(&mut tx, &device, &[harvested], 9)
+    let added = crate::store::datasets::insert_harvested(&mut tx, &device, &[&harvested], 9, 9)
         .await
         .unwrap();
     tx.commit().await.unwrap();
-    assert_eq!(added, 1, "staged is not there yet");
+    assert_eq!(added.new, 1, "staged is not there yet");
     assert_eq!(samples(&server).await.len(), 6);
     sweep(&server.app).await.unwrap();
     assert_eq!((samples(&server).await.len(), stored(&server).await), (6, 6));

@@ -126,8 +126,62 @@ fn what_is_wrong_is_named() {
     line 2: the split needs a whole number in column 'case', 'zero' is none
     line 2, column 'step': 'soon' is not a number; correct it, or drop the column
     no column is named 'y'; the file has split, case, step, x, yy, label
-    line 2 is not readable CSV: longer than 1048576 bytes
+    line 2 is not readable CSV: longer than 1048576 bytes; is a quotation mark left open?
     ");
+}
+
+/// Short lines without end, after a beginning.
+struct Endless {
+    begin: &'static [u8],
+    given: usize,
+}
+
+impl Read for Endless {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        for byte in &mut *buffer {
+            *byte = match self.given.checked_sub(self.begin.len()) {
+                None => self.begin[self.given],
+                Some(after) => b"3,x\n"[after % 4],
+            };
+            self.given += 1;
+        }
+        Ok(buffer.len())
+    }
+}
+
+#[test]
+fn a_quotation_mark_left_open_gathers_no_more_than_one_record_may_have() {
+    // The header's own, one in the data, and one behind a byte order mark.
+    for (begin, line) in [
+        ("a,\"note\n", 1),
+        ("a,note\n1,x\n2,\"open\n", 3),
+        ("\u{feff}\"a,note\n", 1),
+    ] {
+        let mut source = Endless {
+            begin: begin.as_bytes(),
+            given: 0,
+        };
+        let read: Result<Vec<RawSample>, ImportError> =
+            SampleReader::new(&mut source, &rows()).and_then(Iterator::collect);
+        let why = read.unwrap_err().to_string();
+        assert!(
+            why.starts_with(&format!("line {line} is not readable CSV: longer")),
+            "{why}"
+        );
+        assert!(
+            source.given < MAX_LINE_BYTES + (64 << 10),
+            "{} bytes were read",
+            source.given
+        );
+    }
+}
+
+#[test]
+fn records_of_many_lines_may_follow_each_other_beyond_what_one_may_have() {
+    let note = "two\nlines ".repeat(400);
+    let text = format!("a,note\n{}", format!("1,\"{note}\"\n").repeat(400));
+    assert!(text.len() > MAX_LINE_BYTES + (64 << 10));
+    assert_eq!(read(&rows(), &text).unwrap().len(), 400);
 }
 
 fn by_machine(split: SplitRule) -> ImportSpec {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use flotilla_api_types::rollouts::RolloutState;
+use flotilla_protocol::ids::SlotName;
 use flotilla_protocol::report::{DeploymentReport, DeploymentState, DeviceReport};
 use serde_json::json;
 use uuid::Uuid;
@@ -195,9 +196,8 @@ async fn orders_are_taken_back_page_by_page_and_after_a_restart() {
         .execute(&mut *tx)
         .await
         .unwrap();
-        sqlx::query(SET_TARGET)
+        sqlx::query("INSERT INTO targets (device, slot, deployment, model_version) VALUES ($1, 'main', $2, $3)")
             .bind(&device)
-            .bind("main")
             .bind(format!("p-{n}"))
             .bind(version.to_string())
             .execute(&mut *tx)
@@ -233,4 +233,139 @@ async fn time_outs_are_paged_and_leave_who_spoke() {
     tx.commit().await.unwrap();
     let progress = rollouts::progress(&db, rollout).await.unwrap();
     assert_eq!((progress.pending, progress.failed), (1, 2));
+}
+
+#[tokio::test]
+async fn orders_are_found_by_their_devices_and_not_among_all_that_are_under_way() {
+    let (_dir, db) = db().await;
+    for sql in [GIVE, SUPERSEDE, SET_TARGETS, DROP_TARGETS, ABORT_DEPLOYMENTS, TIME_OUT] {
+        let rows = sqlx::query(sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}")))
+            .fetch_all(db.read())
+            .await
+            .unwrap();
+        let plan: Vec<String> = rows.iter().map(|row| row.get("detail")).collect();
+        let walks = |step: &&String| step.starts_with("SCAN") && !step.contains("page") && !step.contains("CONSTANT");
+        assert_eq!(plan.iter().find(walks), None, "{sql}: {plan:?}");
+        assert!(!plan.concat().contains("deployments_state"), "{sql}: {plan:?}");
+    }
+}
+
+/// More than a statement has places for, and not a whole number of times: what is true of one device is true of all.
+#[tokio::test]
+async fn what_is_done_to_many_devices_is_done_to_each() {
+    const STALE: &str = "SELECT id FROM devices WHERE desired_stale = 1 ORDER BY id";
+    const PENDING: &str = "SELECT device, id FROM deployments WHERE state = 'pending' ORDER BY device";
+    let (_dir, db) = db().await;
+    let (old, _) = given(&db, 40).await;
+    for n in 40..77 {
+        enrol(&db, &name(n), n, BTreeMap::new()).await.unwrap();
+    }
+    let version = rollouts::get(&db, old).await.unwrap().spec.model_version;
+    // Started at the same moment, under a later id.
+    let new = running(&db, version, json!({})).await;
+    give(&db, new, 20..60, NOW + 10).await;
+    let mut tx = db.begin().await.unwrap();
+    for n in 40..77 {
+        sqlx::query("INSERT INTO rollout_targets (rollout, device, rank) VALUES ($1, $2, 0) ON CONFLICT DO NOTHING")
+            .bind(old.to_string())
+            .bind(name(n))
+            .execute(&mut *tx)
+            .await
+            .unwrap();
+    }
+    sqlx::query("UPDATE devices SET desired_stale = 0")
+        .execute(&mut *tx)
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    give(&db, old, 40..77, NOW + 20).await;
+
+    let counts = async |rollout| rollouts::get(&db, rollout).await.unwrap().counts;
+    let (pending, over) = ("pending".to_owned(), "no-longer-applicable".to_owned());
+    let expected = BTreeMap::from([(pending.clone(), 37), (over.clone(), 40)]);
+    assert_eq!(counts(old).await, expected, "20 were superseded, 20 came too late");
+    assert_eq!(counts(new).await, BTreeMap::from([(pending, 40)]));
+    let targets: Vec<(String, String)> = sqlx::query_as(TARGETS).fetch_all(db.read()).await.unwrap();
+    let held: Vec<(String, String)> = sqlx::query_as(PENDING).fetch_all(db.read()).await.unwrap();
+    assert_eq!((targets.len(), &targets), (77, &held));
+    let stale: Vec<String> = sqlx::query_scalar(STALE).fetch_all(db.read()).await.unwrap();
+    let given_now: Vec<String> = (60..77).map(name).collect();
+    assert_eq!(stale, given_now, "who was not given it is left in peace");
+    let waiting = crate::store::rollout_targets::waiting(db.read(), old).await.unwrap();
+    assert_eq!(waiting, 0, "they have their deployments, given or not");
+
+    let mut tx = db.begin().await.unwrap();
+    assert_eq!(time_out(&mut tx, old, "silent", NOW + 30, NOW + 30).await.unwrap(), 37);
+    begin_withdrawing(&mut tx, new).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(
+        withdraw_page(&db, new, "", NOW + 40).await.unwrap().as_deref(),
+        Some("d-59")
+    );
+    assert_eq!(withdraw_page(&db, new, "d-59", NOW + 40).await.unwrap(), None);
+    assert_eq!(counts(new).await, BTreeMap::from([(over, 40)]));
+    let shown: Vec<_> = (0..77).map(|n| id(&name(n))).collect();
+    let shown = device_summaries::by_ids(&db, &shown).await.unwrap();
+    let failed: Vec<_> = shown.iter().filter(|device| !device.alerts.is_empty()).collect();
+    let updating = shown.iter().filter(|device| device.updating).count();
+    // 20 to 39 timed out of nothing: theirs was superseded.
+    assert_eq!((shown.len(), failed.len(), updating), (77, 37, 0));
+    let left: Vec<(String, String)> = sqlx::query_as(TARGETS).fetch_all(db.read()).await.unwrap();
+    assert_eq!(left.len(), 37, "the old rollout's, which failed and is not withdrawn");
+}
+
+#[tokio::test]
+async fn what_is_being_withdrawn_is_given_to_nobody_and_what_runs_stays() {
+    let (_dir, db) = db().await;
+    let (rollout, ids) = given(&db, 2).await;
+    tell(&db, 0, 1, ids[0], DeploymentState::Success).await;
+    let wanted = async || {
+        let mut tx = db.begin().await.unwrap();
+        for n in 0..2 {
+            let here = devices::Presence {
+                connected: Some(true),
+                last_seen: NOW,
+            };
+            devices::apply_presence(&mut tx, &[(id(&name(n)), here)].into())
+                .await
+                .unwrap();
+            changed(&mut tx, &[name(n)]).await.unwrap();
+        }
+        let together: Vec<_> = devices::desired_targets_of_stale(&mut tx, "", 10).await.unwrap();
+        let together: Vec<_> = together.into_iter().map(|target| target.deployment).collect();
+        let mut singly = vec![];
+        for n in 0..2 {
+            let targets = devices::desired_targets(&mut *tx, &id(&name(n))).await.unwrap();
+            singly.extend(targets.into_iter().map(|target| target.deployment));
+        }
+        assert_eq!(together, singly);
+        singly
+    };
+    assert_eq!(wanted().await, ids);
+    let mut tx = db.begin().await.unwrap();
+    begin_withdrawing(&mut tx, rollout).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(wanted().await, ids[..1], "no page has been withdrawn yet");
+}
+
+#[tokio::test]
+async fn a_persons_order_leaves_the_phase_that_was_reached_meanwhile() {
+    let (_dir, db) = db().await;
+    let (rollout, _) = given(&db, 1).await;
+    let change = async |from, to, phase| {
+        let mut tx = db.begin().await.unwrap();
+        let change = Transition {
+            from,
+            to,
+            phase,
+            decision: "changed",
+        };
+        assert!(rollouts::set_state(&mut tx, rollout, &change, NOW + 1).await.unwrap());
+        tx.commit().await.unwrap();
+    };
+    change(RolloutState::Running, RolloutState::Running, Some(1)).await;
+    change(RolloutState::Running, RolloutState::Paused, None).await;
+    change(RolloutState::Paused, RolloutState::Running, None).await;
+    let told = rollouts::get(&db, rollout).await.unwrap();
+    assert_eq!((told.state, told.phase), (RolloutState::Running, 1));
 }
