@@ -1,4 +1,4 @@
-//! The fleet's certificate authority: its own certificate, the server's, and the devices' (90 days).
+//! The fleet's certificate authority: its own certificate, the server's (which never lapses), and the devices' (90 days).
 //!
 //! A device's request proves possession of its key; everything else in it is overwritten. Which device may have a
 //! certificate is decided elsewhere.
@@ -18,14 +18,13 @@ use x509_parser::oid_registry::{OID_EC_P256, OID_KEY_TYPE_EC_PUBLIC_KEY, OID_SIG
 use x509_parser::prelude::FromDer as _;
 use x509_parser::x509::SubjectPublicKeyInfo;
 
-use crate::clock;
-
 /// Longest request that is looked at.
 pub const MAX_CSR_BYTES: usize = 16 * 1024;
 const DAY_MS: i64 = 24 * 3600 * 1000;
 const CA_LIFETIME_MS: i64 = 3652 * DAY_MS;
-/// Issued anew at every start of the server.
-const SERVER_LIFETIME_MS: i64 = 2 * 365 * DAY_MS;
+/// 9999-12-31T23:59:59Z: no well-defined end (RFC 5280 §4.1.2.5). A server's certificate is issued anew at every start, and its key
+/// is kept nowhere. A device whose clock was led astray must be able to connect, or nobody can tell it the time.
+const NO_END_MS: i64 = 253_402_300_799_000;
 const DEVICE_LIFETIME_MS: i64 = 90 * DAY_MS;
 /// Clocks differ.
 const BACKDATE_MS: i64 = 3600 * 1000;
@@ -132,12 +131,12 @@ impl Ca {
     }
 
     /// A certificate for the broker and the device API under these host names and addresses. It is valid from the
-    /// authority's own first day on: a device whose clock stands at its floor must be able to connect.
+    /// authority's own first day on, without end: a device must be able to connect whatever it takes the time for.
     pub fn issue_server(&self, names: &[String]) -> Result<ServerCertificate, CaError> {
         let mut params = base_params(
             names.first().map_or("fleet-server", String::as_str),
             self.not_before,
-            clock::now_ms() + SERVER_LIFETIME_MS,
+            NO_END_MS,
         );
         params.subject_alt_names = names
             .iter()
@@ -369,9 +368,41 @@ mod tests {
             2
         );
         assert_eq!(certificate.validity().not_before.timestamp() * 1000, NOW - BACKDATE_MS);
+        assert_eq!(certificate.validity().not_after.timestamp() * 1000, NO_END_MS);
+        // As the RFC has it, letter by letter.
+        let end = b"99991231235959Z";
+        assert!(pem.contents.windows(end.len()).any(|window| window == end));
         assert!(matches!(
             ca().issue_server(&["é".to_owned()]),
             Err(CaError::Name { .. })
         ));
+    }
+
+    #[test]
+    fn a_device_takes_the_servers_certificate_at_any_time_of_its_own() {
+        use rustls::client::WebPkiServerVerifier;
+        use rustls::client::danger::ServerCertVerifier as _;
+        use rustls::pki_types::pem::PemObject as _;
+        use rustls::pki_types::{ServerName, UnixTime};
+
+        let ca = ca();
+        let made = ca.issue_server(&["fleet.example".to_owned()]).unwrap();
+        let mut anchors = rustls::RootCertStore::empty();
+        anchors
+            .add(CertificateDer::from(ca.certificate_der().to_vec()))
+            .unwrap();
+        let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let verifier = WebPkiServerVerifier::builder_with_provider(std::sync::Arc::new(anchors), provider)
+            .build()
+            .unwrap();
+        let certificate = CertificateDer::from_pem_slice(made.chain_pem.as_bytes()).unwrap();
+        let name = ServerName::try_from("fleet.example").unwrap();
+        // The hour in which the fleet was made, today, and when director and device are five, fifty or five hundred years ahead.
+        for years in [0, 1, 5, 50, 500] {
+            let seconds = u64::try_from(NOW / 1000).unwrap() + years * 365 * 24 * 3600;
+            let at = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+            let verified = verifier.verify_server_cert(&certificate, &[], &name, &[], at);
+            assert!(verified.is_ok(), "after {years} years: {verified:?}");
+        }
     }
 }

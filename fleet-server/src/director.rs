@@ -2,6 +2,9 @@
 //!
 //! It holds the only signing key that the running server opens. It decides nothing: targets are written by rollouts, and a
 //! device installs only what a release key has signed as well.
+//!
+//! A head is always signed, whatever it is asked to say: devices that get none install nothing. What a document has no room for is
+//! left out and said aloud.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
@@ -10,6 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use flotilla_api_types::rollouts::CreateRollout;
 use flotilla_protocol::chunks::BlobRef;
+use flotilla_protocol::codec::{self, MAX_DOCUMENT_BYTES};
 use flotilla_protocol::desired_state::{
     Action, ComponentSources, DesiredState, HarvestPolicy, Source, Target, TelemetryPolicy, UpdatePolicy,
 };
@@ -21,8 +25,9 @@ use serde::Deserialize;
 use crate::app::{App, Change};
 use crate::blobs::BlobError;
 use crate::clock;
+use crate::store::StoreError;
 use crate::store::devices::{self, DesiredTarget, PendingDevice};
-use crate::store::{StoreError, documents};
+use crate::store::documents::{self, RevokedManifest};
 use crate::tasks::Shutdown;
 
 const HOUR_MS: i64 = 3_600_000;
@@ -30,6 +35,10 @@ const HEAD_LIFETIME_MS: i64 = 24 * HOUR_MS;
 const DESIRED_LIFETIME_MS: i64 = 7 * 24 * HOUR_MS;
 /// After this a desired state is signed anew although nothing changed.
 pub const DESIRED_HALF_LIFE_MS: i64 = DESIRED_LIFETIME_MS / 2;
+/// A digest as CBOR: a byte string of 32, and two bytes before it.
+const DIGEST_BYTES: usize = 34;
+/// An array of digests begins with up to so many bytes more than an empty one.
+const ARRAY_BYTES: usize = 2;
 /// How often the head's age is looked at.
 const TICK: Duration = Duration::from_mins(10);
 
@@ -100,31 +109,33 @@ impl Director {
             Err(error) => return Err(error.into()),
         };
         let version = known.as_ref().map_or(0, |(version, _)| *version).saturating_add(1);
-        let mut head = Head {
+        let known = known.and_then(|(_, head)| head).map(Verified::into_inner);
+        let revoked = documents::revoked_manifests(&app.db).await?;
+        let frame = Head {
             header: self.header(Head::SCHEMA, version, now, HEAD_LIFETIME_MS),
             root_version,
             revoked_keys: Vec::new(),
-            revoked_manifests: devices::revoked_manifests(&app.db).await?,
+            revoked_manifests: Vec::new(),
             release_floors: BTreeMap::new(),
             endpoints: vec![Endpoint {
                 broker: app.fleet.broker_url.clone(),
                 device_api: app.fleet.device_api_url.clone(),
             }],
         };
-        if let Some((_, Some(known))) = known {
+        let (head, left_out) = next_head(frame, known.as_ref(), &revoked)?;
+        if let Some(first) = left_out.first() {
+            tracing::error!(
+                left_out = left_out.len(),
+                %first,
+                "revocations are not told to devices: a head has no room for more of them. What lies below its line's release floor \
+                 needs none"
+            );
+        }
+        if let Some(known) = known {
             let fresh = known.header.expires.saturating_sub(now) > HEAD_LIFETIME_MS / 2;
-            // Nothing that was said is taken back: floors and revoked keys of earlier heads stay.
-            head.revoked_keys.clone_from(&known.revoked_keys);
-            head.release_floors.clone_from(&known.release_floors);
-            let unsaid = known
-                .revoked_manifests
-                .iter()
-                .filter(|old| !head.revoked_manifests.contains(old));
-            head.revoked_manifests = unsaid.copied().chain(head.revoked_manifests.iter().copied()).collect();
-            head.revoked_manifests.sort();
             let same = Head {
                 header: head.header.clone(),
-                ..known.into_inner()
+                ..known
             } == head;
             if fresh && same {
                 return Ok(false);
@@ -308,6 +319,40 @@ impl Director {
     }
 }
 
+/// What the head after `known` says, and which revocations it has no room for.
+///
+/// Nothing that was said is taken back: floors, revoked keys and revoked manifests stay. A manifest below its line's floor needs
+/// no mention any more, for devices refuse it by the floor.
+fn next_head(
+    frame: Head,
+    known: Option<&Head>,
+    revoked: &[RevokedManifest],
+) -> Result<(Head, Vec<Digest>), DirectorError> {
+    let mut head = frame;
+    let mut said = BTreeSet::new();
+    if let Some(known) = known {
+        head.revoked_keys.clone_from(&known.revoked_keys);
+        head.release_floors.clone_from(&known.release_floors);
+        said.extend(known.revoked_manifests.iter().copied());
+    }
+    let mut unsaid = Vec::new();
+    for one in revoked {
+        let floor = head.release_floors.get(&one.line).copied().unwrap_or(0);
+        if one.release_counter < floor {
+            said.remove(&one.manifest);
+        } else if !said.contains(&one.manifest) {
+            unsaid.push(one.manifest);
+        }
+    }
+    let frame_bytes = codec::to_vec(&head).map_err(TrustError::Document)?.len();
+    let room = MAX_DOCUMENT_BYTES.saturating_sub(frame_bytes + ARRAY_BYTES) / DIGEST_BYTES;
+    // What was said before comes first.
+    head.revoked_manifests = said.into_iter().chain(unsaid).collect();
+    let left_out = head.revoked_manifests.split_off(room.min(head.revoked_manifests.len()));
+    head.revoked_manifests.sort();
+    Ok((head, left_out))
+}
+
 fn update_policy(spec: &CreateRollout) -> UpdatePolicy {
     let soak = Duration::try_from_secs_f64(spec.soak_s).unwrap_or(Duration::from_mins(1));
     UpdatePolicy {
@@ -455,6 +500,106 @@ mod tests {
         let signed = director().desired_states(&app, &wanted).await.unwrap();
         let told: Vec<_> = signed.iter().map(|(device, _)| device.as_str()).collect();
         assert_eq!(told, ["a", "c"]);
+    }
+
+    fn frame(version: u64) -> Head {
+        Head {
+            header: director().header(Head::SCHEMA, version, NOW, HEAD_LIFETIME_MS),
+            root_version: 1,
+            revoked_keys: vec![],
+            revoked_manifests: vec![],
+            release_floors: BTreeMap::new(),
+            endpoints: vec![Endpoint {
+                broker: "mqtts://fleet.example:8883".into(),
+                device_api: "https://fleet.example:8443".into(),
+            }],
+        }
+    }
+
+    /// Packages of one line with these counters, in order of digest, as the database gives them.
+    fn revoked(line: &str, counters: std::ops::Range<u64>) -> Vec<RevokedManifest> {
+        let mut all: Vec<RevokedManifest> = counters
+            .map(|release_counter| RevokedManifest {
+                manifest: Digest::of(format!("{line} {release_counter}").as_bytes()),
+                line: ModelLine::new(line).unwrap(),
+                release_counter,
+            })
+            .collect();
+        all.sort_by_key(|one| one.manifest);
+        all
+    }
+
+    #[test]
+    fn a_head_is_signed_however_much_is_revoked_and_takes_nothing_back() {
+        let (first, left_out) = next_head(frame(1), None, &revoked("anomaly", 1..1001)).unwrap();
+        assert_eq!((first.revoked_manifests.len(), left_out.len()), (1000, 0));
+        let everything = revoked("anomaly", 1..3001);
+        let (full, left_out) = next_head(frame(2), Some(&first), &everything).unwrap();
+        assert_eq!(full.revoked_manifests.len() + left_out.len(), 3000);
+        let said: BTreeSet<&Digest> = full.revoked_manifests.iter().collect();
+        assert!(first.revoked_manifests.iter().all(|manifest| said.contains(manifest)));
+        assert!(!left_out.iter().any(|manifest| said.contains(manifest)));
+        let bytes = codec::to_vec(&full).unwrap().len();
+        let unused = MAX_DOCUMENT_BYTES.checked_sub(bytes).expect("it fits");
+        assert!(unused < DIGEST_BYTES + ARRAY_BYTES, "{unused} bytes are wasted");
+        assert!(
+            director()
+                .believe::<Head>(&sign(&full, &director().key).unwrap())
+                .is_some()
+        );
+        // The next one says the same: nothing is said by turns.
+        let (again, _) = next_head(frame(2), Some(&full), &everything).unwrap();
+        assert_eq!(again, full);
+    }
+
+    #[test]
+    fn revocations_below_a_lines_floor_make_room() {
+        let all = [revoked("anomaly", 1..2001), revoked("digits", 1..11)].concat();
+        let (mut known, left_out) = next_head(frame(1), None, &all).unwrap();
+        assert!(!left_out.is_empty());
+        // Of another database, say: nobody knows its line.
+        let strange = Digest::of(b"strange");
+        known.revoked_manifests.push(strange);
+        known.release_floors = [(ModelLine::new("anomaly").unwrap(), 1990)].into();
+        let (next, left_out) = next_head(frame(2), Some(&known), &all).unwrap();
+        assert_eq!(left_out, []);
+        let counters = |manifest: &Digest| all.iter().find(|one| one.manifest == *manifest).cloned();
+        let kept: Vec<_> = next.revoked_manifests.iter().filter_map(counters).collect();
+        assert_eq!(
+            kept.len(),
+            11 + 10,
+            "what is at the floor or above, and the other line's"
+        );
+        assert!(
+            kept.iter()
+                .all(|one| one.line.as_str() == "digits" || one.release_counter >= 1990)
+        );
+        assert!(next.revoked_manifests.contains(&strange));
+    }
+
+    #[tokio::test]
+    async fn the_head_is_renewed_whatever_the_database_has_revoked() {
+        let (_dir, app) = crate::testing::app().await;
+        let mut tx = app.db.begin().await.unwrap();
+        documents::insert(&mut tx, documents::ROOT, 1, b"root", NOW)
+            .await
+            .unwrap();
+        sqlx::query(
+            "WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 2500)
+             INSERT INTO model_versions (id, line, semver, release_counter, manifest, payload, signature, components,
+             package_bytes, golden_max_diff, golden_cases, created_at)
+             SELECT n, 'anomaly', n, n, printf('sha256:%064x', n), x'00', 'revoked', '[]', 1, 0.0, 0, 0 FROM numbers",
+        )
+        .execute(&mut *tx)
+        .await
+        .unwrap();
+        tx.commit().await.unwrap();
+        let director = director();
+        assert!(director.ensure_head(&app).await.unwrap());
+        assert!(!director.ensure_head(&app).await.unwrap(), "it says all that it can");
+        let (_, envelope) = documents::latest(&app.db, documents::HEAD).await.unwrap();
+        let head = director.believe::<Head>(&envelope).unwrap();
+        assert!(head.revoked_manifests.len() > 1800, "{}", head.revoked_manifests.len());
     }
 
     #[test]

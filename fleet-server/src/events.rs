@@ -2,7 +2,8 @@
 //! pace. Who falls behind the ring is told so and asks for everything again; nobody holds anybody up.
 //!
 //! Events come from two sources: the hints of [`Changes`](crate::app::Changes), and the audit log, in which every change by
-//! people stands. The same thing is told at most once per [`WINDOW`].
+//! people stands. The same thing is told at most once per [`WINDOW`]. The log is read when it grew and somebody follows; while
+//! nobody does, its end is all that has to be known. Where nothing happens, nothing runs.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,8 +14,8 @@ use flotilla_api_types::audit::AuditEvent;
 use flotilla_api_types::events::{ChangeEvent, Resource};
 use flotilla_protocol::ids::DeviceId;
 use serde_json::Value;
-use tokio::sync::watch;
-use tokio::time::MissedTickBehavior;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
 use crate::app::{App, Change, Listener, News};
 use crate::clock;
@@ -56,6 +57,8 @@ struct Shared {
     ring: Mutex<Ring>,
     latest: watch::Sender<u64>,
     followers: AtomicUsize,
+    /// Told of every follower that comes.
+    arrivals: Notify,
 }
 
 /// See the module's documentation. Cheap to clone.
@@ -69,6 +72,7 @@ impl Default for EventHub {
             ring: Mutex::default(),
             latest: watch::Sender::new(0),
             followers: AtomicUsize::new(0),
+            arrivals: Notify::new(),
         }))
     }
 }
@@ -120,7 +124,14 @@ impl EventHub {
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| {
                 (now < most).then_some(now + 1)
             });
-        taken.ok().map(|_before| Following(self.clone()))
+        taken.ok()?;
+        self.0.arrivals.notify_one();
+        Some(Following(self.clone()))
+    }
+
+    /// Resolves when a follower has come since the last time.
+    async fn arrival(&self) {
+        self.0.arrivals.notified().await;
     }
 
     pub fn followers(&self) -> usize {
@@ -196,6 +207,8 @@ struct Gather {
     told: BTreeSet<Key>,
     pending: BTreeSet<Key>,
     ready: BTreeSet<Key>,
+    /// More than can be named.
+    overflown: bool,
 }
 
 impl Gather {
@@ -230,8 +243,17 @@ impl Gather {
         self.ready.extend(pending);
     }
 
+    fn overflow(&mut self) {
+        self.overflown = true;
+    }
+
+    /// Is there something that must not be told again before the window is over?
+    fn is_holding(&self) -> bool {
+        !self.told.is_empty()
+    }
+
     fn is_too_much(&self) -> bool {
-        self.told.len() + self.pending.len() + self.ready.len() > MOST_PENDING
+        self.overflown || self.told.len() + self.pending.len() + self.ready.len() > MOST_PENDING
     }
 }
 
@@ -282,63 +304,119 @@ fn keys_of(entry: &AuditEvent) -> Vec<Key> {
     keys
 }
 
+/// The audit log as far as it was told.
+struct Log {
+    appended: watch::Receiver<u64>,
+    /// Index of the first entry that was not told.
+    next: u64,
+    /// It grew since it was last read to its end.
+    grew: bool,
+    /// It was looked at in this window.
+    looked: bool,
+}
+
+impl Log {
+    /// From here on.
+    async fn open(app: &App) -> Result<Self, StoreError> {
+        // Taken before the end is, so that nothing falls in between.
+        let appended = audit::appended();
+        audit::settled(&app.db).await?;
+        Ok(Self {
+            appended,
+            next: audit::next_index(&app.db).await?,
+            grew: false,
+            looked: false,
+        })
+    }
+
+    /// Resolves when the log grew.
+    async fn growth(&mut self) {
+        // The sender is never dropped.
+        if self.appended.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        self.grew = true;
+    }
+
+    /// Tells what is new, once per window and if anybody follows. After an error it is tried again in the next window.
+    async fn look(&mut self, app: &App, gather: &mut Gather) -> Result<(), StoreError> {
+        if !self.grew || self.looked || app.changes.events().followers() == 0 {
+            return Ok(());
+        }
+        self.looked = true;
+        audit::settled(&app.db).await?;
+        let end = audit::next_index(&app.db).await?;
+        if end.saturating_sub(self.next) > MOST_PENDING as u64 {
+            // Whoever comes back after so much asks for everything anyway.
+            self.next = end;
+            gather.overflow();
+        }
+        while self.next < end {
+            let entries = audit::list_from(&app.db, self.next, AUDIT_PAGE).await?;
+            let Some(last) = entries.last() else { break };
+            self.next = last.index + 1;
+            for key in entries.iter().flat_map(keys_of) {
+                gather.add(key);
+            }
+        }
+        self.grew = false;
+        Ok(())
+    }
+}
+
 /// Starts the task that turns changes into events. What changes after it returned becomes an event.
 pub async fn start(app: &App, tasks: &mut Tasks) -> Result<(), StoreError> {
     let news = app.changes.listen();
-    let next = audit::next_index(&app.db).await?;
+    let log = Log::open(app).await?;
     let shutdown = tasks.shutdown();
-    tasks.spawn("events", run(app.clone(), news, next, shutdown));
+    tasks.spawn("events", run(app.clone(), news, log, shutdown));
     Ok(())
 }
 
-/// Until the server stops. `next`: the index of the first audit entry to be told.
-async fn run(app: App, mut news: Listener, mut next: u64, mut shutdown: Shutdown) {
+/// Until the server stops.
+async fn run(app: App, mut news: Listener, mut log: Log, mut shutdown: Shutdown) {
     let hub = app.changes.events();
     let mut gather = Gather::default();
-    let mut tick = tokio::time::interval(WINDOW);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // When the window ends in which something was told or looked at.
+    let mut window: Option<Instant> = None;
     loop {
-        let mut look_at_audit = false;
         tokio::select! {
             () = shutdown.wait() => return,
             told = news.next() => match told {
-                News::Change(Change::Audit) => look_at_audit = true,
                 News::Change(change) => gather.hear(change),
                 News::Lost => hub.reset(),
                 News::Closed => return,
             },
-            _ = tick.tick() => {
+            () = log.growth() => {}
+            () = hub.arrival() => {}
+            () = over(window) => {
+                window = None;
                 gather.turn();
-                look_at_audit = true;
+                log.looked = false;
             }
         }
-        if look_at_audit && let Err(error) = read_audit(&app, &mut next, &mut gather).await {
+        if let Err(error) = log.look(&app, &mut gather).await {
             tracing::warn!(%error, "events of the audit log cannot be told; trying again");
         }
         if gather.is_too_much() {
             gather = Gather::default();
             hub.reset();
-            continue;
+        } else {
+            let ready = gather.take();
+            if !ready.is_empty() {
+                hub.publish(with_patches(&app, ready).await);
+            }
         }
-        let ready = gather.take();
-        if !ready.is_empty() {
-            hub.publish(with_patches(&app, ready).await);
+        if window.is_none() && (gather.is_holding() || log.looked) {
+            window = Some(Instant::now() + WINDOW);
         }
     }
 }
 
-/// Adds what stands in the audit log from `next` on.
-async fn read_audit(app: &App, next: &mut u64, gather: &mut Gather) -> Result<(), StoreError> {
-    loop {
-        let entries = audit::list_from(&app.db, *next, AUDIT_PAGE).await?;
-        let Some(last) = entries.last() else { return Ok(()) };
-        *next = last.index + 1;
-        for key in entries.iter().flat_map(keys_of) {
-            gather.add(key);
-        }
-        if gather.is_too_much() {
-            return Ok(());
-        }
+async fn over(window: Option<Instant>) {
+    match window {
+        Some(end) => tokio::time::sleep_until(end).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -81,8 +81,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
             }
             start_logging(config.log);
             let sign_in = sign_in_link || std::io::stdout().is_terminal();
-            runtime.block_on(serve::serve(config, sign_in))?;
-            runtime.shutdown_timeout(std::time::Duration::from_secs(5));
+            serve::run(runtime, &config, sign_in)?;
         }
         Command::Openapi => {
             let (_, document) = fleet_server::api::documented();
@@ -92,6 +91,8 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// How much is logged is `RUST_LOG`'s to say, in tracing's own language (docs/operations.md): the one thing about the server that
+/// the environment says and `config.rs` does not read.
 fn start_logging(format: LogFormat) {
     let filter = tracing_subscriber::EnvFilter::builder()
         .with_default_directive(tracing::Level::INFO.into())

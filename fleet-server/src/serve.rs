@@ -1,4 +1,5 @@
-//! Wires the server's parts, runs them, and stops them in order.
+//! Wires the server's parts, runs them, and stops them in order: tasks, broker, database, threads. One deadline holds for all of
+//! it.
 
 mod lock;
 
@@ -11,7 +12,8 @@ use axum::Router;
 use axum_server::Handle;
 use flotilla_protocol::ids::FleetId;
 use flotilla_protocol::trust::{KeyPair, Root, TrustError};
-use tokio::time::Instant;
+use tokio::runtime::Runtime;
+use tokio::time::{Instant, timeout_at};
 
 use crate::api::{Around, PublicUrl};
 use crate::app::{App, Changes, FleetInfo};
@@ -27,7 +29,7 @@ use crate::heavy::Heavy;
 use crate::imports::Imports;
 use crate::listener::{self, Bounded, Limits};
 use crate::refusals::Refusals;
-use crate::store::{Db, StoreError, audit, deployments, device_summaries, documents, tokens};
+use crate::store::{Db, StoreError, audit, deployments, device_summaries, documents, runs, tokens};
 use crate::tasks::{Shutdown, Tasks};
 use crate::{api, events, jobs, reconcile, work};
 
@@ -77,18 +79,56 @@ pub enum ServeError {
     TaskEnded(String),
 }
 
-/// Runs until SIGTERM or SIGINT, then stops within the configured deadline. `sign_in`: says on standard output how to sign in
-/// to the console.
-pub async fn serve(config: Config, sign_in: bool) -> Result<(), ServeError> {
-    let mut signals = Signals::new().map_err(ServeError::Signals)?;
-    let _lock = DataLock::take(&config.data_dir)?;
+/// Longer than anybody waits for a stop.
+const LONGEST_STOP: Duration = Duration::from_hours(24);
+
+/// Runs until SIGTERM, SIGINT or a fault, then stops within the configured time, however it ends. `sign_in`: says on standard
+/// output how to sign in to the console.
+pub fn run(runtime: Runtime, config: &Config, sign_in: bool) -> Result<(), ServeError> {
+    finish(runtime, serve(config, sign_in))
+}
+
+/// How the server ended.
+#[derive(Debug)]
+struct Ended {
+    outcome: Result<(), ServeError>,
+    /// By then whatever still runs of it must be gone.
+    deadline: Instant,
+    /// The data folder is ours as long as anything runs.
+    lock: Option<DataLock>,
+}
+
+/// Gives threads that are still at work what is left of the time. To drop the runtime would be to wait for them for ever; what
+/// is left behind ends with the process.
+fn finish(runtime: Runtime, server: impl Future<Output = Ended>) -> Result<(), ServeError> {
+    let ended = runtime.block_on(server);
+    runtime.shutdown_timeout(ended.deadline.saturating_duration_since(Instant::now()));
+    drop(ended.lock);
+    ended.outcome
+}
+
+async fn serve(config: &Config, sign_in: bool) -> Ended {
+    let within = config.stop_deadline().min(LONGEST_STOP);
+    let failed = |error: ServeError, lock: Option<DataLock>| Ended {
+        outcome: Err(error),
+        deadline: Instant::now() + within,
+        lock,
+    };
+    let mut signals = match Signals::new() {
+        Ok(signals) => signals,
+        Err(why) => return failed(ServeError::Signals(why), None),
+    };
+    let lock = match DataLock::take(&config.data_dir) {
+        Ok(lock) => lock,
+        Err(held) => return failed(held.into(), None),
+    };
     let mut tasks = Tasks::default();
-    let started = start(&config, sign_in, &mut tasks).await;
-    let (app, broker) = match started {
+    let (app, broker) = match start(config, sign_in, &mut tasks).await {
         Ok(started) => started,
         Err(error) => {
-            tasks.stop(config.stop_deadline()).await;
-            return Err(error);
+            let ended = failed(error, Some(lock));
+            tasks.stop_by(ended.deadline - within / 4).await;
+            return ended;
         }
     };
     let outcome = tokio::select! {
@@ -102,20 +142,28 @@ pub async fn serve(config: Config, sign_in: bool) -> Result<(), ServeError> {
             None => "all".to_owned(),
         })),
     };
-    stop(&config, &app, broker, tasks).await;
-    outcome
+    let deadline = Instant::now() + within;
+    stop(&app, broker, tasks, deadline, within).await;
+    Ended {
+        outcome,
+        deadline,
+        lock: Some(lock),
+    }
 }
 
-async fn stop(config: &Config, app: &App, broker: Broker, tasks: Tasks) {
-    let deadline = Instant::now() + config.stop_deadline();
+/// Stops everything before `deadline`, which is `within` away. A part that takes too long leaves the others a quarter, an eighth
+/// and a sixteenth of the time.
+async fn stop(app: &App, broker: Broker, tasks: Tasks, deadline: Instant, within: Duration) {
     app.changes.stop();
-    let cut_off = tasks.stop(config.stop_deadline()).await;
+    let cut_off = tasks.stop_by(deadline - within / 4).await;
     if cut_off > 0 {
         tracing::warn!(cut_off, "tasks did not stop within the deadline");
     }
-    broker.stop().await;
+    if timeout_at(deadline - within / 8, broker.stop()).await.is_err() {
+        tracing::warn!("the broker did not stop within the deadline");
+    }
     // A connection that somebody still holds is rolled back when the process ends.
-    if tokio::time::timeout_at(deadline, app.db.close()).await.is_err() {
+    if timeout_at(deadline - within / 16, app.db.close()).await.is_err() {
         tracing::warn!("the database was not closed within the deadline");
     }
 }
@@ -124,6 +172,7 @@ async fn stop(config: &Config, app: &App, broker: Broker, tasks: Tasks) {
 async fn fill_in(db: &Db) -> Result<(), StoreError> {
     device_summaries::fill_missing(db).await?;
     audit::file_old_entries(db).await?;
+    runs::fill_missing(db).await?;
     deployments::fill_causes(db).await
 }
 
@@ -202,7 +251,7 @@ async fn start(config: &Config, sign_in: bool, tasks: &mut Tasks) -> Result<(App
     };
     let router = api::router(app.clone(), around);
     let shutdown = tasks.shutdown();
-    let drain = config.stop_deadline() / 2;
+    let drain = config.stop_deadline().min(LONGEST_STOP) / 2;
     tasks.spawn("api", serve_api(api, router, drain, shutdown)?);
     announce(&app, api_address, &url, link.as_deref());
     Ok((app, broker))
@@ -318,5 +367,35 @@ impl Signals {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_somebody_holds_does_not_hold_up_the_end_after_a_fault_either() {
+        let runtime = Runtime::new().unwrap();
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let (told, ended) = std::sync::mpsc::channel();
+        let ending = std::thread::spawn(move || {
+            let server = async move {
+                // Its handle is dropped: nobody joins it, like the thread of a training.
+                drop(tokio::task::spawn_blocking(move || held.recv()));
+                Ended {
+                    outcome: Err(ServeError::TaskEnded("jobs".to_owned())),
+                    deadline: Instant::now() + Duration::from_millis(200),
+                    lock: None,
+                }
+            };
+            told.send(finish(runtime, server)).unwrap();
+        });
+        let outcome = ended
+            .recv_timeout(Duration::from_secs(10))
+            .expect("the deadline is not held");
+        assert!(matches!(outcome, Err(ServeError::TaskEnded(_))), "{outcome:?}");
+        drop(release);
+        ending.join().unwrap();
     }
 }

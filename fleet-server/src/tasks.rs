@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
+use tokio::time::Instant;
 
 /// Tells tasks that the server is stopping. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -57,10 +58,16 @@ impl Tasks {
         self.set.join_next().await
     }
 
-    /// Tells every task to stop and joins them. Returns how many had to be cut off at the deadline.
-    pub async fn stop(mut self, deadline: Duration) -> usize {
+    /// [`Tasks::stop_by`], in so long.
+    pub async fn stop(self, within: Duration) -> usize {
+        self.stop_by(Instant::now() + within).await
+    }
+
+    /// Tells every task to stop and joins them. Returns how many had to be cut off at the deadline: they end at the next place
+    /// where they wait, and are not waited for, for there may be none.
+    pub async fn stop_by(mut self, deadline: Instant) -> usize {
         self.stop.send_replace(true);
-        let joined = tokio::time::timeout(deadline, async {
+        let joined = tokio::time::timeout_at(deadline, async {
             while let Some(ended) = self.set.join_next().await {
                 if let Err(error) = ended
                     && error.is_panic()
@@ -73,8 +80,29 @@ impl Tasks {
         if joined.is_ok() {
             return 0;
         }
-        let left = self.set.len();
-        self.set.shutdown().await;
-        left
+        self.set.abort_all();
+        self.set.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+    async fn a_stop_is_over_at_its_deadline_whatever_a_task_does() {
+        let mut tasks = Tasks::default();
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        tasks.spawn("holds its thread", async move {
+            let _released = held.recv();
+        });
+        tasks.spawn("waits for ever", std::future::pending());
+        let mut shutdown = tasks.shutdown();
+        tasks.spawn("obeys", async move { shutdown.wait().await });
+        let stopped = tasks.stop_by(Instant::now() + Duration::from_millis(200));
+        let cut_off = tokio::time::timeout(Duration::from_secs(10), stopped).await;
+        // Or this runtime would never end.
+        drop(release);
+        assert_eq!(cut_off.expect("the deadline is not held"), 2);
     }
 }
