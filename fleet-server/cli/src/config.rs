@@ -14,6 +14,7 @@ const DEFAULT_SERVER: &str = "http://127.0.0.1:8080";
 
 /// Flags that every command takes.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Options of every command")]
 pub(crate) struct GlobalArgs {
     /// The fleet server's address [default: the profile's, or <http://127.0.0.1:8080>]
     #[arg(long, global = true, env = "FLOTILLA_SERVER", value_name = "URL")]

@@ -22,6 +22,7 @@ use flotilla_api_types::sessions::SignInLink;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::error::CliError;
+use crate::files;
 use crate::output::Output;
 
 use self::fleet::Fleet;
@@ -92,15 +93,17 @@ async fn play(
     let sensors = steps::run(spec, fleet, story, report).await?;
     tell_end(fleet, story, report)?;
     if !once {
-        let token = fleet.token_file();
+        let file = fleet.token_file();
+        let token = files::read_text(&file)?;
         let api = &fleet.api;
         let link: SignInLink = fleet.client()?.post(&["sign-in-links"]).send().await?;
         story.out().line(&format!(
             "\nEverything is left running.\n  console    {}   (signs in once; for another link: fleetctl console)\n  \
-             API        {api}/api/v1\n  API docs   {api}/docs\n  token      {}\n  \
+             API        {api}/api/v1\n  API docs   {api}/docs\n  token      {}   (kept in {})\n  \
              try        export FLOTILLA_PROFILE={}; fleetctl devices list\nCtrl-C stops it.",
             link.url,
-            token.display(),
+            token.trim(),
+            file.display(),
             fleet.profile().display()
         ))?;
         std::future::pending::<()>().await;

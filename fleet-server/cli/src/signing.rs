@@ -6,10 +6,11 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use flotilla_api_types::models::ManifestDocument;
+use flotilla_api_types::time::rfc3339;
 use flotilla_protocol::codec::{self, MAX_DOCUMENT_BYTES};
 use flotilla_protocol::ids::{Digest, ModelVersionId};
 use flotilla_protocol::manifest::Manifest;
-use flotilla_protocol::trust::{Document, Envelope, KeyPair, Role, TrustError};
+use flotilla_protocol::trust::{Document, Envelope, KeyPair, Role, Root, TrustError, Verified};
 use serde::{Deserialize, Serialize};
 
 use crate::error::CliError;
@@ -30,6 +31,8 @@ pub(crate) struct SigningRequest {
     payload: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) envelope: Option<String>,
+    /// The fleet's root as the server has it, base64: only to notice a wrong key before it has signed.
+    root: String,
 }
 
 /// A request whose parts belong together.
@@ -39,6 +42,7 @@ pub(crate) struct Reviewed {
     digest: Digest,
     role: Role,
     envelope: Envelope,
+    root: Verified<Root>,
 }
 
 impl SigningRequest {
@@ -51,6 +55,7 @@ impl SigningRequest {
             schema: document.schema,
             payload: document.payload,
             envelope: document.envelope,
+            root: document.root,
         }
     }
 
@@ -99,17 +104,33 @@ impl SigningRequest {
             }
             None => Envelope::unsigned(payload),
         };
+        let root = decode_root(&self.root)?;
+        let (of_root, fleet) = (root.header.fleet, manifest.header.fleet);
+        if of_root != fleet {
+            return refuse(format!("the root is of fleet {of_root}, the manifest of fleet {fleet}"));
+        }
         Ok(Reviewed {
             manifest,
             digest,
             role,
             envelope,
+            root,
         })
     }
 
-    /// The request with one more signature.
+    /// The request with one more signature; refused for a key whose signature nobody in the fleet would accept.
     pub(crate) fn signed(&self, key: &KeyPair) -> Result<Self, CliError> {
         let mut reviewed = self.review()?;
+        let authority = reviewed.root.authority(&reviewed.role)?;
+        if !authority.keys.contains(&key.public()) {
+            return Err(CliError::Failed(format!(
+                "key {} may not sign as {}: root version {} wants {}",
+                key.id().0.short(),
+                reviewed.role,
+                reviewed.root.header.version,
+                reviewed.may_sign()
+            )));
+        }
         reviewed.envelope.add_signature(key, &reviewed.role, Manifest::SCHEMA)?;
         Ok(Self {
             envelope: Some(BASE64.encode(reviewed.envelope.encode()?)),
@@ -119,6 +140,17 @@ impl SigningRequest {
 }
 
 impl Reviewed {
+    /// Whose signatures count, by the root that came with the request.
+    fn may_sign(&self) -> String {
+        match self.root.authority(&self.role) {
+            Ok(authority) => {
+                let keys: Vec<String> = authority.keys.iter().map(|key| key.id().0.short()).collect();
+                format!("{} of {}", authority.threshold, keys.join(", "))
+            }
+            Err(why) => why.to_string(),
+        }
+    }
+
     /// What a person reads before signing.
     pub(crate) fn describe(&self) -> String {
         let manifest = &self.manifest;
@@ -135,10 +167,11 @@ impl Reviewed {
             ("digest", self.digest.to_string()),
             ("fleet", manifest.header.fleet.to_string()),
             ("role", self.role.to_string()),
-            ("install until", format!("{} (Unix ms)", manifest.header.expires)),
+            ("install until", rfc3339(manifest.header.expires)),
             ("hardware classes", or(&manifest.hardware_classes, "any")),
             ("architectures", or(&manifest.arch, "any")),
             ("classes", or(&manifest.labels, "none")),
+            ("may sign", self.may_sign()),
             ("signed so far by", or(&self.envelope.claimed_signers(), "nobody")),
         ]);
         let components = table(
@@ -156,6 +189,14 @@ impl Reviewed {
     }
 }
 
+/// Reads a root (an envelope in base64) and checks that its own keys signed it.
+pub(crate) fn decode_root(envelope: &str) -> Result<Verified<Root>, CliError> {
+    let bytes = BASE64
+        .decode(envelope.trim())
+        .map_err(|why| CliError::Failed(format!("the root is not base64: {why}")))?;
+    Ok(Root::verify_self(&bytes)?)
+}
+
 /// An Ed25519 key from the operating system's randomness.
 pub(crate) fn generate_key() -> Result<KeyPair, CliError> {
     let mut seed = [0u8; 32];
@@ -171,7 +212,7 @@ pub(crate) mod tests {
     use flotilla_protocol::chunks::BlobRef;
     use flotilla_protocol::infer::DataType;
     use flotilla_protocol::manifest::{Component, ComponentKind, Provenance, SelfTest, TensorSpec};
-    use flotilla_protocol::trust::{Authority, Header, verify};
+    use flotilla_protocol::trust::{Authority, Header, PublicKey, RoleKeys, sign, verify};
 
     use super::*;
 
@@ -228,6 +269,39 @@ pub(crate) mod tests {
         }
     }
 
+    /// The keys that the root of [`request`] names for releases.
+    pub(crate) fn release_keys() -> [KeyPair; 2] {
+        [1, 2].map(|seed| KeyPair::from_seed(&[seed; 32]))
+    }
+
+    fn root() -> Root {
+        let root = KeyPair::from_seed(&[3; 32]);
+        let release = release_keys().map(|key| key.public());
+        let role = |keys: &[PublicKey], threshold| RoleKeys {
+            keys: keys.iter().map(PublicKey::id).collect(),
+            threshold,
+        };
+        Root {
+            header: Header {
+                schema: Root::SCHEMA.into(),
+                role: Role::Root,
+                ..manifest().header
+            },
+            keys: [&[root.public()][..], &release].concat(),
+            roles: [
+                ("root".to_owned(), role(&[root.public()], 1)),
+                ("director".to_owned(), role(&[root.public()], 1)),
+                ("release/*".to_owned(), role(&release, 2)),
+            ]
+            .into(),
+            tls_anchors: vec![vec![1].into()],
+        }
+    }
+
+    fn signed_root(root: &Root) -> String {
+        BASE64.encode(sign(root, &KeyPair::from_seed(&[3; 32])).unwrap())
+    }
+
     pub(crate) fn request() -> SigningRequest {
         let payload = codec::to_vec(&manifest()).unwrap();
         SigningRequest {
@@ -238,12 +312,33 @@ pub(crate) mod tests {
             schema: Manifest::SCHEMA.into(),
             payload: BASE64.encode(payload),
             envelope: None,
+            root: signed_root(&root()),
         }
     }
 
     #[test]
+    fn a_key_that_the_root_does_not_name_signs_nothing() {
+        let stranger = generate_key().unwrap();
+        let refused = request().signed(&stranger).unwrap_err().to_string();
+        let id = stranger.id().0.short();
+        assert!(
+            refused.contains(&format!(
+                "key {id} may not sign as release/motions: root version 1 wants 2 of "
+            )),
+            "{refused}"
+        );
+        let mut bare = root();
+        bare.roles.remove("release/*");
+        let unknown = SigningRequest {
+            root: signed_root(&bare),
+            ..request()
+        };
+        assert!(unknown.signed(&release_keys()[0]).is_err());
+    }
+
+    #[test]
     fn a_signed_request_verifies_and_gathers_signatures() {
-        let (first, second) = (generate_key().unwrap(), generate_key().unwrap());
+        let [first, second] = release_keys();
         let signed = request().signed(&first).unwrap().signed(&second).unwrap();
         let envelope = BASE64.decode(signed.envelope.unwrap()).unwrap();
         let authority = Authority {
@@ -257,13 +352,19 @@ pub(crate) mod tests {
 
     #[test]
     fn what_does_not_belong_together_is_not_signed() {
-        let key = generate_key().unwrap();
-        let changes: [fn(&mut SigningRequest); 5] = [
+        let [key, _] = release_keys();
+        let changes: [fn(&mut SigningRequest); 7] = [
             |r| r.format = "flotilla.signing-request.v2".into(),
             |r| r.role = "release/other".into(),
             |r| r.schema = "flotilla.root.v1".into(),
             |r| r.manifest = Digest::of(b"something else"),
             |r| r.payload = BASE64.encode(b"no manifest"),
+            |r| r.root = BASE64.encode(b"no root"),
+            |r| {
+                let mut foreign = root();
+                foreign.header.fleet = "0192f0c1-2345-7abc-8def-0123456789ff".parse().unwrap();
+                r.root = signed_root(&foreign);
+            },
         ];
         for change in changes {
             let mut request = request();
@@ -298,10 +399,11 @@ pub(crate) mod tests {
         digest            sha256:a8e528975d19e0cb4858545f8f4809772e4230475b24a31901328dd7bc47fb2d
         fleet             0192f0c1-2345-7abc-8def-0123456789ab
         role              release/motions
-        install until     2000 (Unix ms)
+        install until     1970-01-01T00:00:02.000Z
         hardware classes  any
         architectures     any
         classes           standing, walking
+        may sign          2 of fd110d301d2f, 47dea58ea00f
         signed so far by  nobody
 
         COMPONENT   BYTES     DIGEST

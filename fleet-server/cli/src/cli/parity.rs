@@ -265,7 +265,7 @@ fn files(dir: &Path, listener: &Listener) {
     let spec = listener.instance("", listener.schema(wanted));
     std::fs::write(dir.join("dataset.json"), spec.to_string()).unwrap();
     let signed = json!({"format": "flotilla.signing-request.v1", "model_version": ID, "manifest": DIGEST, "role": "release/line",
-        "schema": "manifest", "payload": "", "envelope": "AA=="});
+        "schema": "manifest", "payload": "", "envelope": "AA==", "root": ""});
     std::fs::write(dir.join("signed.json"), signed.to_string()).unwrap();
 }
 

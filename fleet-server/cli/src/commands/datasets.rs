@@ -29,6 +29,9 @@ pub(crate) enum DatasetsCommand {
     },
     /// All datasets
     List {
+        /// Only those that gather what devices running this model line keep
+        #[arg(long, value_name = "LINE")]
+        harvest_line: Option<String>,
         #[command(flatten)]
         page: PageArgs,
     },
@@ -114,8 +117,9 @@ pub(crate) async fn run(context: &Context, command: DatasetsCommand) -> Result<(
             let answer: Value = client.post(&["datasets"]).json(&body)?.send().await?;
             context.out.show(&answer, |dataset: Dataset| describe(&dataset))
         }
-        DatasetsCommand::List { page } => {
-            let answer: Value = page.ask(client.get(&["datasets"])).send().await?;
+        DatasetsCommand::List { harvest_line, page } => {
+            let call = page.ask(client.get(&["datasets"])).maybe("harvest_line", harvest_line);
+            let answer: Value = call.send().await?;
             context.out.show(&answer, |page: Page<Dataset>| {
                 let rows = page.items.into_iter().map(|dataset| {
                     vec![

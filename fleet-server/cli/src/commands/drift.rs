@@ -1,7 +1,7 @@
 //! `drift`: what devices see, beside what their models were trained on.
 
 use clap::{Args, Subcommand, ValueEnum};
-use flotilla_api_types::drift::{ClassShare, DeviceDrift, DriftPoint, FeatureHistogram};
+use flotilla_api_types::drift::{ClassShare, DeviceDrift, DriftFeatures, DriftPoint};
 use flotilla_api_types::{CountedPage, Page};
 use serde_json::Value;
 
@@ -12,23 +12,8 @@ use crate::output::{or_dash, percent, table, yes_no};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum DriftCommand {
-    /// The last judgements of devices and packages
-    List {
-        /// Only this model line
-        #[arg(long)]
-        line: Option<String>,
-        /// Only this device
-        #[arg(long)]
-        device: Option<String>,
-        /// Only those that drifted, or (`false`) only those that did not
-        #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
-        drifted: Option<bool>,
-        /// `severity`: the largest share of drifted features first
-        #[arg(long, default_value = "device")]
-        order: OrderArg,
-        #[command(flatten)]
-        page: PageArgs,
-    },
+    /// The last judgements of devices and packages, or those that match
+    List(ListArgs),
     /// All features of a package on a device, beside what it was trained on, furthest first
     Show {
         #[command(flatten)]
@@ -49,10 +34,58 @@ pub(crate) enum DriftCommand {
     },
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    /// `drifted:yes line:motions -version:2.0.0 severity:>0.5 text`: keys line, version, model, device, manifest, slice, drifted
+    /// (yes, no), severity (share of drifted features), alarms; `-` negates, `*` at the end: begins with
+    #[arg(long, short, allow_hyphen_values = true)]
+    filter: Option<String>,
+    /// device, severity, line or at; `-` in front: largest first
+    #[arg(long, allow_hyphen_values = true)]
+    sort: Option<String>,
+    /// Only this model line
+    #[arg(long)]
+    line: Option<String>,
+    /// Only this device
+    #[arg(long)]
+    device: Option<String>,
+    /// Only those that drifted, or (`false`) only those that did not
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    drifted: Option<bool>,
+    /// `severity`: the same as `--sort=-severity`
+    #[arg(long, conflicts_with = "sort")]
+    order: Option<OrderArg>,
+    #[command(flatten)]
+    page: PageArgs,
+}
+
+impl ListArgs {
+    fn ask<'a>(&self, client: &'a Client) -> Call<'a> {
+        self.page
+            .ask(client.get(&["drift"]))
+            .maybe("filter", self.filter.as_ref())
+            .maybe("sort", self.sort.as_ref())
+            .maybe("line", self.line.as_ref())
+            .maybe("device", self.device.as_ref())
+            .maybe("drifted", self.drifted)
+            .maybe("order", self.order.map(OrderArg::as_str))
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum OrderArg {
     Device,
     Severity,
+}
+
+impl OrderArg {
+    /// As the API writes it.
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Device => "device",
+            Self::Severity => "severity",
+        }
+    }
 }
 
 /// Whose data, of which package, of what time.
@@ -82,24 +115,8 @@ impl Place {
 pub(crate) async fn run(context: &Context, command: DriftCommand) -> Result<(), CliError> {
     let client = &context.client;
     match command {
-        DriftCommand::List {
-            line,
-            device,
-            drifted,
-            order,
-            page,
-        } => {
-            let order = match order {
-                OrderArg::Device => "device",
-                OrderArg::Severity => "severity",
-            };
-            let call = page
-                .ask(client.get(&["drift"]))
-                .maybe("line", line)
-                .maybe("device", device)
-                .maybe("drifted", drifted)
-                .query("order", order);
-            let answer: Value = call.send().await?;
+        DriftCommand::List(args) => {
+            let answer: Value = args.ask(client).send().await?;
             context.out.show(&answer, |page: CountedPage<DeviceDrift>| {
                 let (shown, next) = (page.items.len(), page.next_cursor.as_deref());
                 with_total(drift_table(&page.items), shown, next, page.total)
@@ -107,8 +124,8 @@ pub(crate) async fn run(context: &Context, command: DriftCommand) -> Result<(), 
         }
         DriftCommand::Show { place } => {
             let answer: Value = place.ask(client, "features").send().await?;
-            context.out.show(&answer, |page: Page<FeatureHistogram>| {
-                let rows = page.items.into_iter().map(|feature| {
+            context.out.show(&answer, |answer: DriftFeatures| {
+                let rows = answer.items.into_iter().map(|feature| {
                     vec![
                         feature.name,
                         yes_no(feature.severity.drifted),

@@ -1,9 +1,8 @@
 //! `login`, `me`, `trust`: whom we talk to, as whom, and what this fleet trusts.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use clap::Subcommand;
 use flotilla_api_types::common::{Me, TrustDocuments};
+use flotilla_api_types::time::rfc3339;
 use flotilla_protocol::trust::{Root, Verified};
 use serde_json::Value;
 
@@ -11,6 +10,7 @@ use crate::commands::Context;
 use crate::config::{GlobalArgs, Profile};
 use crate::error::CliError;
 use crate::output::{fields, table};
+use crate::signing::decode_root;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum TrustCommand {
@@ -76,20 +76,12 @@ pub(crate) async fn trust(context: &Context, command: TrustCommand) -> Result<()
     context.out.line(&format!("{head}\n{}", describe_root(&root)))
 }
 
-/// Reads a root and checks that its own keys signed it.
-pub(crate) fn decode_root(envelope: &str) -> Result<Verified<Root>, CliError> {
-    let bytes = BASE64
-        .decode(envelope.trim())
-        .map_err(|why| CliError::Failed(format!("the root is not base64: {why}")))?;
-    Ok(Root::verify_self(&bytes)?)
-}
-
 pub(crate) fn describe_root(root: &Verified<Root>) -> String {
     let head = fields(&[
         ("root version", root.header.version.to_string()),
         ("root digest", root.digest().to_string()),
-        ("issued", format!("{} (Unix ms)", root.header.issued)),
-        ("expires", format!("{} (Unix ms)", root.header.expires)),
+        ("issued", rfc3339(root.header.issued)),
+        ("expires", rfc3339(root.header.expires)),
     ]);
     let roles = table(
         &["role", "threshold", "keys"],

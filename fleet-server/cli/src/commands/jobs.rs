@@ -1,4 +1,4 @@
-//! `jobs`: long work on the server, looked at or waited for.
+//! `jobs`: long work on the server, looked at, waited for or cancelled.
 
 use std::time::Duration;
 
@@ -24,6 +24,8 @@ pub(crate) enum JobsCommand {
         #[arg(long, default_value_t = 3600, value_name = "SECONDS")]
         timeout_s: u64,
     },
+    /// Cancel it: what waits never begins, what runs stops; what it has done stays done
+    Cancel { id: String },
 }
 
 pub(crate) async fn run(context: &Context, command: JobsCommand) -> Result<(), CliError> {
@@ -38,6 +40,10 @@ pub(crate) async fn run(context: &Context, command: JobsCommand) -> Result<(), C
                 return context.out.print_json(&job);
             }
             context.out.line(&describe(&job))
+        }
+        JobsCommand::Cancel { id } => {
+            let answer: Value = context.client.post(&["jobs", &id, "cancel"]).send().await?;
+            context.out.show(&answer, |job: Job| describe(&job))
         }
     }
 }
@@ -98,11 +104,16 @@ const fn state(state: JobState) -> &'static str {
 }
 
 fn describe(job: &Job) -> String {
+    let stops = if job.cancel_requested && !job.state.is_final() {
+        ", about to stop"
+    } else {
+        ""
+    };
     fields(&[
         ("job", job.id.to_string()),
         ("kind", job.kind.clone()),
         ("subject", job.subject.clone()),
-        ("state", state(job.state).to_owned()),
+        ("state", format!("{}{stops}", state(job.state))),
         ("progress", percent(job.progress)),
         ("message", job.message.clone()),
         ("error", or_dash(job.error.as_ref())),

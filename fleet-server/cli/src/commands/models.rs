@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 use flotilla_api_types::CountedPage;
 use flotilla_api_types::models::{CreateModelVersion, DriftParameters, Model, ModelVersion, SignatureState};
-use flotilla_protocol::ids::RunId;
+use flotilla_protocol::ids::{DatasetVersionId, Digest, RunId};
 use serde_json::Value;
 
 use crate::client::Call;
@@ -22,14 +22,8 @@ pub(crate) enum ModelsCommand {
         #[command(flatten)]
         page: PageArgs,
     },
-    /// Versions of a line, newest first
-    Versions {
-        line: String,
-        #[command(flatten)]
-        narrow: NarrowArgs,
-        #[command(flatten)]
-        page: PageArgs,
-    },
+    /// Versions, newest first: of a line, or of all lines
+    Versions(VersionsArgs),
     /// Make a package of a finished run; it must pass its golden inputs
     Package(PackageArgs),
     /// Make a package of an ONNX file
@@ -44,6 +38,26 @@ pub(crate) enum ModelsCommand {
     },
     /// One version, by id
     Show { id: String },
+}
+
+/// Which versions.
+#[derive(Debug, Args)]
+pub(crate) struct VersionsArgs {
+    /// Of this line; without it, of all
+    line: Option<String>,
+    /// Made of this run
+    #[arg(long, value_name = "ID", conflicts_with = "line")]
+    run: Option<RunId>,
+    /// Made of this dataset version
+    #[arg(long, value_name = "ID", conflicts_with = "line")]
+    dataset_version: Option<DatasetVersionId>,
+    /// What devices know by this digest; may be repeated
+    #[arg(long = "manifest", value_name = "DIGEST", conflicts_with = "line")]
+    manifests: Vec<Digest>,
+    #[command(flatten)]
+    narrow: NarrowArgs,
+    #[command(flatten)]
+    page: PageArgs,
 }
 
 /// Which lines or versions.
@@ -135,36 +149,7 @@ pub(crate) async fn run(context: &Context, command: ModelsCommand) -> Result<(),
                 with_total(table, shown, page.next_cursor.as_deref(), page.total)
             })
         }
-        ModelsCommand::Versions { line, narrow, page } => {
-            let call = narrow.ask(page.ask(client.get(&["models", &line, "versions"])));
-            let answer: Value = call.send().await?;
-            context.out.show(&answer, |page: CountedPage<ModelVersion>| {
-                let shown = page.items.len();
-                let rows = page.items.into_iter().map(|version| {
-                    vec![
-                        version.semver,
-                        version.release_counter.to_string(),
-                        signature(version.signature).to_owned(),
-                        version.id.to_string(),
-                        version.manifest.short(),
-                        bytes(version.package_bytes),
-                        or_dash(version.devices),
-                        version.created_at,
-                    ]
-                });
-                let header = [
-                    "version",
-                    "counter",
-                    "signature",
-                    "id",
-                    "manifest",
-                    "package",
-                    "devices",
-                    "created",
-                ];
-                with_total(table(&header, rows), shown, page.next_cursor.as_deref(), page.total)
-            })
-        }
+        ModelsCommand::Versions(args) => versions(context, &args).await,
         ModelsCommand::Package(args) => package(context, args).await,
         ModelsCommand::Import {
             line,
@@ -188,6 +173,100 @@ pub(crate) async fn run(context: &Context, command: ModelsCommand) -> Result<(),
             let answer: Value = client.get(&["model-versions", &id]).send().await?;
             context.out.show(&answer, |version: ModelVersion| describe(&version))
         }
+    }
+}
+
+async fn versions(context: &Context, args: &VersionsArgs) -> Result<(), CliError> {
+    let client = &context.client;
+    let manifests: Vec<String> = args.manifests.iter().map(ToString::to_string).collect();
+    let call = match &args.line {
+        Some(line) => client.get(&["models", line.as_str(), "versions"]),
+        None => client
+            .get(&["model-versions"])
+            .maybe("run", args.run)
+            .maybe("dataset_version", args.dataset_version)
+            .maybe("manifest", (!manifests.is_empty()).then(|| manifests.join(","))),
+    };
+    let answer: Value = args.narrow.ask(args.page.ask(call)).send().await?;
+    context.out.show(&answer, |page: CountedPage<ModelVersion>| {
+        let shown = page.items.len();
+        let table = if args.line.is_some() {
+            of_one_line(page.items)
+        } else {
+            of_all_lines(page.items)
+        };
+        with_total(table, shown, page.next_cursor.as_deref(), page.total)
+    })
+}
+
+fn of_one_line(versions: Vec<ModelVersion>) -> String {
+    let rows = versions.into_iter().map(|version| {
+        vec![
+            version.semver,
+            version.release_counter.to_string(),
+            signature(version.signature).to_owned(),
+            version.id.to_string(),
+            version.manifest.short(),
+            bytes(version.package_bytes),
+            or_dash(version.devices),
+            version.created_at,
+        ]
+    });
+    let header = [
+        "version",
+        "counter",
+        "signature",
+        "id",
+        "manifest",
+        "package",
+        "devices",
+        "created",
+    ];
+    table(&header, rows)
+}
+
+fn of_all_lines(versions: Vec<ModelVersion>) -> String {
+    let rows = versions.into_iter().map(|version| {
+        vec![
+            version.line.to_string(),
+            version.semver.clone(),
+            signature(version.signature).to_owned(),
+            version.id.to_string(),
+            version.manifest.short(),
+            or_dash(run_name(&version)),
+            or_dash(dataset_version_name(&version)),
+            version.created_at,
+        ]
+    });
+    let header = [
+        "line",
+        "version",
+        "signature",
+        "id",
+        "manifest",
+        "run",
+        "dataset version",
+        "created",
+    ];
+    table(&header, rows)
+}
+
+/// As people know it.
+fn run_name(version: &ModelVersion) -> Option<String> {
+    let name = version.run_name.as_ref()?;
+    Some(format!("{}, seed {}", name.experiment, name.seed))
+}
+
+fn dataset_version_name(version: &ModelVersion) -> Option<String> {
+    let name = version.dataset_version_name.as_ref()?;
+    Some(format!("{} v{}", name.name, name.number))
+}
+
+/// An id, and what people know it by.
+fn named(id: Option<impl std::fmt::Display>, name: Option<String>) -> String {
+    match (id, name) {
+        (Some(id), Some(name)) => format!("{name} ({id})"),
+        (id, _) => or_dash(id),
     }
 }
 
@@ -232,8 +311,44 @@ pub(crate) fn describe(version: &ModelVersion) -> String {
         ("signature", signature(version.signature).to_owned()),
         ("package", bytes(version.package_bytes)),
         ("golden gate", golden),
-        ("run", or_dash(version.run)),
-        ("dataset version", or_dash(version.dataset_version)),
+        ("run", named(version.run, run_name(version))),
+        (
+            "dataset version",
+            named(version.dataset_version, dataset_version_name(version)),
+        ),
         ("created", version.created_at.clone()),
     ])
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use crate::cli::Cli;
+
+    #[test]
+    fn versions_are_those_of_a_line_or_of_all() {
+        let id = "0192f0c1-2345-7abc-8def-0123456789ab";
+        let digest = format!("sha256:{}", "0".repeat(64));
+        let parses = |line: &str| {
+            let words = std::iter::once("fleetctl").chain(line.split(' '));
+            Cli::try_parse_from(words).is_ok()
+        };
+        for good in [
+            "models versions".to_owned(),
+            "models versions motions --text 1.2".to_owned(),
+            format!("models versions --run {id} --signature signed"),
+            format!("models versions --dataset-version {id}"),
+            format!("models versions --manifest {digest} --manifest {digest}"),
+        ] {
+            assert!(parses(&good), "{good}");
+        }
+        for bad in [
+            format!("models versions motions --run {id}"),
+            format!("models versions motions --manifest {digest}"),
+            "models versions --manifest 00".to_owned(),
+        ] {
+            assert!(!parses(&bad), "{bad}");
+        }
+    }
 }

@@ -51,6 +51,9 @@ pub(crate) enum RolloutsCommand {
         /// Only in this state: draft, running, paused, halted, completed or aborted; repeat for more
         #[arg(long = "state", value_parser = parse_state, value_delimiter = ',')]
         states: Vec<RolloutState>,
+        /// Only those of this model version
+        #[arg(long, value_name = "ID")]
+        model_version: Option<ModelVersionId>,
         #[command(flatten)]
         page: PageArgs,
     },
@@ -166,8 +169,14 @@ pub(crate) async fn run(context: &Context, command: RolloutsCommand) -> Result<(
             let answer: Value = client.get(&["rollouts", &id]).send().await?;
             context.out.show(&answer, tell)
         }
-        RolloutsCommand::List { states, page } => {
-            let call = page.ask(client.get(&["rollouts"]));
+        RolloutsCommand::List {
+            states,
+            model_version,
+            page,
+        } => {
+            let call = page
+                .ask(client.get(&["rollouts"]))
+                .maybe("model_version", model_version);
             let answer: Value = with_states(call, &states, RolloutState::as_str).send().await?;
             context.out.show(&answer, list_table)
         }

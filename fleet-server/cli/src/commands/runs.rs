@@ -9,6 +9,7 @@ use flotilla_api_types::{CountedPage, Page};
 use flotilla_protocol::ids::DatasetVersionId;
 use serde_json::Value;
 
+use crate::client::{Call, Client};
 use crate::commands::datasets::SplitArg;
 use crate::commands::{Context, PageArgs, WaitArgs, jobs, with_more, with_total};
 use crate::error::CliError;
@@ -18,20 +19,8 @@ use crate::output::{fields, or_dash, pairs, percent, table};
 pub(crate) enum RunsCommand {
     /// Train a multilayer perceptron on a dataset version
     Create(CreateArgs),
-    /// Runs, newest first
-    List {
-        #[arg(long)]
-        experiment: Option<String>,
-        #[arg(long)]
-        status: Option<StatusArg>,
-        #[arg(long, value_name = "ID")]
-        dataset_version: Option<DatasetVersionId>,
-        /// Stands in the experiment's name, the cause, the id or the model's digest
-        #[arg(long)]
-        text: Option<String>,
-        #[command(flatten)]
-        page: PageArgs,
-    },
+    /// All runs, or those that match, newest first
+    List(ListArgs),
     /// One run
     Show { id: String },
     /// Metrics, one point per epoch
@@ -52,6 +41,45 @@ pub(crate) enum RunsCommand {
     },
     /// Stop a run
     Cancel { id: String },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    /// `status:finished experiment:motions holdout.accuracy:>0.9 -dataset:motions@2 text`: statuses scheduled, running, finished,
+    /// failed, cancelled; keys experiment, dataset, version, id, cause, hidden; numbers seed, epochs, `batch_size`,
+    /// `learning_rate`, `weight_decay`, accuracy, loss, duration and any metric; `-` negates, `*` at the end: begins with
+    #[arg(long, short, allow_hyphen_values = true)]
+    filter: Option<String>,
+    /// started, experiment, status, cause, a number or a metric such as `holdout.ece`; `-` in front: newest or largest first
+    #[arg(long, allow_hyphen_values = true)]
+    sort: Option<String>,
+    /// Only runs of this experiment
+    #[arg(long)]
+    experiment: Option<String>,
+    /// Only runs in this state
+    #[arg(long)]
+    status: Option<StatusArg>,
+    /// Only runs on this dataset version
+    #[arg(long, value_name = "ID")]
+    dataset_version: Option<DatasetVersionId>,
+    /// Stands in the experiment's name, the cause, the id or the model's digest
+    #[arg(long)]
+    text: Option<String>,
+    #[command(flatten)]
+    page: PageArgs,
+}
+
+impl ListArgs {
+    fn ask<'a>(&self, client: &'a Client) -> Call<'a> {
+        self.page
+            .ask(client.get(&["runs"]))
+            .maybe("filter", self.filter.as_ref())
+            .maybe("sort", self.sort.as_ref())
+            .maybe("experiment", self.experiment.as_ref())
+            .maybe("status", self.status.map(StatusArg::as_str))
+            .maybe("dataset_version", self.dataset_version)
+            .maybe("text", self.text.as_ref())
+    }
 }
 
 #[derive(Debug, Args)]
@@ -125,20 +153,8 @@ pub(crate) async fn run(context: &Context, command: RunsCommand) -> Result<(), C
     let client = &context.client;
     match command {
         RunsCommand::Create(args) => create(context, args).await,
-        RunsCommand::List {
-            experiment,
-            status,
-            dataset_version,
-            text,
-            page,
-        } => {
-            let call = page
-                .ask(client.get(&["runs"]))
-                .maybe("experiment", experiment)
-                .maybe("status", status.map(StatusArg::as_str))
-                .maybe("dataset_version", dataset_version)
-                .maybe("text", text);
-            let answer: Value = call.send().await?;
+        RunsCommand::List(args) => {
+            let answer: Value = args.ask(client).send().await?;
             context.out.show(&answer, |page: CountedPage<Run>| {
                 let (shown, next) = (page.items.len(), page.next_cursor.as_deref());
                 with_total(run_table(&page.items), shown, next, page.total)
@@ -229,6 +245,7 @@ fn run_table(runs: &[Run]) -> String {
             run.experiment.clone(),
             status(run.status).to_owned(),
             run.seed.to_string(),
+            or_dash(dataset(run)),
             or_dash(run.metrics.get("holdout.accuracy").copied().map(percent)),
             run.cause.clone(),
             run.created_at.clone(),
@@ -239,11 +256,18 @@ fn run_table(runs: &[Run]) -> String {
         "experiment",
         "status",
         "seed",
+        "dataset",
         "holdout accuracy",
         "cause",
         "created",
     ];
     table(&header, rows)
+}
+
+/// `motions v3`
+fn dataset(run: &Run) -> Option<String> {
+    let of = run.dataset_version_name.as_ref()?;
+    Some(format!("{} v{}", of.name, of.number))
 }
 
 fn describe(run: &Run) -> String {
@@ -264,7 +288,9 @@ fn describe(run: &Run) -> String {
         ("run", run.id.to_string()),
         ("experiment", run.experiment.clone()),
         ("status", status(run.status).to_owned()),
+        ("progress", or_dash(run.progress.map(percent))),
         ("dataset version", run.dataset_version.to_string()),
+        ("dataset", or_dash(dataset(run))),
         ("trainer", trainer),
         ("seed", run.seed.to_string()),
         ("cause", run.cause.clone()),

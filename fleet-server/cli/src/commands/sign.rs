@@ -71,7 +71,7 @@ pub(crate) fn run_offline(out: &Output, command: SignCommand) -> Result<(), CliE
         SignCommand::Keygen { output } => keygen(out, &output),
         SignCommand::Apply { file, key, output, yes } => apply(out, &file, &key, &output, yes),
         SignCommand::Root { file: Some(file) } => {
-            let root = fleet::decode_root(&files::read_text(&file)?)?;
+            let root = signing::decode_root(&files::read_text(&file)?)?;
             out.line(&fleet::describe_root(&root))
         }
         SignCommand::Root { file: None } | SignCommand::Export { .. } | SignCommand::Import { .. } => {
@@ -99,7 +99,7 @@ pub(crate) async fn run(context: &Context, command: SignCommand) -> Result<(), C
         }
         SignCommand::Root { file: None } => {
             let documents: TrustDocuments = context.client.get(&["trust"]).send().await?;
-            let root = fleet::decode_root(&documents.root)?;
+            let root = signing::decode_root(&documents.root)?;
             if context.out.is_json() {
                 return context.out.print_json(&*root);
             }
@@ -201,7 +201,7 @@ fn confirmed(out: &Output, question: &str) -> Result<bool, CliError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::signing::tests::request;
+    use crate::signing::tests::{release_keys, request};
 
     #[test]
     fn keys_are_private_and_never_overwritten() {
@@ -226,8 +226,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (unsigned, key, signed) = (dir.path().join("u"), dir.path().join("k"), dir.path().join("s"));
         files::write_json(&unsigned, &request()).unwrap();
+        let [release, _] = release_keys();
+        files::write_new_secret(&key, release.to_pkcs8_pem().unwrap().as_bytes()).unwrap();
         let out = Output::new(false);
-        keygen(&out, &key).unwrap();
         apply(&out, &unsigned, &key, &signed, true).unwrap();
         let signed: SigningRequest = files::read_json(&signed).unwrap();
         assert!(signed.envelope.is_some());

@@ -248,7 +248,7 @@ impl Fleet {
         };
         make_fifo(&device.sensor())?;
         let bundle_path = device.folder.join("factory.json");
-        files::write_json(&bundle_path, bundle)?;
+        write_bundle(&bundle_path, bundle)?;
         let config = AgentConfig {
             data_dir: &device.folder.join("data"),
             device_id: &device.id,
@@ -372,6 +372,12 @@ async fn stop_all(processes: &mut [Process]) -> Vec<String> {
     stopped.await.into_iter().flatten().collect()
 }
 
+/// Whoever can read it can enrol a device.
+fn write_bundle(path: &Path, bundle: &impl Serialize) -> Result<(), CliError> {
+    let text = serde_json::to_vec_pretty(bundle).map_err(|why| CliError::file(path, why))?;
+    files::write_new_secret(path, &text)
+}
+
 /// Takes the demo's folder for this demo alone; the kernel lets go of it with the process.
 fn take(folder: &Path) -> Result<File, CliError> {
     let path = folder.join(MARKER);
@@ -446,6 +452,18 @@ mod tests {
             (connection.server.as_str(), connection.token.as_deref()),
             (fleet.api.as_str(), Some("secret"))
         );
+    }
+
+    #[test]
+    fn a_factory_bundle_is_its_owners_alone() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("factory.json");
+        write_bundle(&path, &serde_json::json!({"token": "secret"})).unwrap();
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let read: serde_json::Value = files::read_json(&path).unwrap();
+        assert_eq!(read["token"], "secret");
     }
 
     #[test]
