@@ -3,14 +3,15 @@ import { render } from 'preact';
 import { App } from './app/app';
 import { watchActivity } from './lib/activity';
 import { listen, watchSingleKeys } from './lib/keys';
-import { Live, setLive, Throttle } from './lib/live';
+import { Live, setLive } from './lib/live';
 import { browserPlatform } from './lib/live-browser';
 import { keepErrors, queryClient } from './lib/query';
-import { fetchAgain } from './lib/refetch';
+import { changed, fetchAgain } from './lib/refetch';
 import { navigate, startRouter } from './lib/router';
 import { begin, sessionState } from './lib/session';
 import { watchSystemTheme } from './lib/theme';
 import { watchLeaving } from './lib/unsaved';
+import { screens } from './screens/registry';
 import { toast } from './ui/toast';
 import './styles/tokens.css';
 import './styles/base.css';
@@ -32,7 +33,7 @@ async function arrive(link: string | undefined): Promise<void> {
 }
 
 const link = takeLink();
-startRouter();
+startRouter(screens);
 listen();
 watchSingleKeys();
 watchActivity();
@@ -46,11 +47,8 @@ for (const name of ['dragover', 'drop'] as const)
   });
 
 keepErrors(queryClient);
-const refetch = new Throttle((resource) => fetchAgain(queryClient, { queryKey: [resource] }));
 const live = new Live(browserPlatform('/api/v1/events'), {
-  changes: (changes) => {
-    for (const resource of new Set(changes.map((change) => change.resource))) refetch.hit(resource);
-  },
+  changes: (changes) => changed(queryClient, changes),
   reset: () => fetchAgain(queryClient),
 });
 setLive(live);

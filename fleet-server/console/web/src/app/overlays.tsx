@@ -28,7 +28,7 @@ export function KeysOverlay(): JSX.Element {
             <h3>{group}</h3>
             <dl>
               {bound
-                .filter((shortcut, index) => shortcut.group === group && bound.findIndex((other) => other.keys === shortcut.keys) === index)
+                .filter((shortcut, index) => shortcut.group === group && bound.findLastIndex((other) => other.keys === shortcut.keys) === index)
                 .map((shortcut) => (
                   <div key={shortcut.keys}>
                     <dt>{shortcut.label}</dt>

@@ -1,10 +1,10 @@
 // The frame: sidebar (a drawer on a phone), top bar, the screen.
-import type { JSX } from 'preact';
+import type { JSX, RefObject } from 'preact';
 import { useEffect, useLayoutEffect, useRef, useState } from 'preact/hooks';
-import { useUid } from '../lib/hooks';
-import { setSingleKeys, singleKeys, useShortcuts } from '../lib/keys';
+import { useMedia, useUid } from '../lib/hooks';
+import { awaitKeys, setSingleKeys, singleKeys, useShortcuts } from '../lib/keys';
 import type { LiveState } from '../lib/live';
-import { findScreen, Link, navigate, place, recallScroll, useScreen } from '../lib/router';
+import { findScreen, Link, loadAhead, navigate, place, recallScroll, useScreen } from '../lib/router';
 import type { Session } from '../lib/session';
 import { signOut } from '../lib/session';
 import type { Store } from '../lib/store';
@@ -131,11 +131,17 @@ function Outlet(): JSX.Element {
   const found = findScreen(screens, path);
   const { Component, error } = useScreen(found?.screen);
   const ready = Component !== undefined || found === undefined;
+  const waits = !ready && error === undefined;
   const title = found === undefined ? 'Not here' : typeof found.screen.title === 'string' ? found.screen.title : found.screen.title(found.params);
   const announced = useRef<string | undefined>(undefined);
   useEffect(() => {
     document.title = `${title} · Flotilla`;
   }, [title]);
+  // Keys are for the screen whose name stands there already.
+  useLayoutEffect(() => (waits ? awaitKeys() : undefined), [waits]);
+  useEffect(() => {
+    if (ready) loadAhead();
+  }, [ready]);
   // Before it is painted: a key that is pressed at once must not lose the focus again.
   useLayoutEffect(() => {
     if (!ready || announced.current === path) return;
@@ -155,7 +161,7 @@ function Outlet(): JSX.Element {
   if (Component === undefined)
     return (
       <Page title={title}>
-        <Skeleton rows={6} label={`Loading ${title}`} />
+        <Skeleton rows={6} label={`Loading ${title}`} code />
       </Page>
     );
   return (
@@ -165,9 +171,52 @@ function Outlet(): JSX.Element {
   );
 }
 
+/** Where the sidebar is a drawer: as in shell.css. */
+const NARROW = '(max-width: 860px)';
+
+/**
+ * While the drawer is open it is all there is: it has the focus, Tab goes round in it, Escape closes it. The focus goes back to
+ * the button that opened it, unless a screen has it by then.
+ */
+function useDrawer(open: boolean, close: () => void): RefObject<HTMLDivElement> {
+  const ref = useRef<HTMLDivElement>(null);
+  // Before the next key arrives.
+  useLayoutEffect(() => {
+    const drawer = ref.current;
+    if (!open || drawer === null) return undefined;
+    const links = (): HTMLElement[] => [...drawer.querySelectorAll<HTMLElement>('a')];
+    links()[0]?.focus();
+    const pressed = (event: KeyboardEvent): void => {
+      // What lies over the drawer has the keys.
+      if (document.querySelector('dialog[open]') !== null) return;
+      if (event.key === 'Escape') close();
+      if (event.key !== 'Tab') return;
+      const all = links();
+      const at = all.findIndex((link) => link === document.activeElement);
+      const next = event.shiftKey ? (at <= 0 ? all.at(-1) : undefined) : at < 0 || at === all.length - 1 ? all[0] : undefined;
+      if (next === undefined) return;
+      event.preventDefault();
+      next.focus();
+    };
+    addEventListener('keydown', pressed);
+    return () => {
+      removeEventListener('keydown', pressed);
+      const { activeElement } = document;
+      if (activeElement === document.body || drawer.contains(activeElement)) document.querySelector<HTMLElement>('.menu-button')?.focus();
+    };
+  }, [open]);
+  return ref;
+}
+
 export function Shell({ session, live }: { session: Session; live: Store<LiveState> }): JSX.Element {
   const here = useStore(place);
-  const [drawer, setDrawer] = useState(false);
+  const narrow = useMedia(NARROW);
+  // Where it was opened. Elsewhere it is closed from the first frame on: the screen that comes is not inert when it takes the
+  // focus. So it is in a window that has been made wider, where the sidebar stands beside the page.
+  const [opened, setOpened] = useState<string | undefined>(undefined);
+  const drawer = narrow && opened === here.path;
+  const close = (): void => setOpened(undefined);
+  const side = useDrawer(drawer, close);
   const id = useUid('drawer');
   useShortcuts(
     () => navEntries.map((entry) => ({ keys: `g ${entry.key}`, label: `Go to ${entry.label}`, group: 'Go to', run: () => navigate(entry.href) })),
@@ -184,27 +233,18 @@ export function Shell({ session, live }: { session: Session; live: Store<LiveSta
     ],
     [],
   );
-  useEffect(() => setDrawer(false), [here.path]);
-  useEffect(() => {
-    if (!drawer) return undefined;
-    const close = (event: KeyboardEvent): void => {
-      if (event.key === 'Escape') setDrawer(false);
-    };
-    addEventListener('keydown', close);
-    document.querySelector<HTMLElement>('.side a')?.focus();
-    return () => removeEventListener('keydown', close);
-  }, [drawer]);
+  useEffect(close, [here.path, narrow]);
   return (
     <div class={drawer ? 'app drawer-open' : 'app'}>
-      <a class="skip" href="#main" onClick={(event) => { event.preventDefault(); document.getElementById('main')?.focus(); }}>
+      <a class="skip" href="#main" inert={drawer} onClick={(event) => { event.preventDefault(); document.getElementById('main')?.focus(); }}>
         Skip to content
       </a>
-      <div class="side" id={id}>
-        <Sidebar path={here.path === '/' ? home : here.path} onGo={() => setDrawer(false)} />
+      <div ref={side} class="side" id={id} {...(drawer ? { role: 'dialog', 'aria-modal': true, 'aria-label': 'Menu' } : {})}>
+        <Sidebar path={here.path === '/' ? home : here.path} onGo={close} />
       </div>
-      <div class="scrim" onClick={() => setDrawer(false)} />
-      <div class="column">
-        <TopBar session={session} live={live} onMenu={() => setDrawer(!drawer)} menuOpen={drawer} drawer={id} />
+      <div class="scrim" onClick={close} />
+      <div class="column" inert={drawer}>
+        <TopBar session={session} live={live} onMenu={() => setOpened(here.path)} menuOpen={drawer} drawer={id} />
         <main id="main" tabIndex={-1}>
           <Outlet />
         </main>

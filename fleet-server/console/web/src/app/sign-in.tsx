@@ -1,7 +1,7 @@
 // Signing in: with the one-time link, or with its code pasted. The same form stands in the dialog that appears when a session
 // ends in the middle of something.
 import type { JSX } from 'preact';
-import { useState } from 'preact/hooks';
+import { useEffect, useState } from 'preact/hooks';
 import { abandon, refresh, sessionState, signIn, signOut, stillIn } from '../lib/session';
 import { useStore } from '../lib/store';
 import { Button } from '../ui/button';
@@ -76,15 +76,29 @@ export function SignInScreen({ reason }: { reason: string | undefined }): JSX.El
 
 export function SignInAgain(): JSX.Element {
   const state = useStore(sessionState);
+  const expired = state.state === 'expired';
+  const [busy, setBusy] = useState(false);
+  const [none, setNone] = useState(false);
+  useEffect(() => setNone(false), [expired]);
+  const look = async (): Promise<void> => {
+    setBusy(true);
+    setNone(false);
+    await refresh();
+    setBusy(false);
+    // Still asked for: there is none, or nobody answered.
+    setNone(sessionState.get().state === 'expired');
+  };
   return (
     <Dialog
-      open={state.state === 'expired'}
+      open={expired}
       title="Your session has ended"
       onClose={() => undefined}
       dismissable={false}
       footer={
         <>
-          <Button onClick={() => void refresh()}>I signed in in another tab</Button>
+          <Button busy={busy} onClick={() => void look()}>
+            I signed in in another tab
+          </Button>
           <Button kind="ghost" onClick={abandon}>
             Leave
           </Button>
@@ -92,6 +106,11 @@ export function SignInAgain(): JSX.Element {
       }
     >
       <p>Sign in again to go on. What you typed is still here, and what was being sent is sent then.</p>
+      {none ? (
+        <p class="note bad" role="alert">
+          No session was found: sign in in the other tab first, or here.
+        </p>
+      ) : null}
       <SignInForm />
     </Dialog>
   );

@@ -385,10 +385,12 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Datasets, in order of creation */
+        /** Datasets that match, in order of creation */
         get: {
             parameters: {
                 query?: {
+                    /** @description Only datasets that gather what devices running this model line harvest. */
+                    harvest_line?: string;
                     limit?: number;
                     cursor?: string;
                 };
@@ -404,6 +406,14 @@ export interface paths {
                     };
                     content: {
                         "application/json": components["schemas"]["Page_Dataset"];
+                    };
+                };
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
                     };
                 };
             };
@@ -1778,15 +1788,25 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** The last judgements of devices and packages that match */
+        /** The last judgements of devices and packages that match, in any order */
         get: {
             parameters: {
                 query?: {
+                    /**
+                     * @description `drifted:yes line:motions -version:2.0.0 severity:>0.5 free text`. Keys: `line`, `version`, `model` (line, version or
+                     *     `line@version`), `device`, `manifest`, `slice`, `drifted` (yes, no), `severity` (share of drifted features), `alarms`. `-`
+                     *     negates, `*` at the end means "begins with", double quotes keep blanks together.
+                     */
+                    filter?: string;
+                    /** @description `device`, `severity`, `line`, `at`; `-` in front: largest first. */
+                    sort?: string;
+                    /** @description Matches to skip, for a scrollbar; without `cursor`. */
+                    offset?: number;
                     line?: string;
                     device?: string;
                     /** @description Only those that drifted, or only those that did not. */
                     drifted?: boolean;
-                    /** @description `device`, or `severity`: the largest share of drifted features first. */
+                    /** @description Where there is no `sort`: `device`, or `severity`, the largest share of drifted features first. */
                     order?: string;
                     limit?: number;
                     /** @description Of the same order. */
@@ -1809,6 +1829,15 @@ export interface paths {
                     };
                 };
                 400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description The filter or the order says nothing */
+                422: {
                     headers: {
                         [name: string]: unknown;
                     };
@@ -1911,7 +1940,7 @@ export interface paths {
                         [name: string]: unknown;
                     };
                     content: {
-                        "application/json": components["schemas"]["Page_FeatureHistogram"];
+                        "application/json": components["schemas"]["DriftFeatures"];
                     };
                 };
                 404: {
@@ -2178,6 +2207,72 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/jobs/{id}/cancel": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Cancel a job
+         * @description With the right that starts it. One that waits never begins; one that runs stops before it changes anything more, and its
+         *     message says how far it came. What it has done stays done. It stays cancelled when the server restarts.
+         */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                202: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Job"];
+                    };
+                };
+                403: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description It has ended */
+                409: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/me": {
         parameters: {
             query?: never;
@@ -2204,6 +2299,65 @@ export interface paths {
                     };
                 };
                 401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/model-versions": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Versions of all lines that match, newest first
+         * @description What became of a run or of a dataset version, and what devices mean by a manifest.
+         */
+        get: {
+            parameters: {
+                query?: {
+                    /** @description Only what was made of this run. */
+                    run?: string;
+                    /** @description Only what was made of this dataset version. */
+                    dataset_version?: string;
+                    /** @description Only what devices know by this digest. Several, at most 100: with commas between, or repeated. */
+                    manifest?: string;
+                    /** @description `unsigned`, `signed` or `revoked`. */
+                    signature?: string;
+                    /** @description Stands in the number, the manifest's digest, the id or the run. Whatever its case. */
+                    text?: string;
+                    limit?: number;
+                    cursor?: string;
+                };
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["CountedPage_ModelVersion"];
+                    };
+                };
+                400: {
                     headers: {
                         [name: string]: unknown;
                     };
@@ -2693,6 +2847,8 @@ export interface paths {
                      *     or repeated.
                      */
                     state?: string;
+                    /** @description Only those of this model version. */
+                    model_version?: string;
                 };
                 header?: never;
                 path?: never;
@@ -3196,10 +3352,25 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Runs that match, newest first */
+        /** Runs that match, in any order */
         get: {
             parameters: {
                 query?: {
+                    /**
+                     * @description `status:finished experiment:motions holdout.accuracy:>0.9 -dataset:motions@2 free text`. Keys: `experiment`, `status`
+                     *     (scheduled, running, finished, failed, cancelled), `dataset` (name, or `name@number` of a version), `version` (a dataset
+                     *     version's id), `id`, `cause`, `hidden` (`64,32`); figures, compared with a number: `seed`, `epochs`, `batch_size`,
+                     *     `learning_rate`, `weight_decay`, `accuracy`, `loss`, `duration`, and any metric by its name. `-` negates, `*` at the end
+                     *     means "begins with" (of a figure: has it), double quotes keep blanks together.
+                     */
+                    filter?: string;
+                    /**
+                     * @description `started`, `experiment`, `status`, `cause`, or a figure as in the filter; `-` in front: the newest or largest first. Runs
+                     *     that have no such figure come last either way. `-started` if absent.
+                     */
+                    sort?: string;
+                    /** @description Matches to skip, for a scrollbar; without `cursor`. */
+                    offset?: number;
                     /** @description Runs of this experiment alone. */
                     experiment?: string;
                     /** @description Runs in this state alone: `SCHEDULED`, `RUNNING`, `FINISHED`, `FAILED` or `KILLED`. */
@@ -3209,6 +3380,7 @@ export interface paths {
                     /** @description Stands in the experiment's name, the cause, the id or the model's digest, whatever its case. */
                     text?: string;
                     limit?: number;
+                    /** @description Of the same order. */
                     cursor?: string;
                 };
                 header?: never;
@@ -3226,6 +3398,15 @@ export interface paths {
                     };
                 };
                 400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                /** @description The filter or the order says nothing */
+                422: {
                     headers: {
                         [name: string]: unknown;
                     };
@@ -3395,6 +3576,10 @@ export interface paths {
         get: {
             parameters: {
                 query?: {
+                    /** @description On this dataset version alone. */
+                    dataset_version?: string;
+                    /** @description On this split alone: `train` or `holdout`. */
+                    split?: string;
                     limit?: number;
                     cursor?: string;
                 };
@@ -4111,6 +4296,8 @@ export interface components {
                  * @description Share of features that drifted, in [0, 1].
                  */
                 share: number;
+                /** @description Where the device runs the package now; absent if it does not any more. */
+                slot?: string | null;
                 worst: components["schemas"]["FeatureSeverity"][];
             }[];
             /** @description Give it back as `cursor` for the next page; absent on the last one. */
@@ -4159,6 +4346,7 @@ export interface components {
             items: {
                 created_at: string;
                 dataset_version?: string | null;
+                dataset_version_name?: components["schemas"]["DatasetVersionName"] | null;
                 /**
                  * Format: int64
                  * @description Devices that run it; only where the versions of a line are listed.
@@ -4184,6 +4372,7 @@ export interface components {
                 /** Format: int64 */
                 release_counter: number;
                 run?: string | null;
+                run_name?: components["schemas"]["RunName"] | null;
                 semver: string;
                 signature: components["schemas"]["SignatureState"];
             }[];
@@ -4202,6 +4391,7 @@ export interface components {
                 created_at: string;
                 /** Format: uuid */
                 dataset_version: string;
+                dataset_version_name?: components["schemas"]["DatasetVersionName"] | null;
                 error?: string | null;
                 experiment: string;
                 finished_at?: string | null;
@@ -4215,6 +4405,11 @@ export interface components {
                 };
                 /** @description The ONNX model, once finished. Same data, parameters and seed give the same digest. */
                 model?: string | null;
+                /**
+                 * Format: double
+                 * @description How far its job is, in [0, 1]; only while that runs.
+                 */
+                progress?: number | null;
                 /** Format: int64 */
                 seed: number;
                 status: components["schemas"]["RunStatus"];
@@ -4420,6 +4615,18 @@ export interface components {
             /** Format: int64 */
             train: number;
         };
+        /** @description What people know a dataset version by. */
+        DatasetVersionName: {
+            /** Format: uuid */
+            dataset: string;
+            /** @description The dataset's name. */
+            name: string;
+            /**
+             * Format: int64
+             * @description Counts up per dataset.
+             */
+            number: number;
+        };
         Deployment: {
             /** Format: int64 */
             bytes_received: number;
@@ -4597,6 +4804,8 @@ export interface components {
              * @description Share of features that drifted, in [0, 1].
              */
             share: number;
+            /** @description Where the device runs the package now; absent if it does not any more. */
+            slot?: string | null;
             worst: components["schemas"]["FeatureSeverity"][];
         };
         /** @description `GET /api/v1/devices/{id}/telemetry` */
@@ -4655,6 +4864,22 @@ export interface components {
             p95_us: number;
             /** @description Empty where the server does not know the package. */
             semver?: string;
+        };
+        /** @description `GET /api/v1/drift/{device}/{manifest}/features`: every feature, and of which package. */
+        DriftFeatures: {
+            items: components["schemas"]["FeatureHistogram"][];
+            package: components["schemas"]["DriftPackage"];
+        };
+        /** @description The package whose data is looked at, whatever it was asked for by. */
+        DriftPackage: {
+            line: string;
+            manifest: string;
+            semver: string;
+            /**
+             * Format: uuid
+             * @description Its model version.
+             */
+            version: string;
         };
         /** @description When a device running the package speaks of drift. */
         DriftParameters: {
@@ -4872,15 +5097,20 @@ export interface components {
          * @enum {string}
          */
         ImportState: "receiving" | "reading" | "finished" | "failed" | "cancelled";
-        /** @description Long work. `GET /api/v1/jobs/{id}?wait_ms=` answers when its state or progress changes. */
+        /**
+         * @description Long work. `GET /api/v1/jobs/{id}?wait_ms=` answers when its state or progress changes; `POST /api/v1/jobs/{id}/cancel` stops
+         *     it.
+         */
         Job: {
+            /** @description Somebody asked for it to be cancelled: while it runs, it is about to stop. */
+            cancel_requested?: boolean;
             created_at: string;
             error?: string | null;
             /** Format: uuid */
             id: string;
-            /** @description `train`, `label-model` */
+            /** @description `train`, `label-model`, `bulk-devices` */
             kind: string;
-            /** @description What it is doing, for people. */
+            /** @description What it is doing, for people; of one that was cancelled: how far it came. */
             message: string;
             /**
              * Format: double
@@ -4985,6 +5215,8 @@ export interface components {
             payload: string;
             /** @description `release/<line>` */
             role: string;
+            /** @description Envelope of the fleet's root, base64: says whose signatures count. */
+            root: string;
             schema: string;
         };
         /** @description `GET /api/v1/me` */
@@ -5041,6 +5273,7 @@ export interface components {
         ModelVersion: {
             created_at: string;
             dataset_version?: string | null;
+            dataset_version_name?: components["schemas"]["DatasetVersionName"] | null;
             /**
              * Format: int64
              * @description Devices that run it; only where the versions of a line are listed.
@@ -5066,6 +5299,7 @@ export interface components {
             /** Format: int64 */
             release_counter: number;
             run?: string | null;
+            run_name?: components["schemas"]["RunName"] | null;
             semver: string;
             signature: components["schemas"]["SignatureState"];
         };
@@ -5250,26 +5484,6 @@ export interface components {
                  *     to judge.
                  */
                 share?: number | null;
-            }[];
-            /** @description Give it back as `cursor` for the next page; absent on the last one. */
-            next_cursor?: string | null;
-        };
-        /** @description One page of a list, in the list's order. */
-        Page_FeatureHistogram: {
-            items: {
-                /** @description Bounds of the bins, one more than there are bins. */
-                edges: number[];
-                name: string;
-                /** @description Shares of observations per bin: of the slice, and of what was seen in the time asked for. */
-                reference: number[];
-                /** Format: int64 */
-                reference_count: number;
-                seen: number[];
-                /** Format: int64 */
-                seen_count: number;
-                severity: components["schemas"]["FeatureSeverity"];
-                /** @description The slice of the reference that the live data looks most like. */
-                slice: string;
             }[];
             /** @description Give it back as `cursor` for the next page; absent on the last one. */
             next_cursor?: string | null;
@@ -5470,7 +5684,7 @@ export interface components {
             line: string;
             /**
              * Format: int32
-             * @description From 0.
+             * @description From 0; in texts, tables and the audit log phases count from 1.
              */
             phase: number;
             /** @description In the order of `spec.phases`. */
@@ -5582,6 +5796,7 @@ export interface components {
             created_at: string;
             /** Format: uuid */
             dataset_version: string;
+            dataset_version_name?: components["schemas"]["DatasetVersionName"] | null;
             error?: string | null;
             experiment: string;
             finished_at?: string | null;
@@ -5595,10 +5810,21 @@ export interface components {
             };
             /** @description The ONNX model, once finished. Same data, parameters and seed give the same digest. */
             model?: string | null;
+            /**
+             * Format: double
+             * @description How far its job is, in [0, 1]; only while that runs.
+             */
+            progress?: number | null;
             /** Format: int64 */
             seed: number;
             status: components["schemas"]["RunStatus"];
             trainer: components["schemas"]["Trainer"];
+        };
+        /** @description What people know a run by. */
+        RunName: {
+            experiment: string;
+            /** Format: int64 */
+            seed: number;
         };
         /** @enum {string} */
         RunStatus: "SCHEDULED" | "RUNNING" | "FINISHED" | "FAILED" | "KILLED";

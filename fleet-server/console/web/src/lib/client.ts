@@ -22,13 +22,16 @@ function prepared(request: Request): Request {
 /** Keys of what the server has not answered to yet, by what was sent. The oldest go first when it is full. */
 const unanswered = new Map<string, string>();
 const MOST_UNANSWERED = 64;
-/** Ask by POST and make nothing: asked again they may be answered anew, and one that was given up is not waited for. */
-const QUESTIONS: ReadonlySet<string> = new Set(['/api/v1/rollouts/preview']);
+/**
+ * Need no key: what asks by POST and makes nothing, where one that was given up is not waited for; and labels by hand, where twice is
+ * once, and an old answer would stand for a label that was taken back meanwhile.
+ */
+const KEYLESS = /^\/api\/v1\/(rollouts\/preview|datasets\/[^/]+\/annotations)$/;
 
 /** Names an attempt to create something. What goes out as the page closes cannot wait to be read, and needs no key. */
 async function attemptOf(request: Request): Promise<string | undefined> {
   if (request.method !== 'POST' || request.keepalive || request.headers.get('content-type') !== 'application/json') return undefined;
-  if (QUESTIONS.has(new URL(request.url).pathname)) return undefined;
+  if (KEYLESS.test(new URL(request.url).pathname)) return undefined;
   return `${actor() ?? ''} ${request.url}\n${await request.clone().text()}`;
 }
 

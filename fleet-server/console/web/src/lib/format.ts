@@ -7,14 +7,31 @@ const COMPACT = new Intl.NumberFormat('en', { notation: 'compact', maximumFracti
 /** What stands where nothing is known. */
 export const NOTHING = '–';
 
+/** From here on a number is a power of ten: written out, nobody reads it, and it is wider than any screen. */
+const WRITTEN_OUT = 1e21;
+const RAISED = '⁰¹²³⁴⁵⁶⁷⁸⁹';
+
+/** `1.2×10⁻⁷`: what programs write as `1.2e-7` reads as a name or a digest. */
+function power(value: number, digits: number): string {
+  const [mantissa, exponent = ''] = value.toExponential(Math.max(0, digits - 1)).split('e');
+  return `${Number(mantissa)}×10${exponent.replace('+', '').replace('-', '⁻').replace(/\d/g, (digit) => RAISED[Number(digit)] ?? '')}`;
+}
+
+/** `toFixed` for numbers of any size. */
+export function fixed(value: number, digits: number): string {
+  return Math.abs(value) < WRITTEN_OUT ? value.toFixed(digits) : power(value, 3);
+}
+
 /** `100,000`; not a finite number: `–`. */
 export function count(value: number | null | undefined): string {
-  return value === null || value === undefined || !Number.isFinite(value) ? NOTHING : COUNT.format(value);
+  if (value === null || value === undefined || !Number.isFinite(value)) return NOTHING;
+  return Math.abs(value) < WRITTEN_OUT ? COUNT.format(value) : power(value, 3);
 }
 
 /** `1.2M`, where a column is narrow. */
 export function compact(value: number | null | undefined): string {
-  return value === null || value === undefined || !Number.isFinite(value) ? NOTHING : COMPACT.format(value);
+  if (value === null || value === undefined || !Number.isFinite(value)) return NOTHING;
+  return Math.abs(value) < WRITTEN_OUT ? COMPACT.format(value) : power(value, 2);
 }
 
 /** `1 device`, `2 devices`. */
@@ -32,7 +49,7 @@ export function bytes(value: number | null | undefined): string {
     amount /= 1024;
     unit += 1;
   }
-  const text = unit === 0 ? String(Math.round(amount)) : amount >= 100 ? amount.toFixed(0) : amount.toFixed(1);
+  const text = unit === 0 ? String(Math.round(amount)) : amount >= 100 ? fixed(amount, 0) : amount.toFixed(1);
   return `${value < 0 ? '−' : ''}${text} ${units[unit] ?? 'B'}`;
 }
 
@@ -48,7 +65,7 @@ export function duration(ms: number | null | undefined): string {
   const hours = Math.floor(minutes / 60);
   if (hours < 24) return minutes % 60 === 0 ? `${hours} h` : `${hours} h ${minutes % 60} min`;
   const days = Math.floor(hours / 24);
-  return hours % 24 === 0 ? `${days} d` : `${days} d ${hours % 24} h`;
+  return hours % 24 === 0 ? `${count(days)} d` : `${count(days)} d ${hours % 24} h`;
 }
 
 /** Microseconds, as latencies come. */
@@ -56,10 +73,13 @@ export function micros(us: number | null | undefined): string {
   return us === null || us === undefined ? NOTHING : duration(us / 1000);
 }
 
+/** Beyond, there are no dates. */
+const LAST_MS = 8.64e15;
+
 export function parseTime(text: string | number | null | undefined): number | undefined {
   if (text === null || text === undefined) return undefined;
   const at = typeof text === 'number' ? text : Date.parse(text);
-  return Number.isFinite(at) ? at : undefined;
+  return Math.abs(at) <= LAST_MS ? at : undefined;
 }
 
 /** One unit, as in a column: `now`, `47 s`, `15 min`, `3 h`, `9 d`; a time ahead of ours: `in 3 min`. */
@@ -82,16 +102,27 @@ export function relative(time: string | number | null | undefined, now: number):
   return gap < 0 ? `in ${text}` : text;
 }
 
-/** `2026-11-23 04:41:32`, in the reader's time zone. */
+function two(value: number): string {
+  return String(value).padStart(2, '0');
+}
+
+/** `UTC+01:00`, or `UTC`: how far ahead the reader's clocks are at that time, summer or winter. */
+function zone(date: Date): string {
+  const ahead = Math.round(-date.getTimezoneOffset());
+  const size = Math.abs(ahead);
+  return size === 0 ? 'UTC' : `UTC${ahead < 0 ? '−' : '+'}${two(Math.floor(size / 60))}:${two(size % 60)}`;
+}
+
+/** `2026-11-23 04:41:32 UTC+01:00`: in the reader's time zone, which it names, because what is copied is read elsewhere. */
 export function timestamp(time: string | number | null | undefined): string {
   const at = parseTime(time);
   if (at === undefined) return NOTHING;
   const date = new Date(at);
-  const two = (value: number): string => String(value).padStart(2, '0');
-  return `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())} ${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}`;
+  const day = `${String(date.getFullYear()).padStart(4, '0')}-${two(date.getMonth() + 1)}-${two(date.getDate())}`;
+  return `${day} ${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())} ${zone(date)}`;
 }
 
-/** Text of the server's with its times as all others are shown: in the reader's time zone. */
+/** Text of the server's with its times as all others are shown: in the reader's time zone, by name. */
 export function withTimes(text: string): string {
   return text.replace(/\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z/g, (time) => timestamp(time));
 }
@@ -99,18 +130,18 @@ export function withTimes(text: string): string {
 /** `12.5 %` from 0.125; `NaN` and the like: `–`. */
 export function percent(share: number | null | undefined, digits = 1): string {
   if (share === null || share === undefined || !Number.isFinite(share * 100)) return NOTHING;
-  return `${(share * 100).toFixed(digits).replace(/\.0+$/, '')} %`;
+  return `${fixed(share * 100, digits).replace(/\.0+$/, '')} %`;
 }
 
-/** A measured value with `digits` significant figures at most: `0.3214`, `12.5`, `1.2e-7`. */
+/** A measured value with `digits` significant figures at most: `0.3214`, `12.5`, `1.2×10⁻⁷`. */
 export function figure(value: number | null | undefined, digits = 4): string {
   if (value === null || value === undefined || !Number.isFinite(value)) return NOTHING;
   const size = Math.abs(value);
-  if (size !== 0 && (size < 1e-4 || size >= 1e9)) return value.toExponential(Math.max(0, digits - 1));
+  if (size !== 0 && (size < 1e-4 || size >= 1e9)) return power(value, digits);
   return String(Number(value.toPrecision(digits)));
 }
 
-/** The first characters of a digest; the whole stands in the tooltip and is what gets copied. */
+/** The first characters of a digest; the whole is what gets copied. */
 export function shortDigest(digest: string, length = 12): string {
   const hex = digest.replace(/^sha256:/, '');
   return hex.length <= length + 1 ? hex : `${hex.slice(0, length)}…`;

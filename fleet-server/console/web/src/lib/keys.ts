@@ -1,6 +1,7 @@
 // Keyboard shortcuts: single keys and chords (`g d`). They are off while a dialog is open and inside inputs,
 // Ctrl+K excepted. The table of what is bound is what the `?` overlay shows.
 import { useLayoutEffect } from 'preact/hooks';
+import { place } from './router';
 import { readJson, writeJson } from './storage';
 import { createStore } from './store';
 
@@ -67,6 +68,8 @@ export const shortcuts = createStore<readonly Shortcut[]>([]);
 
 export function bind(added: readonly Shortcut[]): () => void {
   shortcuts.set((before) => [...before, ...added]);
+  // Once all of the screen is bound: the last one bound wins.
+  if (kept !== undefined) queueMicrotask(replay);
   return () => shortcuts.set((before) => before.filter((shortcut) => !added.includes(shortcut)));
 }
 
@@ -105,21 +108,83 @@ export function isSingle(name: string): boolean {
   return name.length === 1;
 }
 
+/** How long a key waits for what answers to it. */
+const KEPT_MS = 1000;
+
+/** How many parts of the screen are on their way. */
+let awaited = 0;
+/** A key that was pressed before the screen that it is meant for was there. */
+let kept: { name: string; event: KeyboardEvent; at: number } | undefined;
+
+function forget(): void {
+  kept = undefined;
+}
+
+/**
+ * Until what it gives back is called, the code of what is shown is on its way: a key that nothing answers to is kept for it.
+ * Who goes somewhere and presses the next key at once need not know which of them is faster.
+ */
+export function awaitKeys(): () => void {
+  awaited += 1;
+  return () => {
+    awaited -= 1;
+  };
+}
+
+/** Keys mean the dialog that is open, or what is being written. */
+function isOff(name: string, target: EventTarget | null): boolean {
+  return (isSingle(name) && !singleKeys.get()) || document.querySelector('dialog[open]') !== null || (isTyping(target) && name !== ANYWHERE);
+}
+
+/** What has been bound since may be what the kept key is for. */
+function replay(): void {
+  if (kept === undefined) return;
+  const { name, event, at } = kept;
+  const shortcut = shortcuts.get().findLast((candidate) => candidate.keys === name);
+  const late = performance.now() - at > KEPT_MS;
+  if (shortcut === undefined && !late) return;
+  forget();
+  if (!late && !isOff(name, document.activeElement)) shortcut?.run(event);
+}
+
+/** The first one, and no space, which scrolls: what is pressed after it is meant for what it leads to. */
+function keep(name: string, event: KeyboardEvent): void {
+  if (awaited === 0 || !isSingle(name) || name === ' ') return;
+  // Firefox looks for text with some of them.
+  event.preventDefault();
+  const at = performance.now();
+  if (kept === undefined || at - kept.at > KEPT_MS) kept = { name, event, at };
+}
+
 export function listen(): void {
   const reader = new ChordReader();
   addEventListener('keydown', (event) => {
     if (event.defaultPrevented || event.isComposing || event.repeat) return;
     const name = keyName(event);
-    if (name === undefined || (isSingle(name) && !singleKeys.get())) return;
-    if (document.querySelector('dialog[open]') !== null || (isTyping(event.target) && name !== ANYWHERE)) return;
+    if (name === undefined || isOff(name, event.target)) return;
+    if (name === 'Escape') forget();
     const bound = shortcuts.get();
     const found = reader.read(name, event.timeStamp, new Set(bound.map((shortcut) => shortcut.keys)));
-    if (found === undefined) return;
+    if (found === undefined) {
+      keep(name, event);
+      return;
+    }
+    forget();
     // The last one bound wins: a screen may take a key from the shell.
     const shortcut = bound.findLast((candidate) => candidate.keys === found);
     if (shortcut === undefined) return;
     event.preventDefault();
     shortcut.run(event);
+  });
+  // Whoever does something else meanwhile no longer waits for what the key would have done.
+  addEventListener('pointerdown', forget, { capture: true, passive: true });
+  addEventListener('focusin', (event) => {
+    if (isTyping(event.target)) forget();
+  });
+  let { path } = place.get();
+  place.subscribe((now) => {
+    if (now.path !== path) forget();
+    ({ path } = now);
   });
 }
 

@@ -13,7 +13,7 @@ export function browserPlatform(url: string): LivePlatform {
     },
     lead: leader(),
     read: (lastId, signal, on) => readSse(url, lastId, signal, on),
-    // A hidden tab gets no frames, but its lists must not be stale when it is shown: a timer stands in.
+    // A hidden tab gets no frames, but what it hears must not pile up: a timer stands in. Nothing is fetched there (refetch.ts).
     frame: (run) => {
       if (document.hidden) setTimeout(run, 250);
       else requestAnimationFrame(run);

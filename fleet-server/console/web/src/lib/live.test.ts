@@ -2,7 +2,7 @@ import { describe, expect, it, vi } from 'vitest';
 import type { Ballot } from './election';
 import { Election } from './election';
 import type { Change, LivePlatform } from './live';
-import { Live, Throttle } from './live';
+import { Live } from './live';
 import { StreamRefused } from './sse';
 import type { SseEvent } from './sse';
 
@@ -352,22 +352,6 @@ describe('the election without locks', () => {
     room.enter('a');
     vi.advanceTimersByTime(10_000);
     expect(room.leaders()).toEqual(['z']);
-    vi.useRealTimers();
-  });
-});
-
-describe('throttle', () => {
-  it('fires at once, then once per pause, and never loses the last', () => {
-    vi.useFakeTimers();
-    const run = vi.fn();
-    const throttle = new Throttle(run, 2000, () => Date.now());
-    for (let hit = 0; hit < 100; hit += 1) throttle.hit('device');
-    throttle.hit('rollout');
-    expect(run.mock.calls).toEqual([['device'], ['rollout']]);
-    vi.advanceTimersByTime(2000);
-    expect(run.mock.calls.filter(([resource]) => resource === 'device')).toHaveLength(2);
-    vi.advanceTimersByTime(10_000);
-    expect(run).toHaveBeenCalledTimes(3);
     vi.useRealTimers();
   });
 });

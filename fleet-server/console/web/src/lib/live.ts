@@ -290,33 +290,6 @@ export class Live {
   }
 }
 
-/** How often a list may be fetched again because something in it changed. */
-const REFETCH_MS = 2000;
-
-/** Gathers resources and hands each over at most once per REFETCH_MS: at once, then after the pause. */
-export class Throttle {
-  private readonly last = new Map<string, number>();
-  private readonly due = new Map<string, ReturnType<typeof setTimeout>>();
-
-  constructor(
-    private readonly run: (resource: string) => void,
-    private readonly every = REFETCH_MS,
-    private readonly now: () => number = () => Date.now(),
-  ) {}
-
-  hit(resource: string): void {
-    if (this.due.has(resource)) return;
-    const wait = Math.max(0, (this.last.get(resource) ?? -Infinity) + this.every - this.now());
-    const fire = (): void => {
-      this.due.delete(resource);
-      this.last.set(resource, this.now());
-      this.run(resource);
-    };
-    if (wait === 0) fire();
-    else this.due.set(resource, setTimeout(fire, wait));
-  }
-}
-
 let instance: Live | undefined;
 
 /** Set once, by `main.tsx`. */

@@ -43,7 +43,7 @@ describe('format', () => {
     expect(duration(9_999)).toBe('10 s');
     expect([count(100000), count(null), percent(0.125), percent(1), percent(Number.NaN), percent(Number.MAX_VALUE)]).toEqual(['100,000', '–', '12.5 %', '100 %', '–', '–']);
     expect([plural(1, 'device'), plural(0, 'device'), plural(2, 'entry', 'entries')]).toEqual(['1 device', '0 devices', '2 entries']);
-    expect([figure(0.32141), figure(1.2e-7, 2), figure(0), figure(Infinity)]).toEqual(['0.3214', '1.2e-7', '0', '–']);
+    expect([figure(0.32141), figure(1.2e-7, 2), figure(0), figure(Infinity)]).toEqual(['0.3214', '1.2×10⁻⁷', '0', '–']);
   });
   it('tells ages in one unit', () => {
     const now = Date.parse('2026-11-23T12:00:00Z');

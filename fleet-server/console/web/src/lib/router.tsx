@@ -52,14 +52,28 @@ export function recallScroll(entry: string, name: string): number | undefined {
   return scrolls.get(`${entry} ${name}`);
 }
 
-export function startRouter(): void {
+/** Set once, by `startRouter`. */
+let known: readonly Screen[] = [];
+
+/** `screens`: those whose code is fetched as soon as somebody goes to them. */
+export function startRouter(screens: readonly Screen[]): void {
+  known = screens;
   history.scrollRestoration = 'manual';
   if (history.state === null) history.replaceState({ key: newKey() }, '');
-  place.set(read());
+  arrive();
   addEventListener('popstate', () => {
     rememberScroll(place.get().key, 'page', scrollY);
-    place.set(read());
+    arrive();
   });
+}
+
+/** We are where the address says. The screen's code is asked for now, and not only when the frame without it has been painted. */
+function arrive(): void {
+  const now = read();
+  const screen = findScreen(known, now.path)?.screen;
+  // Whether it comes is for the screen to say.
+  if (screen !== undefined) codeOf(screen).catch(() => undefined);
+  place.set(now);
 }
 
 export function navigate(to: string, options: { replace?: boolean } = {}): void {
@@ -70,7 +84,7 @@ export function navigate(to: string, options: { replace?: boolean } = {}): void 
     rememberScroll(before.key, 'page', scrollY);
     history.pushState({ key: newKey() }, '', to);
   }
-  place.set(read());
+  arrive();
 }
 
 /** Matches `/devices/:id` against a path; undefined when it does not. */
@@ -85,13 +99,20 @@ export function matchPath(pattern: string, path: string): Params | undefined {
       if (part !== value) return undefined;
       continue;
     }
-    try {
-      params[part.slice(1)] = decodeURIComponent(value);
-    } catch {
-      return undefined;
-    }
+    const param = decoded(value);
+    if (param === undefined) return undefined;
+    params[part.slice(1)] = param;
   }
   return params;
+}
+
+/** Undefined when it is not percent-encoded text: addresses come from anywhere. */
+function decoded(part: string): string | undefined {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return undefined;
+  }
 }
 
 export function findScreen(screens: readonly Screen[], path: string): { screen: Screen; params: Params } | undefined {
@@ -155,10 +176,10 @@ export function integer(fallback: number): Codec<number> {
   };
 }
 
-/** Several words, separated by commas: `?runs=a,b`. */
+/** Several words, separated by commas: `?runs=a,b`. A word that nobody can have encoded so stays as it stands. */
 export function list(): Codec<readonly string[]> {
   return {
-    parse: (value) => (value === null || value === '' ? [] : value.split(',').map((part) => decodeURIComponent(part))),
+    parse: (value) => (value === null || value === '' ? [] : value.split(',').map((part) => decoded(part) ?? part)),
     print: (value) => (value.length === 0 ? undefined : value.map((part) => encodeURIComponent(part)).join(',')),
   };
 }
@@ -202,34 +223,78 @@ export function useSearch<S extends Record<string, Codec<unknown>>>(
 }
 
 export interface Loaded {
-  Component: ComponentType<{ params: Params }> | undefined;
+  Component: Code | undefined;
   error: unknown;
   retry(): void;
 }
 
-const modules = new Map<Screen, ComponentType<{ params: Params }>>();
+type Code = ComponentType<{ params: Params }>;
 
-/** Loads the code of a screen, once. */
+const modules = new Map<Screen, Code>();
+/** Asked for; also what is here already. */
+const coming = new Map<Screen, Promise<Code>>();
+
+/** The code of a screen, fetched once. What did not come is fetched anew when it is asked for again. */
+function codeOf(screen: Screen): Promise<Code> {
+  const asked = coming.get(screen);
+  if (asked !== undefined) return asked;
+  const code = screen.load().then(
+    (module) => {
+      modules.set(screen, module.default);
+      return module.default;
+    },
+    (error: unknown) => {
+      coming.delete(screen);
+      throw error;
+    },
+  );
+  coming.set(screen, code);
+  return code;
+}
+
+/** Safari has no idle callbacks. */
+function whenIdle(run: () => void): void {
+  const { requestIdleCallback: idle } = globalThis as { requestIdleCallback?: (run: () => void) => unknown };
+  if (idle === undefined) setTimeout(run, 200);
+  else idle(run);
+}
+
+let ahead = false;
+
+/**
+ * Fetches the code of all other screens, one after the other, while the browser has nothing else to do: going to one then waits
+ * for nothing. Not where somebody asked to be sparing with data; and when one does not come, the rest waits until it is needed.
+ */
+export function loadAhead(): void {
+  const { connection } = navigator as { connection?: { saveData?: boolean } };
+  if (ahead || connection?.saveData === true) return;
+  ahead = true;
+  const rest = known.filter((screen) => !coming.has(screen));
+  const next = (): void => {
+    const screen = rest.shift();
+    if (screen !== undefined) whenIdle(() => void codeOf(screen).then(next, () => undefined));
+  };
+  next();
+}
+
+/** The code of a screen, once it is here. */
 export function useScreen(screen: Screen | undefined): Loaded {
   const [state, setState] = useState<{ screen: Screen | undefined; error: unknown }>({ screen: undefined, error: undefined });
   const [attempt, setAttempt] = useState(0);
   const wanted = useRef(screen);
   wanted.current = screen;
+  const Component = screen === undefined ? undefined : modules.get(screen);
   useEffect(() => {
-    if (screen === undefined || modules.has(screen)) return;
-    screen.load().then(
-      (module) => {
-        modules.set(screen, module.default);
-        if (wanted.current === screen) setState({ screen, error: undefined });
-      },
-      (error: unknown) => {
-        if (wanted.current === screen) setState({ screen, error });
-      },
-    );
+    // What this frame was without: it may have come since.
+    if (screen === undefined || Component !== undefined) return;
+    const show = (error?: unknown): void => {
+      if (wanted.current === screen) setState({ screen, error });
+    };
+    codeOf(screen).then(() => show(), show);
   }, [screen, attempt]);
   return {
-    Component: screen === undefined ? undefined : modules.get(screen),
-    error: state.screen === screen ? state.error : undefined,
+    Component,
+    error: Component === undefined && state.screen === screen ? state.error : undefined,
     retry: () => setAttempt((before) => before + 1),
   };
 }

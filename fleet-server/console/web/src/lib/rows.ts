@@ -1,7 +1,8 @@
 // Rows of a long list, fetched page by page as the table shows them. The server filters, sorts and counts; at most the pages
 // around what is visible are kept.
 import { keepPreviousData, useQueries, useQuery, useQueryClient } from '@tanstack/preact-query';
-import { useCallback, useMemo, useRef, useState } from 'preact/hooks';
+import { useCallback, useMemo, useState } from 'preact/hooks';
+import { plural } from './format';
 import type { RowWindow } from './window';
 import { pagesOf } from './window';
 
@@ -16,6 +17,10 @@ export interface RowSource<T> {
   /** What is shown belongs to the question before: the answer to the new one is under way. */
   stale: boolean;
   total: number;
+  /** The rows that are here, where `total` holds a place for some that are still to come. */
+  shown?: readonly T[];
+  /** How many match, where the server says so of a list whose rows come one page after the other. */
+  matching?: number | undefined;
   rowAt(index: number): T | undefined;
   /** When the row was fetched, Unix ms: live patches that are older than this are in it already. */
   fetchedAt(index: number): number;
@@ -23,27 +28,34 @@ export interface RowSource<T> {
   load(index: number): Promise<T | undefined>;
   /** The table says what it shows. */
   want(range: RowWindow): void;
-  retry(): void;
+  /** The promise that it gives, if it gives one, ends when the answer is here or has failed again. */
+  retry(): unknown;
+}
+
+/** How many rows match: `1,234 rows`, `no rows`. */
+export function countWords({ total, shown, matching }: Pick<RowSource<unknown>, 'total' | 'shown' | 'matching'>): string {
+  if (total === 0) return 'no rows';
+  if (shown === undefined || shown.length >= total) return plural(total, 'row');
+  return matching === undefined ? `more than ${plural(shown.length, 'row')}` : plural(matching, 'row');
 }
 
 export const PAGE = 100;
 
 /**
- * `key` begins with the resource (`['device', 'rows', filter, sort]`); `fetch` gives rows `[offset, offset + limit)` and how
- * many match in all. Requests that nobody waits for any more are aborted through `signal`.
+ * `key` begins with the resource (`['device', 'rows', filter, sort]`) and says all that `fetch` asks; `fetch` gives rows
+ * `[offset, offset + limit)` and how many match in all. Requests that nobody waits for any more are aborted through `signal`.
  */
 export function usePagedRows<T>(
   key: readonly unknown[],
   fetch: (offset: number, limit: number, signal: AbortSignal) => Promise<RowPage<T>>,
 ): RowSource<T> {
   const client = useQueryClient();
-  const fetchNow = useRef(fetch);
-  fetchNow.current = fetch;
   const identity = JSON.stringify(key);
   const page = useCallback(
+    // With this question's own `fetch`: one that is tried again later would put the answer to another question in its place.
     (index: number) => ({
       queryKey: [...key, index],
-      queryFn: ({ signal }: { signal: AbortSignal }) => fetchNow.current(index * PAGE, PAGE, signal),
+      queryFn: ({ signal }: { signal: AbortSignal }) => fetch(index * PAGE, PAGE, signal),
     }),
     // The key is compared by what it says, not by which array says it.
     [identity],
@@ -80,15 +92,12 @@ export function usePagedRows<T>(
       return fetched.items[index % PAGE];
     },
     want,
-    retry: () => {
-      void first.refetch();
-      for (const other of others) if (other.isError) void other.refetch();
-    },
+    retry: () => Promise.all([first, ...others.filter((other) => other.isError)].map((query) => query.refetch())),
   };
 }
 
 /** The same interface for a list that is here in full (tens of rows: runs of a comparison, features of a model). */
-export function useStaticRows<T>(items: readonly T[] | undefined, state?: { error?: unknown; retry?(): void; fetchedAt?: number }): RowSource<T> {
+export function useStaticRows<T>(items: readonly T[] | undefined, state?: { error?: unknown; retry?(): unknown; fetchedAt?: number }): RowSource<T> {
   return {
     status: items !== undefined ? 'ready' : state?.error !== undefined && state.error !== null ? 'error' : 'loading',
     error: state?.error,

@@ -27,3 +27,13 @@ export function withIds(selection: Selection, ids: Iterable<string>, on: boolean
 export function toggled(selection: Selection, id: string): Selection {
   return withIds(selection, [id], !isSelected(selection, id));
 }
+
+/**
+ * What `load` gives; nothing when by then another question is asked of the list than before. Its rows are not those that were
+ * chosen from, and what was selected with the question before is selected no more.
+ */
+export async function whileAsked<T>(question: () => string | undefined, load: () => Promise<T>): Promise<T | undefined> {
+  const before = question();
+  const loaded = await load();
+  return question() === before ? loaded : undefined;
+}

@@ -1,4 +1,5 @@
-// What people did and the server does not have yet (labels). Signing out and closing the tab look here first.
+// What people did and the server does not have yet (labels), and what only the screen has (a secret that is shown once). Signing
+// out, going back and closing the tab look here first.
 
 export interface Saver {
   /** Sends all of it now; settles when the server has answered, or cannot. */
@@ -34,11 +35,39 @@ export async function saveAll(patience = PATIENCE_MS): Promise<number> {
   return unsent();
 }
 
+interface Hold {
+  /** Somebody wanted to leave: says what there is to do first. */
+  asks(): void;
+  /** Where it is shown. */
+  href: string;
+  state: unknown;
+}
+
+const holds = new Set<Hold>();
+
+/** Holds the person on this page until the returned function is called: what it shows is nowhere else. */
+export function hold(asks: () => void): () => void {
+  const one: Hold = { asks, href: location.href, state: history.state };
+  holds.add(one);
+  return () => holds.delete(one);
+}
+
+/** Back and Forward cannot be refused: the address is put back, under the same name of the entry, before the router looks at it. */
+function holdBack(event: Event): void {
+  const last = [...holds].at(-1);
+  if (last === undefined) return;
+  event.stopImmediatePropagation();
+  history.pushState(last.state, '', last.href);
+  last.asks();
+}
+
 /** Asks before the tab closes over something unsent, and sends it meanwhile. */
 export function watchLeaving(): void {
   addEventListener('beforeunload', (event) => {
-    if (unsent() === 0) return;
+    if (unsent() === 0 && holds.size === 0) return;
     void saveAll();
     event.preventDefault();
   });
+  // Captured: ahead of the router, whichever of the two was here first.
+  addEventListener('popstate', holdBack, { capture: true });
 }

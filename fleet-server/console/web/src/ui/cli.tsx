@@ -82,7 +82,7 @@ export function CliLine({ line, label }: { line: string; label?: string }): JSX.
   );
 }
 
-/** A digest, id or key: shortened, whole in the tooltip, copied whole. */
+/** A digest, id or key: shortened, copied whole by its button, which says the whole too. */
 export function Code({ value, short = true, label = 'Copy' }: { value: string; short?: boolean; label?: string }): JSX.Element {
   return (
     <span class="code">

@@ -1,7 +1,7 @@
 // A text input with a list of suggestions below it (WAI-ARIA combobox, list autocomplete). FilterInput is the one for lists;
 // ComboBox chooses one of many options, found on the server or here.
 import type { JSX, RefObject } from 'preact';
-import { useEffect, useMemo, useRef, useState } from 'preact/hooks';
+import { useEffect, useLayoutEffect, useMemo, useRef, useState } from 'preact/hooks';
 import type { Field, Suggestion } from '../lib/filter';
 import { problems, suggest } from '../lib/filter';
 import { useShortcuts } from '../lib/keys';
@@ -69,7 +69,7 @@ function Listbox({
 function listKey(event: KeyboardEvent, active: number, length: number): number | 'choose' | 'close' | undefined {
   if (length === 0) return undefined;
   if (event.key === 'ArrowDown') return (active + 1) % length;
-  if (event.key === 'ArrowUp') return (active - 1 + length) % length;
+  if (event.key === 'ArrowUp') return (active <= 0 ? length : active) - 1;
   if ((event.key === 'Enter' || event.key === 'Tab') && active >= 0) return 'choose';
   if (event.key === 'Escape') return 'close';
   return undefined;
@@ -132,11 +132,15 @@ export function FilterInput({
     const chosen = options[index];
     if (chosen === undefined) return;
     const text = draft.slice(0, chosen.from) + chosen.insert + draft.slice(chosen.to).trimStart();
-    change(text);
     const at = chosen.from + chosen.insert.length;
+    // In the field itself: what is typed before the next frame goes behind it.
+    if (input.current !== null) {
+      input.current.value = text;
+      input.current.setSelectionRange(at, at);
+    }
+    change(text);
     setCaret(at);
     setActive(-1);
-    requestAnimationFrame(() => input.current?.setSelectionRange(at, at));
   };
   return (
     <div class="filter">
@@ -213,7 +217,40 @@ export interface Choice {
   help?: string;
 }
 
-/** One of many: types to narrow. `onSearch` when the server does the narrowing. */
+/** Most options that are listed at a time; typing narrows to the others. */
+const MOST_OPTIONS = 50;
+
+export interface ComboState {
+  open: boolean;
+  /** What Enter would choose; -1: nothing. */
+  active: number;
+  /** Options that match what is typed. */
+  length: number;
+  /** Of these, the one that is chosen already; -1: none. */
+  chosen: number;
+  typed: boolean;
+}
+
+/**
+ * What a key does to a combobox: the option that is active in the list, which is open then; `'choose'` the active one; `'close'`;
+ * `'hold'`: nothing, and nothing else either. Undefined: it is not for the list.
+ */
+export function comboKey({ key, altKey }: Pick<KeyboardEvent, 'key' | 'altKey'>, { open, active, length, chosen, typed }: ComboState): number | 'choose' | 'close' | 'hold' | undefined {
+  if (key === 'Escape') return open || typed ? 'close' : undefined;
+  if (key === 'Tab') return open && active >= 0 ? 'choose' : undefined;
+  // An open list takes Enter in any case: whoever chooses does not send the form.
+  if (key === 'Enter') return !open ? undefined : active >= 0 ? 'choose' : typed ? 'hold' : 'close';
+  if (key !== 'ArrowDown' && key !== 'ArrowUp') return undefined;
+  if (altKey) return key === 'ArrowUp' ? (open ? 'close' : 'hold') : open ? 'hold' : -1;
+  if (length === 0) return 'hold';
+  if (!open) return chosen >= 0 ? chosen : key === 'ArrowDown' ? 0 : length - 1;
+  return key === 'ArrowDown' ? (active + 1) % length : (active <= 0 ? length : active) - 1;
+}
+
+/**
+ * One of many: shows what is chosen, and the list on a click, an arrow or typing, which narrows it. `onSearch` when the server
+ * does the narrowing. `acts`: choosing does something at once, so that only Enter and a click choose; leaving the field does not.
+ */
 export function ComboBox({
   id: given,
   value,
@@ -222,6 +259,8 @@ export function ComboBox({
   onSearch,
   placeholder,
   label,
+  disabled = false,
+  acts = false,
 }: {
   id?: string;
   value: string;
@@ -230,23 +269,42 @@ export function ComboBox({
   onSearch?(text: string): void;
   placeholder?: string;
   label?: string;
+  disabled?: boolean;
+  acts?: boolean;
 }): JSX.Element {
   const input = useRef<HTMLInputElement>(null);
   const own = useUid('combo');
+  /** Undefined: nothing is typed, and the field shows what is chosen. */
   const [text, setText] = useState<string | undefined>(undefined);
+  const [open, setOpen] = useState(false);
   const [active, setActive] = useState(-1);
-  const shownOptions = useMemo(() => {
-    if (text === undefined) return [];
-    const wanted = text.toLowerCase();
-    return options.filter((option) => onSearch !== undefined || option.label.toLowerCase().includes(wanted)).slice(0, 50);
+  const matching = useMemo(() => {
+    const wanted = (text ?? '').trim().toLowerCase();
+    return options.filter((option) => onSearch !== undefined || option.label.toLowerCase().includes(wanted)).slice(0, MOST_OPTIONS);
   }, [text, options, onSearch]);
+  const shown = open ? matching : [];
+  // What the server narrows may have become fewer.
+  const at = Math.min(active, shown.length - 1);
   const selected = options.find((option) => option.value === value);
-  const choose = (index: number): void => {
-    const chosen = shownOptions[index];
-    if (chosen === undefined) return;
-    onChange(chosen.value);
+  // Typing replaces what is chosen, after another choice as well.
+  useLayoutEffect(() => {
+    if (text === undefined && document.activeElement === input.current) input.current?.select();
+  }, [text, value]);
+  const show = (index: number): void => {
+    if (!open) onSearch?.(text ?? '');
+    setOpen(true);
+    setActive(index);
+  };
+  const close = (): void => {
     setText(undefined);
+    setOpen(false);
     setActive(-1);
+  };
+  const choose = (index: number): void => {
+    const option = shown[index];
+    if (option === undefined) return;
+    onChange(option.value);
+    close();
   };
   return (
     <>
@@ -256,37 +314,41 @@ export function ComboBox({
         class="input"
         role="combobox"
         aria-label={label}
-        aria-expanded={shownOptions.length > 0}
+        aria-expanded={shown.length > 0}
         aria-controls={own}
         aria-autocomplete="list"
-        aria-activedescendant={active >= 0 ? `${own}-${active}` : undefined}
+        aria-activedescendant={at >= 0 ? `${own}-${at}` : undefined}
         placeholder={placeholder}
         autocomplete="off"
         spellcheck={false}
+        disabled={disabled}
         value={text ?? selected?.label ?? value}
-        onFocus={() => {
-          setText('');
-          onSearch?.('');
-        }}
-        onBlur={() => {
-          setText(undefined);
-          setActive(-1);
+        onFocus={(event) => event.currentTarget.select()}
+        onBlur={close}
+        onClick={(event) => {
+          // The press has put the caret where it was pressed.
+          if (text === undefined) event.currentTarget.select();
+          show(open ? active : -1);
         }}
         onInput={(event) => {
           setText(event.currentTarget.value);
+          setOpen(true);
           setActive(0);
           onSearch?.(event.currentTarget.value);
         }}
         onKeyDown={(event) => {
-          const key = listKey(event, active, shownOptions.length);
-          if (key === undefined) return;
-          if (event.key !== 'Tab') event.preventDefault();
-          if (key === 'choose') choose(active);
-          else if (key === 'close') setText(undefined);
-          else setActive(key);
+          // A key that picks a character is not one that picks an option.
+          if (event.isComposing || (acts && event.key === 'Tab')) return;
+          const done = comboKey(event, { open, active: at, length: matching.length, chosen: text === undefined ? matching.findIndex((option) => option.value === value) : -1, typed: text !== undefined });
+          if (done === undefined) return;
+          if (done === 'choose') choose(at);
+          else if (done === 'close') close();
+          else if (done !== 'hold') show(done);
+          // Tab goes on to the next field, unless choosing has moved the focus already.
+          if (event.key !== 'Tab' || document.activeElement !== input.current) event.preventDefault();
         }}
       />
-      <Listbox id={own} options={shownOptions.map((option) => ({ key: option.value, label: option.label, help: option.help }))} active={active} anchor={input} onChoose={choose} label={label ?? 'Options'} />
+      <Listbox id={own} options={shown.map((option) => ({ key: option.value, label: option.label, help: option.help }))} active={at} anchor={input} onChoose={choose} label={label ?? 'Options'} />
     </>
   );
 }

@@ -46,6 +46,10 @@ export function Dialog({
       ref={ref}
       class={`dialog ${width}`}
       aria-labelledby={id}
+      // A browser lets a dialog refuse one Escape, and closes it at the next; this one does not hear of it.
+      onKeyDown={(event) => {
+        if (!dismissable && event.key === 'Escape') event.preventDefault();
+      }}
       onCancel={(event) => {
         event.preventDefault();
         if (dismissable) onClose();

@@ -1,31 +1,44 @@
 // Forms that lose nothing: what is typed is kept as a draft for this tab (until it is sent or discarded), an error leaves
 // everything as it was, and an expired session asks to sign in again in place.
 import type { ComponentChildren, JSX } from 'preact';
-import { useCallback, useEffect, useState } from 'preact/hooks';
+import { useCallback, useEffect, useMemo, useState } from 'preact/hooks';
 import { useUid } from '../lib/hooks';
 import { ApiError } from '../lib/problem';
+import { actor } from '../lib/session';
 import { readJson, writeJson } from '../lib/storage';
 import { Button } from './button';
 import { CliLine } from './cli';
 import { ErrorNote } from './states';
 
+export interface Draft<T> {
+  read(): Partial<T> | undefined;
+  keep(value: T | undefined): void;
+}
+
+/** What is kept of a form, of the person who is signed in now: another one who signs in in the same tab begins afresh. */
+export function draftOf<T extends object>(name: string): Draft<T> {
+  const key = `draft.${actor() ?? ''}.${name}`;
+  return { read: () => readJson<Partial<T>>('session', key), keep: (value) => void writeJson('session', key, value) };
+}
+
 /** Like `useState` for an object of fields, kept in sessionStorage under `name`. `discard` forgets it. */
 export function useDraft<T extends object>(name: string, initial: T): [T, (patch: Partial<T>) => void, () => void] {
-  const [value, setValue] = useState<T>(() => ({ ...initial, ...readJson<Partial<T>>('session', `draft.${name}`) }));
+  const draft = useMemo(() => draftOf<T>(name), [name]);
+  const [value, setValue] = useState<T>(() => ({ ...initial, ...draft.read() }));
   const set = useCallback(
     (patch: Partial<T>) =>
       setValue((before) => {
         const after = { ...before, ...patch };
-        writeJson('session', `draft.${name}`, after);
+        draft.keep(after);
         return after;
       }),
-    [name],
+    [draft],
   );
   const discard = useCallback(() => {
-    writeJson('session', `draft.${name}`, undefined);
+    draft.keep(undefined);
     setValue(initial);
     // eslint-disable-next-line -- the initial value is the form's constant
-  }, [name]);
+  }, [draft]);
   return [value, set, discard];
 }
 

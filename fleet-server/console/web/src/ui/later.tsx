@@ -1,6 +1,7 @@
 // A part of a screen whose code is fetched when the part is first shown: a tab that few people open costs nobody else.
 import type { JSX } from 'preact';
-import { useEffect, useState } from 'preact/hooks';
+import { useEffect, useLayoutEffect, useState } from 'preact/hooks';
+import { awaitKeys } from '../lib/keys';
 import { ErrorNote, Skeleton } from './states';
 
 type Part<P> = (props: P) => JSX.Element;
@@ -27,6 +28,8 @@ export function later<P extends object>(load: () => Promise<Part<P>>): Part<P> {
         gone = true;
       };
     }, [attempt]);
+    const waits = loaded === undefined && error === undefined;
+    useLayoutEffect(() => (waits ? awaitKeys() : undefined), [waits]);
     if (loaded) {
       const Loaded = loaded;
       return <Loaded {...props} />;
@@ -42,6 +45,6 @@ export function later<P extends object>(load: () => Promise<Part<P>>): Part<P> {
         />
       );
     }
-    return <Skeleton rows={6} />;
+    return <Skeleton rows={6} code />;
   };
 }

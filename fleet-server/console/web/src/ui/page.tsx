@@ -1,6 +1,7 @@
 // The frame of a screen: heading, note beside it, actions at the right; cards and definition lists inside.
 import type { ComponentChildren, JSX } from 'preact';
 import { Link } from '../lib/router';
+import { ExactTimes } from './text';
 
 export function Page({
   title,
@@ -64,17 +65,19 @@ export function Card({
   );
 }
 
-/** Names and values: `<Facts items={[['Arch', 'aarch64']]} />`. */
+/** Names and values: `<Facts items={[['Arch', 'aarch64']]} />`. Times are written out in it. */
 export function Facts({ items }: { items: readonly (readonly [string, ComponentChildren])[] }): JSX.Element {
   return (
-    <dl class="facts">
-      {items.map(([name, value]) => (
-        <div key={name}>
-          <dt>{name}</dt>
-          <dd>{value}</dd>
-        </div>
-      ))}
-    </dl>
+    <ExactTimes.Provider value>
+      <dl class="facts">
+        {items.map(([name, value]) => (
+          <div key={name}>
+            <dt>{name}</dt>
+            <dd>{value}</dd>
+          </div>
+        ))}
+      </dl>
+    </ExactTimes.Provider>
   );
 }
 

@@ -17,11 +17,11 @@ export function Empty({ children, action, cli }: { children: ComponentChildren; 
   );
 }
 
-/** Grey bars in the shape of what comes, only after 150 ms. */
-export function Skeleton({ rows = 3, label = 'Loading' }: { rows?: number; label?: string }): JSX.Element {
+/** Grey bars in the shape of what comes, only after 150 ms. `code`: it is a screen's code that is waited for, and not its data yet. */
+export function Skeleton({ rows = 3, label = 'Loading', code = false }: { rows?: number; label?: string; code?: boolean }): JSX.Element {
   const shown = useAfter(150, true);
   return (
-    <div class="skeleton" role="status" aria-label={label} data-state="loading">
+    <div class="skeleton" role="status" aria-label={label} aria-busy={code ? 'true' : undefined} data-state={code ? 'code' : 'loading'}>
       {shown ? Array.from({ length: rows }, (_unused, index) => <span key={index} class={`bone w${index % 3}`} />) : null}
     </div>
   );

@@ -8,9 +8,10 @@ import { useAfter, useLatest, useMedia, useUid, useWidth } from '../lib/hooks';
 import { useShortcuts } from '../lib/keys';
 import { usePatched } from '../lib/live';
 import { place, recallScroll, rememberScroll } from '../lib/router';
+import { countWords } from '../lib/rows';
 import type { RowSource } from '../lib/rows';
 import type { Selection } from '../lib/selection';
-import { ALL, isSelected, NONE, selectedCount, toggled, withIds } from '../lib/selection';
+import { ALL, isSelected, NONE, selectedCount, toggled, whileAsked, withIds } from '../lib/selection';
 import { rangeFrom, refind, rowWindow, scrollToRow } from '../lib/window';
 import { ErrorNote } from './states';
 import { toast } from './toast';
@@ -48,7 +49,7 @@ export interface TableProps<T extends object> {
   onSelect?(selection: Selection): void;
   /** Shown instead of rows when nothing matches: an `<Empty>`. */
   empty: ComponentChildren;
-  /** Changes when the question changes (filter, sort): the table goes back to the top. */
+  /** Changes when the question changes (filter, sort): the table goes back to the top, and says how many rows the answer has. */
   question?: string;
 }
 
@@ -56,6 +57,45 @@ const HEADER = 36;
 const SELECT_WIDTH = '40px';
 /** Rows that Shift selects at once: each is fetched. Beyond that, "all matching" is the tool. */
 const MOST_IN_RANGE = 1000;
+/** Whoever types asks one question after the other: only the last answer is said aloud. */
+const SAID_AFTER_MS = 500;
+
+/** What keys do in a grid that are pressed outside of it. */
+interface GridKeys {
+  step(by: number): void;
+  select(): void;
+  selectAll(): void;
+}
+
+const grids = new WeakMap<Element, GridKeys>();
+
+/** Of several grids on a screen, keys belong to the one that has the focus in it, else to the first one that has rows. */
+function keysOfGrid(): GridKeys | undefined {
+  const grid = document.activeElement?.closest('.table-scroll') ?? document.querySelector('.table[data-state="full"] > .table-scroll');
+  return grid === null ? undefined : grids.get(grid);
+}
+
+/**
+ * What is said aloud of the answer to another question, for those who do not see the rows change. A list that is new says nothing:
+ * it is read where it stands. Nor does one that changes while its question stays: live events would never let it be quiet.
+ */
+function useSaid(question: string | undefined, answered: boolean, words: () => string): string {
+  const [said, setSaid] = useState('');
+  const heard = useRef(question);
+  const latest = useLatest(words);
+  useEffect(() => {
+    if (heard.current === question) return undefined;
+    // Emptied first: the same words again are said again.
+    setSaid('');
+    if (!answered) return undefined;
+    const timer = setTimeout(() => {
+      heard.current = question;
+      setSaid(latest.current());
+    }, SAID_AFTER_MS);
+    return () => clearTimeout(timer);
+  }, [question, answered, latest]);
+  return said;
+}
 
 interface RowProps<T extends object> {
   row: T | undefined;
@@ -222,16 +262,18 @@ export function Table<T extends object>(props: TableProps<T>): JSX.Element {
     async (index: number, extend: boolean) => {
       const { rows: source, props: now } = latest.current;
       if (now.selection === undefined || now.onSelect === undefined) return;
+      const question = (): string | undefined => latest.current.props.question;
       if (extend && index !== anchor.current) {
         // A range is fetched, not guessed: rows between may never have been shown.
         const { from, to, cut } = rangeFrom(anchor.current, index, MOST_IN_RANGE);
-        const loaded = await Promise.all(Array.from({ length: to - from }, (_unused, step) => source.load(from + step)));
+        const loaded = await whileAsked(question, () => Promise.all(Array.from({ length: to - from }, (_unused, step) => source.load(from + step))));
+        if (loaded === undefined) return;
         if (cut > 0) toast(`Only ${count(to - from)} rows are selected at once, not ${count(to - from + cut)}: “Select all matching” takes every row`);
         const ids = loaded.filter((row) => row !== undefined).map((row) => now.rowId(row));
         const selected = latest.current.props.selection ?? NONE;
         latest.current.props.onSelect?.(withIds(selected, ids, true));
       } else {
-        const row = await source.load(index);
+        const row = await whileAsked(question, () => source.load(index));
         if (row === undefined) return;
         latest.current.props.onSelect?.(toggled(latest.current.props.selection ?? NONE, now.rowId(row)));
       }
@@ -280,23 +322,32 @@ export function Table<T extends object>(props: TableProps<T>): JSX.Element {
     }
   };
 
-  // j and k reach the rows from anywhere on the page; x, Enter and the rest belong to the focused grid.
-  useShortcuts(() => {
-    const enter = (step: number) => (): void => {
-      scroller.current?.focus({ preventScroll: true });
-      move(latest.current.cursor + step);
-    };
-    return [
-      { keys: 'j', label: 'Next row', group: 'List', run: enter(1) },
-      { keys: 'k', label: 'Previous row', group: 'List', run: enter(-1) },
+  // j and k reach the rows from anywhere on the page; Enter and the rest belong to the focused grid.
+  useLayoutEffect(() => {
+    if (scroller.current === null) return;
+    grids.set(scroller.current, {
+      step: (by) => {
+        scroller.current?.focus({ preventScroll: true });
+        move(latest.current.cursor + by);
+      },
+      select: () => void toggle(latest.current.cursor, false),
+      selectAll: () => latest.current.props.onSelect?.(ALL),
+    });
+  }, [move, toggle, latest]);
+  // The last one bound is the one that is called, whichever table that is of.
+  useShortcuts(
+    () => [
+      { keys: 'j', label: 'Next row', group: 'List', run: () => keysOfGrid()?.step(1) },
+      { keys: 'k', label: 'Previous row', group: 'List', run: () => keysOfGrid()?.step(-1) },
       ...(selectable
         ? [
-            { keys: 'x', label: 'Select the row (Shift: up to here)', group: 'List', run: () => void toggle(latest.current.cursor, false) },
-            { keys: 'mod+a', label: 'Select all that match, in the list', group: 'List', run: () => latest.current.props.onSelect?.(ALL) },
+            { keys: 'x', label: 'Select the row (Shift: up to here)', group: 'List', run: () => keysOfGrid()?.select() },
+            { keys: 'mod+a', label: 'Select all that match, in the list', group: 'List', run: () => keysOfGrid()?.selectAll() },
           ]
         : []),
-    ];
-  }, [selectable, move, toggle]);
+    ],
+    [selectable],
+  );
 
   const loading = rows.status === 'loading';
   const skeleton = useAfter(150, loading);
@@ -305,9 +356,14 @@ export function Table<T extends object>(props: TableProps<T>): JSX.Element {
   const indices = Array.from({ length: Math.max(0, Math.min(visible.to, total) - visible.from) }, (_unused, step) => visible.from + step);
   const allSelected = selectable && total > 0 && selectedCount(selection, total) === total;
   const someSelected = selectable && selectedCount(selection, total) > 0;
+  // What failed says so itself (ErrorNote).
+  const said = useSaid(question, !rows.stale && (state === 'full' || state === 'empty'), () => `${label}: ${countWords(rows)}`);
 
   return (
     <div class={`table card${dimmed ? ' stale' : ''}`} data-state={state}>
+      <p class="visually-hidden" role="status">
+        {said}
+      </p>
       <div
         ref={scroller}
         class="table-scroll"

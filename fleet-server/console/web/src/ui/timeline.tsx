@@ -1,5 +1,6 @@
-// Events in order, newest first as they are given.
+// Events in order, newest first as they are given; each with its age and its exact time, both as text.
 import type { JSX } from 'preact';
+import { timestamp } from '../lib/format';
 import type { TimelineItem } from './page';
 import { Status } from './status';
 import { Ago } from './text';
@@ -15,6 +16,7 @@ export function Timeline({ items, label }: { items: readonly TimelineItem[]; lab
               <Ago time={item.at} suffix />
             </span>
           </div>
+          <div class="timeline-detail num">{timestamp(item.at)}</div>
           {item.detail === undefined ? null : <div class="timeline-detail">{item.detail}</div>}
         </li>
       ))}

@@ -146,7 +146,7 @@ export default function Audit(): JSX.Element {
   const verification = useVerification();
   const { refetch } = verification;
   // A filter that cannot be asked brings nothing, however long one waits.
-  const static_ = useStaticRows(answer.data?.items ?? (wrong === undefined ? undefined : []), { error: answer.error, retry: () => void answer.refetch(), fetchedAt: answer.dataUpdatedAt });
+  const static_ = useStaticRows(answer.data?.items ?? (wrong === undefined ? undefined : []), { error: answer.error, retry: () => answer.refetch(), fetchedAt: answer.dataUpdatedAt });
   const rows = { ...static_, stale: answer.isPlaceholderData || settled(view.filter) !== filter };
   // What was opened stays open while newer entries push it off the page; what an address names is asked for by itself.
   const [held, setHeld] = useState<AuditEvent | undefined>(undefined);

@@ -10,8 +10,8 @@ import { Card, Page } from '../../ui/page';
 import { ErrorNote } from '../../ui/states';
 import { toast } from '../../ui/toast';
 import { FilePicker } from './file-picker';
-import { choose } from './importing';
-import type { Chosen } from './importing';
+import { plan } from './importing';
+import type { Picked } from './importing';
 import { changed, datasetHref } from './data';
 import { createLine, EMPTY, readHeader, specOf, STATISTICS, toggleWord, words, wrongWith } from './spec';
 import type { Draft } from './spec';
@@ -25,7 +25,7 @@ const MOST_OFFERED = 60;
 
 export default function Create(): JSX.Element {
   const [draft, setDraft, discard] = useDraft<Draft>('dataset', EMPTY);
-  const [file, setFile] = useState<Chosen | undefined>(undefined);
+  const [file, setFile] = useState<Picked | undefined>(undefined);
   const [unread, setUnread] = useState<unknown>(undefined);
   const spec = useMemo(() => specOf(draft), [draft]);
   const header = file?.header ?? [];
@@ -66,7 +66,7 @@ export default function Create(): JSX.Element {
           validate={() => wrongWith(draft)}
           onSend={async () => {
             const made = await unwrap(api.POST('/api/v1/datasets', { body: spec }));
-            if (file !== undefined) choose(made.id, file);
+            if (file !== undefined) plan(made.id, { picked: file });
             discard();
             await changed();
             toast(`Dataset ${made.name} is made`);

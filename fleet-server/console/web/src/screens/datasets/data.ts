@@ -88,16 +88,15 @@ export function useVersions(id: string, cursor: string) {
   });
 }
 
-/** How many of the newest runs are looked through for those of a version. */
-export const RUNS_LOOKED_AT = 500;
+/** Runs that are named beside a version; how many there are is told. */
+const RUNS_SHOWN = 20;
 
-/** Runs that learnt from a version, among the newest. */
+/** The newest runs that learnt from a version, and how many there are in all. */
 export function useRunsOf(version: string | undefined) {
   return useQuery({
-    queryKey: ['run', 'newest', RUNS_LOOKED_AT],
+    queryKey: ['run', 'of-version', version],
     enabled: version !== undefined,
-    queryFn: ({ signal }) => unwrap(api.GET('/api/v1/runs', { params: { query: { limit: RUNS_LOOKED_AT } }, signal })),
-    select: (page) => page.items.filter((run) => run.dataset_version === version),
+    queryFn: ({ signal }) => unwrap(api.GET('/api/v1/runs', { params: { query: { dataset_version: version ?? '', limit: RUNS_SHOWN } }, signal })),
   });
 }
 

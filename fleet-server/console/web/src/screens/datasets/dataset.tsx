@@ -5,7 +5,6 @@ import { useShortcuts } from '../../lib/keys';
 import { Link, navigate, oneOf, text, useSearch } from '../../lib/router';
 import type { Params } from '../../lib/router';
 import { can } from '../../lib/session';
-import { useStore } from '../../lib/store';
 import { Button } from '../../ui/button';
 import { useCommands } from '../../ui/palette';
 import { Page } from '../../ui/page';
@@ -15,7 +14,7 @@ import { Tabs } from '../../ui/tabs';
 import { Name } from '../../ui/text';
 import { datasetHref, labelingHref, shapeWords, useDataset, useVersions } from './data';
 import { Imports } from './imports';
-import { isActive, transfers } from './importing';
+import { isActive, useTransfer } from './importing';
 import { later } from '../../ui/later';
 import './datasets.css';
 
@@ -44,7 +43,7 @@ export default function DatasetScreen({ params }: { params: Params }): JSX.Eleme
   const [view, setView] = useSearch(SEARCH);
   const asked = useDataset(id);
   const versions = useVersions(id, '');
-  const transfer = useStore(transfers).get(asked.data?.id ?? '');
+  const transfer = useTransfer(asked.data?.id ?? '');
   const dataset = asked.data;
   const tab = view.tab === 'samples' && view.version !== '' ? 'versions' : view.tab;
   const go = (to: View['tab']): void => setView({ tab: to, after: '', sample: '', version: '' }, 'push');

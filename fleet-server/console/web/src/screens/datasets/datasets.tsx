@@ -76,7 +76,7 @@ const COLUMNS: readonly Column<Dataset>[] = [
 export default function Datasets(): JSX.Element {
   const [view, setView] = useSearch(SEARCH);
   const list = useDatasets(view.after);
-  const rows = useStaticRows(list.data?.items, { error: list.error, retry: () => void list.refetch(), fetchedAt: list.dataUpdatedAt });
+  const rows = useStaticRows(list.data?.items, { error: list.error, retry: () => list.refetch(), fetchedAt: list.dataUpdatedAt });
   useCommands(() => (can('build') ? [{ label: 'New dataset', group: 'Datasets', icon: 'plus', run: () => navigate('/datasets/new') }] : []), []);
   const items = list.data?.items ?? [];
   const all = view.after === '' && (list.data?.next_cursor ?? null) === null;

@@ -6,7 +6,6 @@ import { usePatched } from '../../lib/live';
 import { useStaticRows } from '../../lib/rows';
 import { can } from '../../lib/session';
 import { cli } from '../../lib/shell';
-import { useStore } from '../../lib/store';
 import { Button } from '../../ui/button';
 import { CliLine, Code } from '../../ui/cli';
 import { Field, Form } from '../../ui/form';
@@ -21,8 +20,8 @@ import type { Dataset, Import, ImportReport, Split } from './data';
 import { IMPORT, isUnderWay, useImport, useImports } from './data';
 import type { SetView, View } from './dataset';
 import { FilePicker } from './file-picker';
-import { cancel, cancelImport, choose, chosen, forget, isActive, start, transfers } from './importing';
-import type { Chosen, Transfer } from './importing';
+import { askAgain, cancel, cancelImport, forget, isActive, plan, start, usePlan, useTransfer } from './importing';
+import type { Transfer } from './importing';
 import { Pager } from './pages';
 import { missingColumns, readHeader } from './spec';
 
@@ -72,11 +71,10 @@ const COLUMNS: readonly Column<Import>[] = [
 ];
 
 export function Imports({ dataset, view, setView }: { dataset: Dataset; view: View; setView: SetView }): JSX.Element {
-  const transfer = useStore(transfers).get(dataset.id);
-  const file = useStore(chosen).get(dataset.id);
+  const transfer = useTransfer(dataset.id);
   const asked = useImports(dataset.id, view.after);
   const items = asked.data?.items ?? [];
-  const rows = useStaticRows(asked.data?.items, { error: asked.error, retry: () => void asked.refetch(), fetchedAt: asked.dataUpdatedAt });
+  const rows = useStaticRows(asked.data?.items, { error: asked.error, retry: () => asked.refetch(), fetchedAt: asked.dataUpdatedAt });
   // Started elsewhere: by another tab, another person, the command line.
   const other = items.find((item) => isUnderWay(item) && item.id !== transfer?.id);
   return (
@@ -87,7 +85,7 @@ export function Imports({ dataset, view, setView }: { dataset: Dataset; view: Vi
         ) : (
           <>
             {transfer === undefined ? null : <Ended dataset={dataset} transfer={transfer} onShow={(slice) => setView({ tab: 'samples', slice, after: '' }, 'push')} />}
-            <Choose dataset={dataset} file={file} />
+            <Choose dataset={dataset} />
           </>
         )
       ) : null}
@@ -111,14 +109,13 @@ export function Imports({ dataset, view, setView }: { dataset: Dataset; view: Vi
   );
 }
 
-function Choose({ dataset, file }: { dataset: Dataset; file: Chosen | undefined }): JSX.Element {
-  const [slice, setSlice] = useState('import');
-  const [split, setSplit] = useState<'' | Split>('');
+function Choose({ dataset }: { dataset: Dataset }): JSX.Element {
+  const { picked: file, slice, split } = usePlan(dataset.id);
   const [unread, setUnread] = useState<unknown>(undefined);
   const pick = async (picked: File): Promise<void> => {
     setUnread(undefined);
     try {
-      choose(dataset.id, { file: picked, header: await readHeader(picked) });
+      plan(dataset.id, { picked: { file: picked, header: await readHeader(picked) } });
       forget(dataset.id);
     } catch (error) {
       setUnread(error);
@@ -137,7 +134,7 @@ function Choose({ dataset, file }: { dataset: Dataset; file: Chosen | undefined 
       title={<bdi>{file.file.name}</bdi>}
       note={`${bytes(file.file.size)}, ${plural(file.header.length, 'column')}`}
       actions={
-        <Button size="small" onClick={() => choose(dataset.id, undefined)}>
+        <Button size="small" onClick={() => plan(dataset.id, { picked: undefined })}>
           Take another
         </Button>
       }
@@ -161,11 +158,11 @@ function Choose({ dataset, file }: { dataset: Dataset; file: Chosen | undefined 
         {(errors) => (
           <div class="datasets-fields">
             <Field label="Slice" help="What its samples are called together." error={errors.slice}>
-              {(control) => <input {...control} class="input" value={slice} autocomplete="off" onInput={(event) => setSlice(event.currentTarget.value)} />}
+              {(control) => <input {...control} class="input" value={slice} autocomplete="off" onInput={(event) => plan(dataset.id, { slice: event.currentTarget.value })} />}
             </Field>
             <Field label="Split" error={errors.split}>
               {(control) => (
-                <select {...control} class="input" value={split} onChange={(event) => setSplit(event.currentTarget.value as '' | Split)}>
+                <select {...control} class="input" value={split} onChange={(event) => plan(dataset.id, { split: event.currentTarget.value as '' | Split })}>
                   <option value="">as the dataset’s rule says</option>
                   <option value="train">all of it for training</option>
                   <option value="holdout">all of it held out</option>
@@ -181,7 +178,8 @@ function Choose({ dataset, file }: { dataset: Dataset; file: Chosen | undefined 
 
 function Going({ dataset, transfer }: { dataset: Dataset; transfer: Transfer }): JSX.Element {
   // Before all of it has been sent there is nothing to say of the reading.
-  const server = useImport(transfer.id, transfer.state === 'reading');
+  const server = useImport(transfer.id, transfer.state === 'reading' || transfer.state === 'following');
+  const lost = transfer.state === 'following';
   return (
     <Card
       title={<bdi>{transfer.file}</bdi>}
@@ -193,7 +191,7 @@ function Going({ dataset, transfer }: { dataset: Dataset; transfer: Transfer }):
       }
     >
       <div class="datasets-going" data-state="importing">
-        <Progress label={transfer.state === 'sending' ? 'Sending' : 'Sent'} value={transfer.sent} of={transfer.size} note={`${bytes(transfer.sent)} of ${bytes(transfer.size)}`} />
+        {lost ? null : <Progress label={transfer.state === 'sending' ? 'Sending' : 'Sent'} value={transfer.sent} of={transfer.size} note={`${bytes(transfer.sent)} of ${bytes(transfer.size)}`} />}
         <Progress
           label="Read by the server"
           value={server?.bytes_read ?? 0}
@@ -201,7 +199,9 @@ function Going({ dataset, transfer }: { dataset: Dataset; transfer: Transfer }):
           note={server === undefined ? (transfer.state === 'sending' ? 'after all of it is there' : 'begins') : `${plural(server.rows, 'line')}, ${plural(server.samples, 'new sample')}`}
         />
       </div>
-      <p class="muted">You may go elsewhere in the console; closing this tab cancels the import, and nothing of it stays.</p>
+      <p class="muted">
+        {lost ? 'The connection was lost while it was being sent: how it goes on and how it ends is asked of the server.' : 'You may go elsewhere in the console; closing this tab cancels the import, and nothing of it stays.'}
+      </p>
       <CliLine line={cli('datasets', 'cancel-import', transfer.id)} />
     </Card>
   );
@@ -221,6 +221,7 @@ function Ended({ dataset, transfer, onShow }: { dataset: Dataset; transfer: Tran
         </button>
       </p>
     );
+  if (transfer.state === 'unknown') return <ErrorNote error={transfer.error} title={`It is not known whether ${transfer.file} came in`} onRetry={() => askAgain(dataset.id)} />;
   if (transfer.state === 'failed') return <ErrorNote error={transfer.error} title={`Nothing of ${transfer.file} came in`} />;
   return null;
 }

@@ -63,7 +63,7 @@ export function Samples({ dataset, view, setView }: { dataset: Dataset; view: Vi
   const filter: SampleFilter = { slice: view.slice, split: view.split, labelled: view.labelled };
   const asked = useSamples(dataset.id, filter, view.after);
   const items = asked.data?.items ?? [];
-  const rows = useStaticRows(asked.data?.items, { error: asked.error, retry: () => void asked.refetch(), fetchedAt: asked.dataUpdatedAt });
+  const rows = useStaticRows(asked.data?.items, { error: asked.error, retry: () => asked.refetch(), fetchedAt: asked.dataUpdatedAt });
   const narrowed = view.slice !== '' || view.split !== '' || view.labelled !== '';
   const narrow = (patch: Partial<View>): void => setView({ ...patch, after: '', sample: '' });
   const question = `${view.slice} ${view.split} ${view.labelled}`;

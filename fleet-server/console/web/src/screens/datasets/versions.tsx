@@ -18,7 +18,7 @@ import { Table } from '../../ui/table';
 import type { Column } from '../../ui/table';
 import { Ago, Name } from '../../ui/text';
 import { toast } from '../../ui/toast';
-import { changed, datasetHref, RUNS_LOOKED_AT, useRunsOf, useVersions } from './data';
+import { changed, datasetHref, useRunsOf, useVersions } from './data';
 import type { Dataset, DatasetVersion } from './data';
 import type { SetView, View } from './dataset';
 import { NextStep } from '../rollouts/next';
@@ -26,7 +26,7 @@ import { Pager } from './pages';
 import { SplitBar } from './structure';
 
 const FREEZE = { freeze: oneOf(['', 'yes'] as const, '') };
-/** Most runs and classes that are shown of a version. */
+/** Most slices and classes that are shown of a version. */
 const MOST = 20;
 
 const COLUMNS: readonly Column<DatasetVersion>[] = [
@@ -55,7 +55,7 @@ export function Versions({ dataset, view, setView }: { dataset: Dataset; view: V
   const [dialog, setDialog] = useSearch(FREEZE);
   const asked = useVersions(dataset.id, view.after);
   const items = asked.data?.items ?? [];
-  const rows = useStaticRows(asked.data?.items, { error: asked.error, retry: () => void asked.refetch(), fetchedAt: asked.dataUpdatedAt });
+  const rows = useStaticRows(asked.data?.items, { error: asked.error, retry: () => asked.refetch(), fetchedAt: asked.dataUpdatedAt });
   const at = view.version === '' ? 0 : items.findIndex((version) => version.id === view.version || String(version.number) === view.version);
   const selected = items[at];
   return (
@@ -172,11 +172,11 @@ function Version({ dataset, version, before }: { dataset: Dataset; version: Data
               <ErrorNote error={runs.error} title="The runs could not be loaded" onRetry={() => runs.refetch()} />
             ) : runs.data === undefined ? (
               <Skeleton label="Loading runs" />
-            ) : runs.data.length === 0 ? (
-              <p class="muted">No run among the newest {count(RUNS_LOOKED_AT)} learnt from it.</p>
+            ) : runs.data.items.length === 0 ? (
+              <p class="muted">No run has learnt from it yet.</p>
             ) : (
               <ul class="datasets-lineage">
-                {runs.data.slice(0, MOST).map((run) => (
+                {runs.data.items.map((run) => (
                   <li key={run.id}>
                     <Status value={run.status.toLowerCase()} />
                     <Link href={href('/runs/:id', { id: run.id })}>
@@ -187,7 +187,11 @@ function Version({ dataset, version, before }: { dataset: Dataset; version: Data
                     {run.model === undefined || run.model === null ? null : <Code value={run.model} label="Copy the model’s digest" />}
                   </li>
                 ))}
-                {runs.data.length > MOST ? <li class="muted">and {plural(runs.data.length - MOST, 'more run')}</li> : null}
+                {runs.data.total > runs.data.items.length ? (
+                  <li>
+                    <Link href={href('/runs', {}, { filter: `version:${version.id}` })}>and {plural(runs.data.total - runs.data.items.length, 'more run')}</Link>
+                  </li>
+                ) : null}
               </ul>
             )}
           </Card>

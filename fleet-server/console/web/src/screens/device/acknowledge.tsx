@@ -49,10 +49,10 @@ export function AcknowledgeDialog({ attack, onClose }: { attack: Attack | undefi
               <>
                 : <bdi>{attack.detail}</bdi>
               </>
-            )}{' '}
-            <span class="muted num">
-              <Ago time={attack.at} suffix />
-            </span>
+            )}
+          </p>
+          <p class="num">
+            <Ago time={attack.at} exact />
           </p>
           <p class="muted">Somebody has looked at it: the alert is over until this device reports another attack. The audit log keeps both.</p>
         </>

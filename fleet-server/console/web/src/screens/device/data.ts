@@ -1,5 +1,6 @@
 // What the screen of one device asks of the server, and what it makes of it.
-import { keepPreviousData, useMutation, useQueries, useQuery, useQueryClient } from '@tanstack/preact-query';
+import { keepPreviousData, useMutation, useQuery, useQueryClient } from '@tanstack/preact-query';
+import { useMemo } from 'preact/hooks';
 import type { Line } from '../../charts/series';
 import type { Schema } from '../../lib/client';
 import { api, unwrap } from '../../lib/client';
@@ -21,59 +22,84 @@ const EVENTS = 25;
 export type Span = '24h' | '7d' | '30d';
 const SPANS: Record<Span, number> = { '24h': 24, '7d': 7 * 24, '30d': 30 * 24 };
 
+/**
+ * Everything here is about one device: events of others leave it alone. Where a judgement of it or an entry of its audit changes,
+ * the server tells of the device as well; of deployments it names the rollout alone.
+ */
+const deviceKey = (id: string) => [RESOURCE, 'detail', id] as const;
+const DEPLOYMENTS = ['deployment'] as const;
+
+export const deviceQuery = (id: string) => ({
+  queryKey: deviceKey(id),
+  queryFn: ({ signal }: { signal: AbortSignal }) => unwrap(api.GET('/api/v1/devices/{id}', { params: { path: { id } }, signal })),
+  meta: { id },
+});
+
 export function useDevice(id: string) {
-  const key = [RESOURCE, 'detail', id];
-  // Its deployments and judgements have names of their own.
-  useFollow(key, ['deployment', 'drift']);
-  return useQuery({ queryKey: key, queryFn: ({ signal }) => unwrap(api.GET('/api/v1/devices/{id}', { params: { path: { id } }, signal })) });
+  useFollow(deviceKey(id), DEPLOYMENTS);
+  return useQuery(deviceQuery(id));
 }
+
+export const hoursQuery = (id: string, span: Span) => ({
+  queryKey: [RESOURCE, 'hours', id, span],
+  queryFn: ({ signal }: { signal: AbortSignal }) => {
+    const to = Date.now();
+    const from = new Date(to - SPANS[span] * HOUR_MS).toISOString();
+    return unwrap(api.GET('/api/v1/devices/{id}/telemetry', { params: { path: { id }, query: { from, to: new Date(to).toISOString() } }, signal }));
+  },
+  meta: { id },
+});
 
 export function useHours(id: string, span: Span) {
-  return useQuery({
-    queryKey: [RESOURCE, 'hours', id, span],
-    queryFn: ({ signal }) => {
-      const to = Date.now();
-      const from = new Date(to - SPANS[span] * HOUR_MS).toISOString();
-      return unwrap(api.GET('/api/v1/devices/{id}/telemetry', { params: { path: { id }, query: { from, to: new Date(to).toISOString() } }, signal }));
-    },
-    placeholderData: keepPreviousData,
-  });
+  return useQuery({ ...hoursQuery(id, span), placeholderData: keepPreviousData });
 }
+
+/** Under the device and not under `drift`: events of that name no device. */
+export const driftQuery = (id: string) => ({
+  queryKey: [RESOURCE, 'drift', id],
+  queryFn: ({ signal }: { signal: AbortSignal }) => unwrap(api.GET('/api/v1/drift', { params: { query: { device: id, limit: 20 } }, signal })),
+  meta: { id },
+});
 
 export function useDrift(id: string) {
-  return useQuery({
-    queryKey: ['drift', 'of-device', id],
-    queryFn: ({ signal }) => unwrap(api.GET('/api/v1/drift', { params: { query: { device: id, limit: 20 } }, signal })),
-  });
+  return useQuery(driftQuery(id));
 }
+
+export const timelineQuery = (id: string, cursor: string) => ({
+  queryKey: [RESOURCE, 'timeline', id, cursor],
+  queryFn: ({ signal }: { signal: AbortSignal }) =>
+    unwrap(api.GET('/api/v1/devices/{id}/timeline', { params: { path: { id }, query: { limit: EVENTS, ...(cursor === '' ? {} : { cursor }) } }, signal })),
+  meta: { id },
+});
 
 export function useTimeline(id: string, cursor: string) {
-  const key = [RESOURCE, 'timeline', id, cursor];
-  useFollow(key, ['deployment', 'drift', 'audit']);
-  return useQuery({
-    queryKey: key,
-    queryFn: ({ signal }) =>
-      unwrap(api.GET('/api/v1/devices/{id}/timeline', { params: { path: { id }, query: { limit: EVENTS, ...(cursor === '' ? {} : { cursor }) } }, signal })),
-    placeholderData: keepPreviousData,
-  });
+  const query = timelineQuery(id, cursor);
+  useFollow(query.queryKey, DEPLOYMENTS);
+  return useQuery({ ...query, placeholderData: keepPreviousData });
 }
 
-/** Versions by manifest, of all lines that the device ran: devices name packages by their manifest. */
-export function useVersionNames(lines: readonly string[]): ReadonlyMap<string, string> {
-  return useQueries({
-    queries: lines.map((line) => ({
-      queryKey: ['model', 'versions', line, 'names'],
-      queryFn: ({ signal }: { signal: AbortSignal }) => unwrap(api.GET('/api/v1/models/{line}/versions', { params: { path: { line }, query: { limit: 200 } }, signal })),
-      staleTime: 300_000,
-    })),
-    combine: (answers) => new Map(answers.flatMap((answer) => answer.data?.items.map((version) => [version.manifest, version.semver] as const) ?? [])),
+/** Packages that are named at a time; what is beyond is shown by its digest. */
+const MOST_NAMES = 50;
+const DIGEST = /^sha256:[0-9a-f]{64}$/;
+
+/** Versions by manifest, which is what devices name packages by. What is no digest is a device's word, and names nothing. */
+export function useVersionNames(manifests: readonly string[]): ReadonlyMap<string, string> {
+  const named = [...new Set(manifests)].filter((one) => DIGEST.test(one));
+  const manifest = named.slice(0, MOST_NAMES).sort().join(',');
+  const { data } = useQuery({
+    queryKey: ['model', 'names', manifest],
+    queryFn: ({ signal }) => unwrap(api.GET('/api/v1/model-versions', { params: { query: { manifest, limit: MOST_NAMES } }, signal })),
+    enabled: manifest !== '',
+    staleTime: 300_000,
+    placeholderData: keepPreviousData,
   });
+  return useMemo(() => new Map(data?.items.map((version) => [version.manifest, version.semver] as const) ?? []), [data]);
 }
 
 /** Tags show at once and go back when the server refuses them. */
 export function useTagChange(id: string) {
   const client = useQueryClient();
-  const key = [RESOURCE, 'detail', id];
+  const key = deviceKey(id);
   return useMutation({
     mutationFn: (body: { change: TagChange; seen: Record<string, string> }) => unwrap(api.PATCH('/api/v1/devices/{id}', { params: { path: { id } }, body })),
     onMutate: async ({ change }) => {

@@ -1,7 +1,7 @@
 // One device: what is wrong, what it should run and runs, how it does, what happened to it.
 import type { JSX } from 'preact';
 import { useMemo, useState } from 'preact/hooks';
-import { compact, count, NOTHING, percent, timestamp } from '../../lib/format';
+import { compact, count, micros, NOTHING, percent } from '../../lib/format';
 import { useShortcuts } from '../../lib/keys';
 import type { Params } from '../../lib/router';
 import { oneOf, text, useSearch } from '../../lib/router';
@@ -107,8 +107,8 @@ function Figures({ device }: { device: DeviceData }): JSX.Element {
       <Stat label="Failures" value={failures === 0 ? '0' : <span class="bad">{count(failures)}</span>} note={failures === 0 ? 'none' : `▲ ${percent(failures / Math.max(1, device.inferences + failures), 2)}`} />
       <Stat
         label="Latency, p95"
-        value={current === undefined || current.inferences === 0 ? NOTHING : `${(current.p95_us / 1000).toPrecision(2)} ms`}
-        note={current === undefined || current.inferences === 0 ? 'nothing measured' : `p50 ${(current.p50_us / 1000).toPrecision(2)} ms`}
+        value={current === undefined || current.inferences === 0 ? NOTHING : micros(current.p95_us)}
+        note={current === undefined || current.inferences === 0 ? 'nothing measured' : `p50 ${micros(current.p50_us)}`}
       />
       <Stat
         label="Drifted features"
@@ -125,7 +125,7 @@ function Heading({ device }: { device: DeviceData }): JSX.Element {
     <span class="device-heading">
       <Status value={state} />
       {(device.alerts ?? []).length > 0 && device.status !== 'decommissioned' ? <Status value="alert" /> : null}
-      <span title={timestamp(device.last_seen)}>
+      <span>
         seen <Ago time={device.last_seen} suffix />
       </span>
     </span>
@@ -138,8 +138,8 @@ export default function Device({ params }: { params: Params }): JSX.Element {
   const answer = useDevice(id);
   const device = usePatched('device', id, answer.data, answer.dataUpdatedAt);
   const [dialog, setDialog] = useState<'tags' | 'decommission' | undefined>(undefined);
-  const lines = useMemo(() => [...new Set([...(device?.telemetry ?? []), ...(device?.models ?? [])].map((row) => row.line))].sort().slice(0, 8), [device?.telemetry, device?.models]);
-  const names = useVersionNames(lines);
+  const manifests = useMemo(() => [...(device?.models ?? []), ...(device?.telemetry ?? [])].map((row) => row.manifest), [device?.telemetry, device?.models]);
+  const names = useVersionNames(manifests);
   const operates = can('operate') && device !== undefined && device.status !== 'decommissioned';
 
   // Held as it was when it was asked about: another one must not take its place under the hand.
@@ -201,7 +201,7 @@ export default function Device({ params }: { params: Params }): JSX.Element {
             </div>
             <div class="stack">
               <FactsCard device={device} />
-              <TimelineCard id={id} cursor={view.before} onGo={(before) => setView({ before }, 'push')} names={names} />
+              <TimelineCard id={id} cursor={view.before} onGo={(before) => setView({ before }, 'push')} />
             </div>
           </div>
           <CliLine line={cli('devices', 'show', id)} />

@@ -32,6 +32,7 @@ const KNOWN: Record<string, readonly [Tone, string]> = {
   'drift.detected': ['bad', 'Drift detected on the device'],
   'epoch.opened': ['idle', 'Audit epoch opened'],
   'message.refused': ['bad', 'Message refused'],
+  'content.damaged': ['bad', 'Content damaged on its disk'],
   'model.activated': ['busy', 'Model activated'],
   'model.committed': ['ok', 'Model committed'],
   'model.lost': ['bad', 'Model lost'],

@@ -3,7 +3,7 @@ import type { JSX } from 'preact';
 import { useMemo } from 'preact/hooks';
 import { Series } from '../../charts/series';
 import { Meter } from '../../charts/shapes';
-import { bytes, compact, count, figure, micros, percent, plural, shortDigest, timestamp } from '../../lib/format';
+import { bytes, compact, count, figure, micros, percent, plural, shortDigest } from '../../lib/format';
 import { href, Link } from '../../lib/router';
 import { cli } from '../../lib/shell';
 import { CliLine, Code } from '../../ui/cli';
@@ -16,7 +16,7 @@ import { Ago } from '../../ui/text';
 import { Timeline } from '../../ui/timeline';
 import { Pager } from '../audit/pager';
 import type { Device, Hour, SlotDiff, Span } from './data';
-import { chartsOf, diffOf, useDrift, useHours, useTimeline } from './data';
+import { chartsOf, diffOf, useDrift, useHours, useTimeline, useVersionNames } from './data';
 import { detailWords, eventWords } from './events';
 import { TagList } from './tags';
 
@@ -219,7 +219,7 @@ export function DriftCard({ id }: { id: string }): JSX.Element {
               <ul class="device-features" aria-label={`Features of ${item.line} ${item.semver} that moved most`}>
                 {item.worst.slice(0, WORST).map((feature) => (
                   <li key={feature.name} class={feature.drifted ? 'hot' : undefined}>
-                    <bdi title={feature.name}>{feature.name}</bdi>
+                    <bdi>{feature.name}</bdi>
                     <Meter value={Math.max(0, feature.corrected)} max={1} text={`${figure(Math.max(0, feature.corrected), 2)}${feature.drifted ? ' ▲' : ''}`} />
                   </li>
                 ))}
@@ -245,7 +245,8 @@ export function FactsCard({ device }: { device: Device }): JSX.Element {
           ['Memory', bytes(device.ram_bytes)],
           ['Free on disk', bytes(device.disk_free_bytes)],
           ['Boots', count(device.boot_count)],
-          ['Enrolled', timestamp(device.enrolled_at)],
+          ['Last seen', <Ago time={device.last_seen} />],
+          ['Enrolled', <Ago time={device.enrolled_at} />],
           ['Key', <Code value={device.thumbprint} label="Copy the key’s fingerprint" />],
           [
             'Audit chain',
@@ -257,8 +258,11 @@ export function FactsCard({ device }: { device: Device }): JSX.Element {
   );
 }
 
-export function TimelineCard({ id, cursor, onGo, names }: { id: string; cursor: string; onGo(cursor: string): void; names: Names }): JSX.Element {
+export function TimelineCard({ id, cursor, onGo }: { id: string; cursor: string; onGo(cursor: string): void }): JSX.Element {
   const answer = useTimeline(id, cursor);
+  // Packages that never worked stand here alone.
+  const manifests = useMemo(() => answer.data?.items.flatMap((event) => event.detail.manifest ?? []) ?? [], [answer.data]);
+  const names = useVersionNames(manifests);
   const items: TimelineItem[] | undefined = useMemo(
     () =>
       answer.data?.items.map((event, index) => {

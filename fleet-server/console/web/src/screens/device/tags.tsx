@@ -16,7 +16,7 @@ export function TagList({ tags }: { tags: Tags }): JSX.Element {
   return (
     <span class="tags device-tags">
       {entries.map(([name, value]) => (
-        <bdi key={name} class="tag" title={`${name}=${value}`}>
+        <bdi key={name} class="tag">
           {value === '' ? (
             name
           ) : (

@@ -7,39 +7,24 @@ import { quoteValue } from '../../lib/filter';
 import { cli, shellQuote } from '../../lib/shell';
 import { ConfirmDialog, Dialog } from '../../ui/dialog';
 import { Field, Form, useDraft } from '../../ui/form';
+import { parseTagChange, tagWords } from '../provisioning/tags';
 import { target, useBulk } from './data';
 import type { BulkAction } from './data';
 
 export type BulkKind = 'tag' | 'decommission';
 
 /** One line for a filter; devices chosen one by one are a loop, because a filter cannot name several. */
-function line(action: BulkAction, selection: Selection, filter: string, total: number): string {
+export function line(action: BulkAction, selection: Selection, filter: string, total: number): string {
   const whom = target(selection, filter);
   const what =
     action === 'decommission'
       ? []
-      : [...Object.entries(action.tag.set ?? {}).map(([key, value]) => `${key}=${value}`), ...(action.tag.remove ?? []).flatMap((key) => ['--remove', key])];
+      : [...tagWords(action.tag.set ?? {}), ...(action.tag.remove ?? []).flatMap((key) => ['--remove', key])];
   const words = ['devices', action === 'decommission' ? 'decommission' : 'tag'];
   if ('filter' in whom) return cli(...words, ...what, '--filter', whom.filter, '--expect', selectedCount(selection, total), '--yes');
   const [only] = whom.ids;
   if (whom.ids.length === 1 && only !== undefined) return cli(...words, ...what, '--filter', `id:${quoteValue(only)}`, '--expect', 1, '--yes');
-  return `for d in ${whom.ids.map(shellQuote).join(' ')}; do ${cli(...words, ...what)} --filter "id:$d" --expect 1 --yes; done`;
-}
-
-/** `site=oslo line=3 -old`: tags to set, and with a minus to remove. */
-export function parseTags(text: string): { set: Record<string, string>; remove: string[]; wrong?: string } {
-  const set: Record<string, string> = {};
-  const remove: string[] = [];
-  for (const word of text.split(/\s+/).filter((part) => part !== '')) {
-    if (word.startsWith('-') && word.length > 1) remove.push(word.slice(1));
-    else {
-      const at = word.indexOf('=');
-      if (at <= 0) return { set, remove, wrong: `${word}: write name=value, or -name to remove a tag` };
-      set[word.slice(0, at)] = word.slice(at + 1);
-    }
-  }
-  if (Object.keys(set).length + remove.length === 0) return { set, remove, wrong: 'Write at least one tag.' };
-  return { set, remove };
+  return `for d in ${whom.ids.map((id) => shellQuote(quoteValue(id))).join(' ')}; do ${cli(...words, ...what)} --filter "id:$d" --expect 1 --yes; done`;
 }
 
 export function BulkDialogs({
@@ -61,7 +46,7 @@ export function BulkDialogs({
   const bulk = useBulk(filter, total);
   const selected = selectedCount(selection, total);
   const [{ tags }, setDraft, discard] = useDraft('bulk-tags', { tags: '' });
-  const parsed = parseTags(tags);
+  const parsed = parseTagChange(tags);
   const tag: BulkAction = { tag: { set: parsed.set, remove: parsed.remove } };
   return (
     <>
@@ -81,8 +66,8 @@ export function BulkDialogs({
           }}
         >
           {(errors) => (
-            <Field label="Tags" help="name=value sets a tag, -name removes one; others stay." error={errors.tags}>
-              {(control) => <input {...control} class="input" placeholder="site=oslo -old" value={tags} onInput={(event) => setDraft({ tags: event.currentTarget.value })} />}
+            <Field label="Tags" help="One per line: name=value sets a tag, -name removes one; others stay." error={errors.tags}>
+              {(control) => <textarea {...control} class="input mono" rows={3} placeholder={'site=Oslo 1\n-old'} value={tags} onInput={(event) => setDraft({ tags: event.currentTarget.value })} />}
             </Field>
           )}
         </Form>

@@ -152,7 +152,8 @@ const CARDS = [
 
 function Cards({ filter, sort }: { filter: string; sort: string }): JSX.Element {
   const counts = useDeviceCounts();
-  if (counts.isError) return <ErrorNote error={counts.error} title="The counts could not be loaded" onRetry={() => counts.refetch()} />;
+  // What is known stays while it cannot be asked again.
+  if (counts.isError && counts.data === undefined) return <ErrorNote error={counts.error} title="The counts could not be loaded" onRetry={() => counts.refetch()} />;
   return (
     <section class="stats" aria-label="Devices by state">
       {CARDS.map((card) => (

@@ -1,20 +1,15 @@
 // Saved views of the device list: a name for a filter and an order, kept in this browser.
 import type { JSX } from 'preact';
-import { useState } from 'preact/hooks';
-import { readJson, writeJson } from '../../lib/storage';
+import { useEffect, useState } from 'preact/hooks';
+import { useStore } from '../../lib/store';
 import { Dialog } from '../../ui/dialog';
 import { Field, Form } from '../../ui/form';
 import { Icon } from '../../ui/icon';
 import { Menu } from '../../ui/menu';
 import { toast } from '../../ui/toast';
+import { forgetView, ownViews, saveView, watchViews } from './views-store';
+import type { View } from './views-store';
 
-interface View {
-  name: string;
-  filter: string;
-  sort: string;
-}
-
-const KEY = 'devices.views';
 const BUILT_IN: readonly View[] = [
   { name: 'All devices', filter: '', sort: 'id' },
   { name: 'Needs attention', filter: 'status:alert', sort: '-drift' },
@@ -22,12 +17,12 @@ const BUILT_IN: readonly View[] = [
 ];
 
 export function SavedViews({ filter, sort, onChoose }: { filter: string; sort: string; onChoose(view: { filter: string; sort: string }): void }): JSX.Element {
-  const [own, setOwn] = useState<readonly View[]>(() => readJson<View[]>('local', KEY) ?? []);
+  const own = useStore(ownViews);
+  useEffect(watchViews, []);
   const [naming, setNaming] = useState(false);
   const [name, setName] = useState('');
-  const keep = (views: readonly View[]): void => {
-    setOwn(views);
-    if (!writeJson('local', KEY, views)) toast('This browser keeps no views: its storage is switched off or full');
+  const say = (kept: boolean): void => {
+    if (!kept) toast('This browser keeps no views: its storage is switched off or full');
   };
   const all = [...BUILT_IN, ...own];
   const current = all.find((view) => view.filter === filter && view.sort === sort);
@@ -50,7 +45,7 @@ export function SavedViews({ filter, sort, onChoose }: { filter: string; sort: s
                 },
               ]
             : []),
-          ...(removable === undefined ? [] : [{ label: `Forget “${removable.name}”`, icon: 'close' as const, run: () => keep(own.filter((view) => view !== removable)) }]),
+          ...(removable === undefined ? [] : [{ label: `Forget “${removable.name}”`, icon: 'close' as const, run: () => say(forgetView(removable.name)) }]),
         ]}
       >
         <Icon name="star" />
@@ -63,7 +58,7 @@ export function SavedViews({ filter, sort, onChoose }: { filter: string; sort: s
           onCancel={() => setNaming(false)}
           validate={() => (name.trim() === '' ? { name: 'Give it a name.' } : all.some((view) => view.name === name.trim()) ? { name: 'There is a view of this name.' } : {})}
           onSend={() => {
-            keep([...own, { name: name.trim(), filter, sort }]);
+            say(saveView({ name: name.trim(), filter, sort }));
             setNaming(false);
             return Promise.resolve();
           }}

@@ -2,10 +2,13 @@
 import { keepPreviousData, useQueries, useQuery } from '@tanstack/preact-query';
 import type { Schema } from '../../lib/client';
 import { api, unwrap } from '../../lib/client';
-import { useCursorRows } from '../runs/cursor';
+import { quoteValue } from '../../lib/filter';
+import { usePagedRows } from '../../lib/rows';
+import { WORST } from './words';
 
-export type DeviceDrift = Schema<'CountedPage_DeviceDrift'>['items'][number];
-export type Feature = Schema<'Page_FeatureHistogram'>['items'][number];
+export type DeviceDrift = Schema<'DeviceDrift'>;
+export type Feature = Schema<'FeatureHistogram'>;
+export type Package = Schema<'DriftPackage'>;
 export type Point = Schema<'Page_DriftPoint'>['items'][number];
 export type ClassShare = Schema<'Page_ClassShare'>['items'][number];
 
@@ -30,34 +33,24 @@ function since(range: Range): { from?: string } {
   return from === undefined ? {} : { from };
 }
 
-export type Show = 'all' | 'drifted' | 'calm';
-
-interface JudgementsPage {
-  items: DeviceDrift[];
-  next_cursor?: string | null;
-  /** What matches, on all pages. */
-  total: number;
+/** Rows of the list; the server filters, sorts and counts. */
+export function useJudgementRows(filter: string, sort: string) {
+  return usePagedRows<DeviceDrift>([RESOURCE, 'rows', filter, sort], (offset, limit, signal) =>
+    unwrap(api.GET('/api/v1/drift', { params: { query: { filter, sort, offset, limit } }, signal })),
+  );
 }
 
-/** A page of judgements, the furthest first; the server narrows, orders and counts. */
-async function judgements(line: string, show: Show, limit: number, cursor: string | undefined, signal: AbortSignal): Promise<JudgementsPage> {
-  const query = {
-    order: 'severity',
-    limit,
-    ...(line === '' ? {} : { line }),
-    ...(show === 'all' ? {} : { drifted: show === 'drifted' }),
-    ...(cursor === undefined ? {} : { cursor }),
+/** How many judgements match, and the furthest of them. */
+function countOf(filter: string) {
+  return {
+    queryKey: [RESOURCE, 'count', filter],
+    queryFn: ({ signal }: { signal: AbortSignal }) => unwrap(api.GET('/api/v1/drift', { params: { query: { filter, sort: WORST, limit: 1 } }, signal })),
   };
-  return (await unwrap(api.GET('/api/v1/drift', { params: { query }, signal }))) as JudgementsPage;
 }
 
-/** Rows of the list, page by page as it is scrolled. */
-export function useJudgementRows(line: string, show: Show) {
-  return useCursorRows<DeviceDrift>([RESOURCE, 'judgements', line, show], (cursor, limit, signal) => judgements(line, show, limit, cursor, signal));
-}
-
-function countOf(line: string, show: Show) {
-  return { queryKey: [RESOURCE, 'count', line, show], queryFn: ({ signal }: { signal: AbortSignal }) => judgements(line, show, 1, undefined, signal) };
+/** Judgements of a line; of all of them where it is empty. */
+function ofLine(line: string, more = ''): string {
+  return [line === '' ? '' : `line:${quoteValue(line)}`, more].filter((term) => term !== '').join(' ');
 }
 
 export interface DriftCounts {
@@ -71,7 +64,7 @@ export interface DriftCounts {
 /** Of every line that is asked for (`''`: of all), in one order; `undefined` where the answer is not here yet. */
 export function useDriftCounts(lines: readonly string[]): readonly (DriftCounts | undefined)[] {
   return useQueries({
-    queries: lines.flatMap((line) => [countOf(line, 'all'), countOf(line, 'drifted')]),
+    queries: lines.flatMap((line) => [countOf(ofLine(line)), countOf(ofLine(line, 'drifted:yes'))]),
     combine: (answers) =>
       lines.map((_line, index) => {
         const all = answers[2 * index]?.data;
@@ -81,25 +74,15 @@ export function useDriftCounts(lines: readonly string[]): readonly (DriftCounts 
   });
 }
 
-/** The most judgements that one answer holds. */
-const JUDGEMENTS = 1000;
-
-/** Judgements, among which the line and version of a package are looked for. */
-export function useJudgements(enabled: boolean) {
+/** Of one device and package, found by its digest; `null`: the device has not judged it yet. */
+export function useJudgement(device: string, manifest: string | undefined) {
   return useQuery({
-    enabled,
-    queryKey: [RESOURCE, 'judgements'],
-    queryFn: ({ signal }) => unwrap(api.GET('/api/v1/drift', { params: { query: { limit: JUDGEMENTS } }, signal })),
-    placeholderData: keepPreviousData,
-  });
-}
-
-/** Of one device: a package each. */
-export function useDeviceJudgements(device: string) {
-  return useQuery({
-    queryKey: [RESOURCE, 'device', device],
-    queryFn: ({ signal }) => unwrap(api.GET('/api/v1/drift', { params: { query: { device, limit: 100 } }, signal })),
-    enabled: device !== EVERY_DEVICE,
+    queryKey: [RESOURCE, 'of', device, manifest],
+    queryFn: async ({ signal }) => {
+      const { items } = await unwrap(api.GET('/api/v1/drift', { params: { query: { device, filter: `manifest:${quoteValue(manifest ?? '')}`, limit: 1 } }, signal }));
+      return items[0] ?? null;
+    },
+    enabled: device !== EVERY_DEVICE && manifest !== undefined,
   });
 }
 
@@ -135,21 +118,13 @@ export function useSeries(device: string, manifest: string, range: Range, featur
   });
 }
 
-export function useVersions(line: string) {
-  return useQuery({
-    queryKey: ['model', 'versions', line],
-    queryFn: ({ signal }) => unwrap(api.GET('/api/v1/models/{line}/versions', { params: { path: { line }, query: { limit: 100 } }, signal })),
-    enabled: line !== '',
-  });
-}
-
-/** The dataset that what devices running `line` keep is added to. */
+/** The dataset that what devices running `line` keep is added to; `null`: there is none. */
 export function useHarvest(line: string) {
   return useQuery({
     queryKey: ['dataset', 'harvest', line],
     queryFn: async ({ signal }) => {
-      const { items } = await unwrap(api.GET('/api/v1/datasets', { params: { query: { limit: 1000 } }, signal }));
-      return items.find((dataset) => dataset.harvest_line === line) ?? null;
+      const { items } = await unwrap(api.GET('/api/v1/datasets', { params: { query: { harvest_line: line, limit: 1 } }, signal }));
+      return items[0] ?? null;
     },
     enabled: line !== '',
   });

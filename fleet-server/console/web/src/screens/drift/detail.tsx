@@ -3,7 +3,7 @@
 import type { JSX } from 'preact';
 import { useMemo } from 'preact/hooks';
 import { ApiError } from '../../lib/client';
-import { count, figure, percent, plural, shortDigest } from '../../lib/format';
+import { count, figure, fixed, percent, plural, shortDigest } from '../../lib/format';
 import type { Params } from '../../lib/router';
 import { href, integer, Link, oneOf, text, useSearch } from '../../lib/router';
 import { cli } from '../../lib/shell';
@@ -18,8 +18,8 @@ import { datasetHref, labelingHref } from '../datasets/data';
 import type { Dataset } from '../datasets/data';
 import { namesToCel } from '../rollouts/cel';
 import { NextStep } from '../rollouts/next';
-import { beginOf, EVERY_DEVICE, RANGE_WORDS, RANGES, useClasses, useDeviceJudgements, useFeatures, useHarvest, useJudgements, useKept, useSeries, useVersions } from './data';
-import type { ClassShare, Feature, Range } from './data';
+import { beginOf, EVERY_DEVICE, RANGE_WORDS, RANGES, useClasses, useFeatures, useHarvest, useJudgement, useKept, useSeries } from './data';
+import type { ClassShare, Feature, Package, Range } from './data';
 import { Density } from './density';
 import type { Axis } from './density';
 import { binsOf, linesOf } from './shapes';
@@ -42,14 +42,11 @@ export default function DriftDetail({ params }: { params: Params }): JSX.Element
   const manifest = params.manifest ?? '';
   const subject: Subject = { device, manifest, range: view.range };
   const features = useFeatures(device, manifest, view.range);
-  const judgements = useDeviceJudgements(device);
-  const judged = judgements.data?.items.find((each) => each.manifest === manifest || each.line === manifest);
   // A model line may stand in place of a digest, and the whole fleet in place of a device.
   const everywhere = device === EVERY_DEVICE;
-  const digest = manifest.includes(':');
-  const others = useJudgements(everywhere && digest);
-  const known = judged ?? others.data?.items.find((each) => each.manifest === manifest);
-  const line = known?.line ?? (digest ? '' : manifest);
+  const looked = features.data?.package;
+  const judged = useJudgement(device, looked?.manifest ?? (manifest.includes(':') ? manifest : undefined)).data ?? undefined;
+  const known = looked ?? judged;
   const from = beginOf(view.range, Date.now());
   const flags = from === undefined ? [] : ['--from', from];
   // That nothing was seen in this time is a 404 to the API; to a reader it is an answer.
@@ -63,6 +60,12 @@ export default function DriftDetail({ params }: { params: Params }): JSX.Element
       note={
         <>
           {known === undefined ? <bdi class="mono">{shortDigest(manifest)}</bdi> : <bdi>{`${known.line} ${known.semver}`}</bdi>}
+          {judged?.slot === undefined || judged.slot === null || judged.slot === 'main' ? null : (
+            <>
+              {' · slot '}
+              <bdi>{judged.slot}</bdi>
+            </>
+          )}
           {judged === undefined ? null : (
             <>
               {' · judged '}
@@ -135,7 +138,7 @@ export default function DriftDetail({ params }: { params: Params }): JSX.Element
               note={judged === undefined ? 'slice of the training data' : `slice; ${plural(judged.alarms, 'alarm')} in ${plural(judged.judgements, 'judgement')}`}
             />
           </section>
-          <Labels device={device} manifest={manifest} line={line} semver={known?.semver} drifted={judged?.drifted ?? drifted > 0} />
+          {looked === undefined ? null : <Labels device={device} of={looked} drifted={judged?.drifted ?? drifted > 0} />}
           <div class="grid-2">
             <OverTime {...subject} feature={view.feature} onClear={() => setView({ feature: '' })} />
             <Classes {...subject} />
@@ -303,7 +306,7 @@ function FeatureCard({ feature, axis, chosen, onChoose }: { feature: Feature; ax
           <Name value={feature.name} />
         </h3>
         <span class={`num ${severity.drifted ? 'hot' : 'muted'}`} title={`Raw ${figure(severity.psi, 3)}, less what chance explains`}>
-          PSI {Math.max(0, severity.corrected).toFixed(2)}
+          PSI {fixed(Math.max(0, severity.corrected), 2)}
         </span>
         {severity.drifted ? <Status tone="bad">Drifted</Status> : null}
         <button type="button" class="link" aria-pressed={chosen} aria-label={`Over time: ${feature.name}`} onClick={onChoose}>
@@ -316,22 +319,19 @@ function FeatureCard({ feature, axis, chosen, onChoose }: { feature: Feature; ax
 }
 
 /** The way on: what devices kept while their data drifted, to the labeling queue. */
-function Labels({ device, manifest, line, semver: judgedVersion, drifted }: { device: string; manifest: string; line: string; semver: string | undefined; drifted: boolean }): JSX.Element | null {
-  const versions = useVersions(line);
+function Labels({ device, of, drifted }: { device: string; of: Package; drifted: boolean }): JSX.Element | null {
+  const { line, semver } = of;
   const harvest = useHarvest(line);
-  const semver = judgedVersion ?? versions.data?.items.find((version) => version.manifest === manifest)?.semver ?? versions.data?.items[0]?.semver;
   const dataset = harvest.data;
-  if (line === '' || semver === undefined || harvest.data === undefined) {
-    return harvest.isError ? <ErrorNote error={harvest.error} title="The harvested samples could not be looked up" onRetry={() => harvest.refetch()} /> : null;
-  }
-  if (dataset === null || dataset === undefined)
+  if (dataset === undefined) return harvest.isError ? <ErrorNote error={harvest.error} title="The harvested samples could not be looked up" onRetry={() => harvest.refetch()} /> : null;
+  if (dataset === null)
     return (
       <NextStep at="drift" title="Give what devices keep a dataset" action="Datasets" href="/datasets" icon="datasets" cli={cli('datasets', 'create', '--help')}>
         No dataset takes in what devices that run <bdi>{line}</bdi> harvest, so there is nothing to label from here.
       </NextStep>
     );
   const slice = `harvest/${semver}`;
-  return <ToLabels device={device} line={line} version={versions.data?.items.find((version) => version.semver === semver)?.id} semver={semver} dataset={dataset} slice={slice} drifted={drifted} />;
+  return <ToLabels device={device} line={line} version={of.version} semver={semver} dataset={dataset} slice={slice} drifted={drifted} />;
 }
 
 function ToLabels({
@@ -345,8 +345,8 @@ function ToLabels({
 }: {
   device: string;
   line: string;
-  /** Of the registry; `undefined`: it is not there, or not known yet. */
-  version: string | undefined;
+  /** Of the registry. */
+  version: string;
   semver: string;
   dataset: Dataset;
   slice: string;
@@ -367,7 +367,7 @@ function ToLabels({
         action="Plan a rollout that keeps inputs"
         href={href('/rollouts/new', {}, { line, version, harvest: '1', target: everywhere ? 'true' : (namesToCel([device]) ?? '') })}
         icon="rollouts"
-        cli={cli('rollouts', 'create', '--model-version', version ?? 'ID', ...(everywhere ? [] : ['--target', namesToCel([device])]), '--harvest-on-drift')}
+        cli={cli('rollouts', 'create', '--model-version', version, ...(everywhere ? [] : ['--target', namesToCel([device])]), '--harvest-on-drift')}
       >
         {everywhere ? 'Devices that run' : 'This device runs'} <bdi>{`${line} ${semver}`}</bdi> and {everywhere ? 'keep' : 'keeps'} inputs only while a rollout tells {everywhere ? 'them' : 'it'} to. Rolling the same version out once more, with
         harvest switched on, sends no package again.

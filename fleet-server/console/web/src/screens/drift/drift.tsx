@@ -1,11 +1,16 @@
-// Drift: which devices see data that their model does not know, the furthest first.
+// Drift: which devices see data that their model does not know, the furthest first. The server filters, sorts and counts.
 import type { JSX } from 'preact';
 import { useMemo } from 'preact/hooks';
 import { count, figure, NOTHING, percent, plural } from '../../lib/format';
+import { useDebounced } from '../../lib/hooks';
 import { href, Link, navigate, oneOf, text, useSearch } from '../../lib/router';
+import type { RowSource } from '../../lib/rows';
+import { PAGE } from '../../lib/rows';
 import { cli } from '../../lib/shell';
 import { Meter } from '../../charts/shapes';
+import { Button } from '../../ui/button';
 import { CliLine } from '../../ui/cli';
+import { FilterInput } from '../../ui/combobox';
 import { Page } from '../../ui/page';
 import { Empty } from '../../ui/states';
 import { Stat, Status } from '../../ui/status';
@@ -13,12 +18,15 @@ import { Table } from '../../ui/table';
 import type { Column } from '../../ui/table';
 import { Ago, Name } from '../../ui/text';
 import { NextStep } from '../rollouts/next';
+import { askable } from '../runs/typing';
 import { EVERY_DEVICE, useDriftCounts, useJudgementRows } from './data';
 import type { DeviceDrift } from './data';
+import { CLOSED, fieldsOf, filterOf, lineOf, listLine, SHOW, showing, shownBy, WORST } from './words';
 import './drift.css';
 
-const SHOW = ['all', 'drifted', 'calm'] as const;
-const SEARCH = { line: text(), show: oneOf(SHOW, 'all') };
+/** `line` and `show`: how other screens say what they mean; typing makes them terms of the filter. */
+const SEARCH = { filter: text(), sort: text(WORST), line: text(), show: oneOf(SHOW, 'all') };
+const SHOW_WORDS = { all: 'All', drifted: 'Drifted', calm: 'No drift' };
 
 function detail(judged: { device: string; manifest: string }): string {
   return href('/drift/:device/:manifest', { device: judged.device, manifest: judged.manifest });
@@ -37,6 +45,7 @@ const COLUMNS: readonly Column<DeviceDrift>[] = [
     id: 'device',
     header: 'Device',
     width: 'minmax(96px, 1.1fr)',
+    sort: 'device',
     cell: (judged) => (
       <Link class="row-link" tabIndex={-1} href={detail(judged)}>
         <Name value={judged.device} strong />
@@ -48,13 +57,14 @@ const COLUMNS: readonly Column<DeviceDrift>[] = [
     id: 'model',
     header: 'Model',
     width: 'minmax(104px, 1fr)',
+    sort: 'line',
     cell: (judged) => (
       <>
         <Name value={judged.line} /> <span class="mono">{judged.semver}</span>
       </>
     ),
   },
-  { id: 'share', header: 'Features', width: 'minmax(140px, .8fr)', align: 'end', cell: (judged) => <Share share={judged.share} drifted={judged.drifted} /> },
+  { id: 'share', header: 'Features', width: 'minmax(140px, .8fr)', align: 'end', sort: 'severity', cell: (judged) => <Share share={judged.share} drifted={judged.drifted} /> },
   {
     id: 'worst',
     header: 'Furthest',
@@ -88,6 +98,7 @@ const COLUMNS: readonly Column<DeviceDrift>[] = [
     header: 'Judged',
     width: 'minmax(72px, .5fr)',
     align: 'end',
+    sort: 'at',
     priority: 2,
     cell: (judged) => (
       <span class="muted">
@@ -100,24 +111,32 @@ const COLUMNS: readonly Column<DeviceDrift>[] = [
 /** Lines whose share is shown beside the whole. */
 const MOST_LINES = 3;
 
+/** The rows of the first page that are here. */
+function firstOf(rows: RowSource<DeviceDrift>): DeviceDrift[] {
+  return Array.from({ length: Math.min(PAGE, rows.total) }, (_unused, index) => rows.rowAt(index)).filter((judged) => judged !== undefined);
+}
+
 export default function Drift(): JSX.Element {
   const [view, setView] = useSearch(SEARCH);
-  const rows = useJudgementRows(view.line, view.show);
-  // Of the rows that are here: the lines that are worst off.
-  const lines = useMemo(() => [...new Set(rows.fetched.map((judged) => judged.line))].slice(0, MOST_LINES), [rows.fetched]);
-  const [whole, ...ofLines] = useDriftCounts(view.line === '' ? ['', ...lines] : [view.line]);
+  const typed = filterOf(view);
+  const setFilter = (filter: string): void => setView({ filter, line: '', show: 'all' });
+  const wanted = askable(typed, CLOSED);
+  const filter = useDebounced(wanted, 120);
+  const answer = useJudgementRows(filter, view.sort);
+  // What is typed is not asked yet: the rows belong to the question before.
+  const rows = { ...answer, stale: answer.stale || wanted !== filter };
+  const first = useMemo(() => firstOf(answer), [answer.fetchedAt(0)]);
+  const fields = useMemo(() => fieldsOf(first), [first]);
+  const line = lineOf(filter);
+  // Of the rows that are here: with the furthest first, the lines that are worst off.
+  const lines = useMemo(() => [...new Set(first.map((judged) => judged.line))].slice(0, MOST_LINES), [first]);
+  const [whole, ...ofLines] = useDriftCounts(line === '' ? ['', ...lines] : [line]);
   const worst = whole?.worst;
-  const line = cli('drift', 'list', '--order', 'severity', view.line !== '' && '--line', view.line !== '' && view.line, view.show !== 'all' && `--drifted=${view.show === 'drifted'}`);
+  const shown = shownBy(typed);
   const empty =
-    view.show !== 'all' || view.line !== '' ? (
-      <Empty
-        action={
-          <button type="button" class="button" onClick={() => setView({ show: 'all', line: '' })}>
-            Show all
-          </button>
-        }
-      >
-        {view.show === 'drifted' ? 'No device’s data has drifted.' : 'No device has judged its data for this choice.'}
+    typed.trim() !== '' ? (
+      <Empty action={<Button onClick={() => setFilter('')}>Show all</Button>} cli={listLine(filter, view.sort)}>
+        {shown === 'drifted' ? 'No device’s data has drifted.' : 'No device has judged its data for this choice.'}
       </Empty>
     ) : (
       <Empty
@@ -131,7 +150,11 @@ export default function Drift(): JSX.Element {
       </Empty>
     );
   return (
-    <Page title="Drift" note={view.line === '' ? 'the furthest first' : <bdi>{view.line}</bdi>} fill>
+    <Page
+      title="Drift"
+      note={filter !== '' && rows.status === 'ready' ? `${count(rows.total)} matching` : view.sort === WORST ? 'the furthest first' : undefined}
+      fill
+    >
       {whole === undefined || whole.all === 0 ? null : (
         <section class="stats" aria-label="Judgements">
           <Stat
@@ -139,8 +162,8 @@ export default function Drift(): JSX.Element {
             tone={whole.drifted > 0 ? 'bad' : 'ok'}
             value={count(whole.drifted)}
             note={`of ${plural(whole.all, 'judgement')}`}
-            href={href('/drift', {}, { line: view.line, show: view.show === 'drifted' ? undefined : 'drifted' })}
-            current={view.show === 'drifted'}
+            href={href('/drift', {}, { filter: showing(typed, shown === 'drifted' ? 'all' : 'drifted'), sort: view.sort === WORST ? undefined : view.sort })}
+            current={shown === 'drifted'}
           />
           {ofLines.map((counts, index) => {
             const name = lines[index] ?? '';
@@ -156,20 +179,16 @@ export default function Drift(): JSX.Element {
           })}
         </section>
       )}
+      <div class="row" role="group" aria-label="Show">
+        {SHOW.map((show) => (
+          <button key={show} type="button" class="button small next-chip" aria-pressed={show === shown} onClick={() => setFilter(showing(typed, show))}>
+            {SHOW_WORDS[show]}
+          </button>
+        ))}
+      </div>
       <div class="list-bar">
-        <div class="row" role="group" aria-label="Show">
-          {SHOW.map((show) => (
-            <button key={show} type="button" class="button small next-chip" aria-pressed={show === view.show} onClick={() => setView({ show })}>
-              {show === 'all' ? 'All' : show === 'drifted' ? 'Drifted' : 'No drift'}
-            </button>
-          ))}
-          {view.line === '' ? null : (
-            <button type="button" class="link" onClick={() => setView({ line: '' })}>
-              All lines
-            </button>
-          )}
-        </div>
-        <CliLine line={line} />
+        <FilterInput value={typed} onChange={setFilter} fields={fields} label="Filter judgements" placeholder="Filter: drifted:yes line:motions -version:1.4.2" />
+        <CliLine line={listLine(filter, view.sort)} />
       </div>
       <Table
         label="Drift"
@@ -177,8 +196,10 @@ export default function Drift(): JSX.Element {
         columns={COLUMNS}
         rowId={(judged) => `${judged.device}/${judged.manifest}`}
         rowName={(judged) => `${judged.device}, ${judged.line} ${judged.semver}`}
+        sort={view.sort}
+        onSort={(sort) => setView({ sort })}
         onOpen={(judged) => navigate(detail(judged))}
-        question={`${view.line} ${view.show}`}
+        question={`${filter} ${view.sort}`}
         empty={empty}
       />
       {whole === undefined || whole.all === 0 ? null : worst !== undefined ? (
@@ -187,7 +208,7 @@ export default function Drift(): JSX.Element {
         </NextStep>
       ) : (
         <NextStep at="drift" title="Nothing drifts" action="Open the labeling queues" href="/labeling" icon="labeling">
-          All {plural(whole.all, 'judgement')}{view.line === '' ? '' : ' of this line'} say that devices see what their model was trained on. What was kept for labeling makes the next model better all the same.
+          All {plural(whole.all, 'judgement')}{line === '' ? '' : ' of this line'} say that devices see what their model was trained on. What was kept for labeling makes the next model better all the same.
         </NextStep>
       )}
     </Page>

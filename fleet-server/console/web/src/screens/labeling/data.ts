@@ -40,15 +40,21 @@ export async function fetchQueue(dataset: string, ask: QueueAsk, limit: number, 
   return { items: page.items, next: page.next_cursor ?? undefined };
 }
 
-export async function annotate(dataset: string, marks: readonly Mark[]): Promise<void> {
-  // `keepalive`: labels given just before a tab closes still arrive.
-  await unwrap(api.POST('/api/v1/datasets/{id}/annotations', { params: { path: { id: dataset } }, body: { annotations: [...marks] }, keepalive: true }));
+/** `leaving`: the request outlives the page that sends it. Browsers let only small ones do that (64 KiB of body, all of them together). */
+export async function annotate(dataset: string, marks: readonly Mark[], leaving = false): Promise<void> {
+  await unwrap(
+    api.POST('/api/v1/datasets/{id}/annotations', {
+      params: { path: { id: dataset } },
+      body: { annotations: [...marks] },
+      keepalive: leaving,
+    }),
+  );
 }
 
 /** Takes a label back that is still the one given here; false: it is another by now, which stays. */
-export async function removeAnnotation(dataset: string, { sample, label }: Mark): Promise<boolean> {
+export async function removeAnnotation(dataset: string, { sample, label }: Mark, leaving = false): Promise<boolean> {
   try {
-    await unwrap(api.DELETE('/api/v1/datasets/{id}/annotations/{sample}', { params: { path: { id: dataset, sample }, query: { label } }, keepalive: true }));
+    await unwrap(api.DELETE('/api/v1/datasets/{id}/annotations/{sample}', { params: { path: { id: dataset, sample }, query: { label } }, keepalive: leaving }));
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
     if (error.status === 409) return false;

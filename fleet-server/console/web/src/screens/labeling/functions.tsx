@@ -95,7 +95,7 @@ function columnsFor(onRemove: ((one: LabelingFunction) => void) | undefined): re
 
 export function Functions({ dataset, view, setView }: { dataset: Dataset; view: View; setView: SetView }): JSX.Element {
   const asked = useFunctions(dataset.id);
-  const rows = useStaticRows(asked.data?.items, { error: asked.error, retry: () => void asked.refetch(), fetchedAt: asked.dataUpdatedAt });
+  const rows = useStaticRows(asked.data?.items, { error: asked.error, retry: () => asked.refetch(), fetchedAt: asked.dataUpdatedAt });
   const [adding, setAdding] = useState(false);
   const [fitting, setFitting] = useState(false);
   const [removing, setRemoving] = useState<LabelingFunction | undefined>(undefined);
@@ -248,12 +248,12 @@ function AddFunction({ dataset, open, onClose }: { dataset: Dataset; open: boole
   const expression = useRef<HTMLTextAreaElement | null>(null);
   const insert = (feature: string): void => {
     const written = `f[${JSON.stringify(feature)}]`;
-    const at = expression.current?.selectionStart ?? when.length;
-    setDraft({ when: when.slice(0, at) + written + when.slice(expression.current?.selectionEnd ?? at) });
-    requestAnimationFrame(() => {
-      expression.current?.focus();
-      expression.current?.setSelectionRange(at + written.length, at + written.length);
-    });
+    const area = expression.current;
+    if (area === null) return;
+    // In the field itself, with the focus and the caret behind it: whoever types on at once is not ahead of the screen.
+    area.setRangeText(written, area.selectionStart, area.selectionEnd, 'end');
+    area.focus();
+    setDraft({ when: area.value });
   };
   return (
     <Dialog open={open} title="Add a labeling function" width="wide" onClose={onClose}>

@@ -60,6 +60,7 @@ export class Labeler {
     skipped: 0,
     unsent: 0,
     removals: 0,
+    aside: 0,
     refused: undefined,
     waiting: false,
   });

@@ -1,11 +1,13 @@
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { ApiError, Unreachable } from '../../lib/problem';
+import type { ProblemItem } from '../../lib/problem';
 import type { Sample } from '../datasets/data';
 import { isOutdated, pairAt, pairsOf, shareOf } from './conflict-pairs';
+import { annotate } from './data';
 import type { FunctionConflicts } from './data';
 import { asKey, defaultKeys, wrongKeys } from './keymap';
 import { Labeler } from './labeler';
-import { HOLD_MS, Outbox } from './outbox';
+import { HOLD_MS, MOST_BYTES, Outbox } from './outbox';
 import type { Kept, Mark } from './outbox';
 
 function sample(digest: string): Sample {
@@ -22,6 +24,12 @@ class Bench {
   removed: Mark[] = [];
   overruled = 0;
   fail: unknown = undefined;
+  /** Samples that the server does not take, and what it says of them. */
+  wrong = new Set<string>();
+  says: (wrong: readonly string[], marks: readonly Mark[]) => ProblemItem[] = (wrong) => wrong.map((sample) => ({ place: 'annotations', message: `dataset 'd' has no sample ${sample}` }));
+  /** What was sent by a page that goes. */
+  left: Mark[][] = [];
+  goneFor: Mark[] = [];
   labels = new Map<string, string>();
   queue: string[];
   /** What the tab keeps, and whether the person is signed in. */
@@ -71,7 +79,8 @@ class Bench {
       keep: (marks) => (this.kept = marks),
       refusedUnseen: (unsent) => this.unseen.push(unsent),
       overruled: (items) => (this.overruled += items),
-      remove: (mark) => {
+      remove: (mark, leaving) => {
+        if (leaving) this.goneFor.push(mark);
         this.removed.push(mark);
         if (this.fail !== undefined) return Promise.reject(this.fail as Error);
         const now = this.labels.get(mark.sample);
@@ -79,9 +88,13 @@ class Bench {
         this.labels.delete(mark.sample);
         return Promise.resolve(true);
       },
-      send: (marks) => {
+      send: (marks, leaving) => {
         this.sent.push([...marks]);
+        if (leaving) this.left.push([...marks]);
         if (this.fail !== undefined) return Promise.reject(this.fail as Error);
+        const wrong = marks.map((mark) => mark.sample).filter((one) => this.wrong.has(one));
+        // As the server names them: not all of them at once.
+        if (wrong.length > 0) return Promise.reject(new ApiError({ title: 'Refused', status: 422, detail: 'nothing was labelled', errors: this.says(wrong.slice(0, 20), marks) }));
         for (const mark of marks) this.labels.set(mark.sample, mark.label);
         return Promise.resolve();
       },
@@ -387,6 +400,131 @@ describe('the queue', () => {
     await bench.pass(HOLD_MS * 2);
     expect(bench.labels).toEqual(new Map([['s0', 'a']]));
   });
+});
+
+describe('a backlog', () => {
+  const digest = (index: number): string => `sha256:${index.toString(16).padStart(64, '0')}`;
+  const bytes = (marks: readonly Mark[]): number => new TextEncoder().encode(JSON.stringify({ annotations: marks })).length;
+
+  /** So many labels that could not be sent until now. */
+  async function backlog(size: number): Promise<Bench> {
+    const bench = new Bench(0);
+    bench.kept = Array.from({ length: size }, (_unused, index) => ({ sample: digest(index), label: `läuft "${index % 3}"` }));
+    bench.reload();
+    await settle();
+    return bench;
+  }
+
+  it('of thousands is sent in bodies that are small enough, each label once', async () => {
+    const bench = await backlog(5000);
+    await bench.outbox.flush(true);
+    expect(bench.sent.length).toBeGreaterThan(10);
+    expect(Math.max(...bench.sent.map(bytes))).toBeLessThanOrEqual(MOST_BYTES);
+    expect(bench.sent.flat().map(({ sample: of }) => of)).toEqual(Array.from({ length: 5000 }, (_unused, index) => digest(index)));
+    expect([bench.labels.size, bench.kept, bench.outbox.state.get()]).toEqual([5000, [], { unsent: 0, removals: 0, aside: 0, refused: undefined, waiting: false }]);
+  });
+
+  it('stops at the first body that is not answered, loses nothing, and goes on by itself', async () => {
+    const bench = await backlog(3000);
+    bench.fail = new Unreachable();
+    await bench.outbox.flush(true);
+    expect([bench.sent.length, bench.kept.length, bench.outbox.state.get().waiting]).toEqual([1, 3000, true]);
+    bench.fail = undefined;
+    await bench.pass(HOLD_MS);
+    await bench.outbox.flush();
+    expect([bench.labels.size, bench.outbox.state.get().unsent]).toEqual([3000, 0]);
+  });
+
+  it('is sent but for what the server names as wrong, and only that is given up', async () => {
+    const bench = await backlog(2000);
+    for (let index = 100; index < 150; index += 1) bench.wrong.add(digest(index));
+    await bench.outbox.flush(true);
+    expect([bench.labels.size, bench.outbox.state.get()]).toMatchObject([1950, { unsent: 50, aside: 50, waiting: false }]);
+    expect(bench.outbox.state.get().refused).toBeInstanceOf(ApiError);
+    expect(bench.kept).toHaveLength(50);
+    // What is given meanwhile goes its way, and what was refused is not asked again by itself.
+    const tries = bench.sent.length;
+    bench.outbox.add({ sample: digest(9000), label: 'a' });
+    await bench.pass(HOLD_MS);
+    expect([bench.labels.get(digest(9000)), bench.sent.slice(tries)]).toEqual(['a', [[{ sample: digest(9000), label: 'a' }]]]);
+    bench.outbox.add({ sample: digest(9001), label: 'b' });
+    bench.outbox.discard();
+    expect(bench.outbox.state.get()).toMatchObject({ unsent: 1, aside: 0, refused: undefined });
+    await bench.pass(HOLD_MS);
+    expect([bench.labels.get(digest(9001)), bench.kept]).toEqual(['b', []]);
+  });
+
+  it('leaves out labels that are named by their place, too; tries what was refused again when asked to', async () => {
+    const bench = await backlog(12);
+    bench.wrong.add(digest(3)).add(digest(11));
+    bench.says = (wrong, marks) => wrong.map((one) => ({ place: `annotations[${marks.findIndex((mark) => mark.sample === one)}].label`, message: "'x' is none of a, b" }));
+    await bench.outbox.flush(true);
+    expect([bench.labels.size, bench.kept.map(({ sample: of }) => of)]).toEqual([10, [digest(3), digest(11)]]);
+    // Said otherwise, it is another label.
+    bench.wrong.clear();
+    bench.outbox.add({ sample: digest(3), label: 'b' });
+    expect(bench.outbox.state.get()).toMatchObject({ unsent: 2, aside: 1 });
+    await bench.outbox.flush(true);
+    expect([bench.labels.size, bench.labels.get(digest(3)), bench.outbox.state.get()]).toMatchObject([12, 'b', { unsent: 0, aside: 0, refused: undefined }]);
+  });
+
+  it('that is refused as a whole is set aside as a whole', async () => {
+    const bench = await backlog(1000);
+    bench.fail = new ApiError({ title: 'No', status: 403, detail: 'this needs label' });
+    await bench.outbox.flush(true);
+    expect(bench.outbox.state.get()).toMatchObject({ unsent: 1000, aside: 1000, refused: bench.fail, waiting: false });
+    expect(bench.timers).toEqual([]);
+  });
+
+  it('goes along with a page that closes as far as it may, also what is under way; the rest is kept', async () => {
+    const bench = await backlog(2000);
+    const sending = bench.outbox.flush(true);
+    const underWay = bench.sent[0] ?? [];
+    const took = bench.outbox.leave(MOST_BYTES);
+    expect(bench.left).toHaveLength(1);
+    expect([bench.left[0]?.slice(0, underWay.length), bytes(bench.left[0] ?? []) <= took, took <= MOST_BYTES, bench.kept.length]).toEqual([underWay, true, true, 2000]);
+    await sending;
+    expect([bench.labels.size, bench.kept]).toEqual([2000, []]);
+  });
+
+  it('takes no more of the room than another outbox has left, and nothing for another person', async () => {
+    const bench = await backlog(100);
+    expect(bench.outbox.leave(600)).toBeLessThanOrEqual(600);
+    expect(bench.left[0]?.length).toBeGreaterThan(2);
+    expect(bench.outbox.leave(50)).toBe(0);
+    bench.signedIn = false;
+    expect(bench.outbox.leave(MOST_BYTES)).toBe(0);
+    expect(bench.left).toHaveLength(1);
+  });
+
+  it('knows what left with a page that came back: taken back there, it is removed', async () => {
+    const bench = new Bench(6);
+    await settle();
+    bench.labeler.label('a');
+    bench.outbox.leave(MOST_BYTES);
+    bench.labeler.undo();
+    await bench.pass(HOLD_MS);
+    expect([bench.removed, bench.labels.size, bench.kept]).toEqual([[{ sample: 's0', label: 'a' }], 0, []]);
+    bench.labeler.label('a');
+    await bench.pass(HOLD_MS);
+    bench.labeler.undo();
+    bench.outbox.leave(MOST_BYTES);
+    expect(bench.goneFor).toEqual([{ sample: 's0', label: 'a' }]);
+  });
+});
+
+it('sends labels in a request that outlives the page only when the page goes, and without a key that an old answer hangs on', async () => {
+  const asked: Request[] = [];
+  vi.stubGlobal('fetch', (request: Request) => {
+    asked.push(request);
+    return Promise.resolve(Response.json({ new: 1, changed: 0, unchanged: 0 }));
+  });
+  const marks = [{ sample: 's0', label: 'läuft' }];
+  await annotate('d', marks);
+  await annotate('d', marks, true);
+  vi.unstubAllGlobals();
+  expect(asked.map((request) => [request.keepalive, request.headers.get('idempotency-key')])).toEqual([[false, null], [true, null]]);
+  expect(await asked[0]?.json()).toEqual({ annotations: marks });
 });
 
 describe('keys', () => {

@@ -62,7 +62,7 @@ export default function Pick(): JSX.Element {
   const [view, setView] = useSearch(SEARCH);
   const list = useDatasets(view.after);
   const items = useMemo(() => list.data?.items.toSorted((left, right) => right.samples - right.hand_labels - (left.samples - left.hand_labels)), [list.data]);
-  const rows = useStaticRows(items, { error: list.error, retry: () => void list.refetch(), fetchedAt: list.dataUpdatedAt });
+  const rows = useStaticRows(items, { error: list.error, retry: () => list.refetch(), fetchedAt: list.dataUpdatedAt });
   return (
     <Page title="Labeling" note="choose what to label" fill>
       <CliLine line={cli('datasets', 'list')} />

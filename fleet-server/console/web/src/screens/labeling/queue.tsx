@@ -1,6 +1,6 @@
 // The queue: one item at a time, a key per label, the next item here before the key is up.
 import type { JSX } from 'preact';
-import { useEffect, useMemo, useState } from 'preact/hooks';
+import { useEffect, useMemo, useRef, useState } from 'preact/hooks';
 import { count, percent, plural } from '../../lib/format';
 import { useShortcuts } from '../../lib/keys';
 import { useStore } from '../../lib/store';
@@ -8,6 +8,7 @@ import { can } from '../../lib/session';
 import { cli } from '../../lib/shell';
 import { Button } from '../../ui/button';
 import { CliLine } from '../../ui/cli';
+import { ComboBox } from '../../ui/combobox';
 import { Card } from '../../ui/page';
 import { Link } from '../../lib/router';
 import { Empty, ErrorNote, Skeleton } from '../../ui/states';
@@ -31,7 +32,7 @@ import { outboxOf } from './outboxes';
 const MOST_BUTTONS = 24;
 const RECENT = 8;
 
-/** A labeler for this queue; what it holds is sent when the queue is left, hidden or closed. */
+/** A labeler for this queue; what it holds is sent when the queue is left or hidden. A page that closes is the outboxes' concern. */
 function useLabeler(dataset: Dataset, view: View): Labeler {
   const { order, slice, split, device } = view;
   const labeler = useMemo(
@@ -48,12 +49,9 @@ function useLabeler(dataset: Dataset, view: View): Labeler {
     const hidden = (): void => {
       if (document.hidden) void labeler.flush();
     };
-    const leaving = (): void => void labeler.flush();
     document.addEventListener('visibilitychange', hidden);
-    addEventListener('pagehide', leaving);
     return () => {
       document.removeEventListener('visibilitychange', hidden);
-      removeEventListener('pagehide', leaving);
       void labeler.close().then(relabelled);
     };
   }, [labeler]);
@@ -69,6 +67,7 @@ export function Queue({ dataset, view, setView }: { dataset: Dataset; view: View
   const state = useStore(labeler.state);
   const [keymap, setKeymap] = useState<Keymap>(() => readKeys(dataset.id, dataset.labels));
   const [remapping, setRemapping] = useState(false);
+  const main = useRef<HTMLDivElement>(null);
   const may = can('label');
   const sample = state.items[0];
 
@@ -130,15 +129,27 @@ export function Queue({ dataset, view, setView }: { dataset: Dataset; view: View
       </div>
       {may ? null : <p class="muted">You may look at the queue, but not label.</p>}
       <div class="labeling-queue">
-        <div class="labeling-main">
+        <div ref={main} class="labeling-main" role="group" aria-label="Queue" tabIndex={-1}>
           {sample === undefined ? <Nothing dataset={dataset} view={view} state={state} labeler={labeler} onAll={() => setView({ slice: '', split: '', device: '' })} /> : <Item dataset={dataset} sample={sample} />}
-          {may ? <Choices dataset={dataset} sample={sample} keymap={keymap} onLabel={(label) => labeler.label(label)} /> : null}
+          {may ? (
+            <Choices
+              dataset={dataset}
+              sample={sample}
+              keymap={keymap}
+              onLabel={(label) => labeler.label(label)}
+              onFound={(label) => {
+                labeler.label(label);
+                // Out of the field, where keys are text: the next key is one of the queue's again.
+                main.current?.focus({ preventScroll: true });
+              }}
+            />
+          ) : null}
           {state.error !== undefined && sample !== undefined ? <ErrorNote error={state.error} title="More items could not be loaded" onRetry={() => labeler.more()} /> : null}
           {state.refused === undefined ? null : (
             <div class="stack-small">
-              <ErrorNote error={state.refused} title={`${changes(state)} not taken by the server`} onRetry={() => labeler.flush()} />
+              <ErrorNote error={state.refused} title={`${changes(state, state.aside)} not taken by the server`} onRetry={() => labeler.flush()} />
               <button type="button" class="link" onClick={() => labeler.discard()}>
-                {state.removals === 0 ? 'Give up these labels' : 'Give up these changes'}
+                Give up what was refused
               </button>
             </div>
           )}
@@ -165,15 +176,18 @@ export function Queue({ dataset, view, setView }: { dataset: Dataset; view: View
   );
 }
 
-/** What the server does not know yet. */
-function changes({ unsent, removals }: LabelerState): string {
-  return plural(unsent, removals === 0 ? 'label' : 'change');
+/** So many of what the server does not know yet. */
+function changes({ removals }: LabelerState, many: number): string {
+  return plural(many, removals === 0 ? 'label' : 'change');
 }
 
 function sendingWords(state: LabelerState): string {
-  const { unsent, removals } = state;
-  if (state.waiting) return `▲ The server does not answer; ${changes(state)} kept, tried again by itself`;
-  if (unsent === 0) return state.labelled > 0 ? 'all of it is with the server' : 'a label is sent a few seconds later';
+  const { removals, aside } = state;
+  const unsent = state.unsent - aside;
+  if (state.waiting) return `▲ The server does not answer; ${changes(state, unsent)} kept, tried again by itself`;
+  if (unsent === 0) return aside > 0 ? 'what was refused is kept in this tab' : state.labelled > 0 ? 'all of it is with the server' : 'a label is sent a few seconds later';
+  // Which of the changes were refused is not told apart here.
+  if (aside > 0) return `${changes(state, unsent)} not sent yet`;
   if (removals === 0) return `${plural(unsent, 'label')} not sent yet: undo leaves no trace`;
   const back = `${plural(removals, 'label')} about to be taken back`;
   return unsent === removals ? back : `${plural(unsent - removals, 'label')} not sent yet, ${back}`;
@@ -215,7 +229,8 @@ function Item({ dataset, sample }: { dataset: Dataset; sample: Sample }): JSX.El
   );
 }
 
-function Choices({ dataset, sample, keymap, onLabel }: { dataset: Dataset; sample: Sample | undefined; keymap: Keymap; onLabel(label: string): void }): JSX.Element {
+/** `onFound`: a label that was chosen from the list of all. */
+function Choices({ dataset, sample, keymap, onLabel, onFound }: { dataset: Dataset; sample: Sample | undefined; keymap: Keymap; onLabel(label: string): void; onFound(label: string): void }): JSX.Element {
   const { labels } = dataset;
   // With very many classes: those with keys, and the one that is guessed.
   const shown = labels.length <= MOST_BUTTONS ? labels : labels.filter((label) => keymap.labels[label] !== undefined || label === sample?.guess?.label);
@@ -240,23 +255,9 @@ function Choices({ dataset, sample, keymap, onLabel }: { dataset: Dataset; sampl
         );
       })}
       {shown.length < labels.length ? (
-        <select
-          class="input labeling-more"
-          aria-label="Another label"
-          disabled={sample === undefined}
-          value=""
-          onChange={(event) => {
-            if (event.currentTarget.value !== '') onLabel(event.currentTarget.value);
-            event.currentTarget.value = '';
-          }}
-        >
-          <option value="">Another of {count(labels.length)}…</option>
-          {labels.map((label) => (
-            <option key={label} value={label}>
-              {label}
-            </option>
-          ))}
-        </select>
+        <div class="labeling-more">
+          <ComboBox acts label="Another label" value="" disabled={sample === undefined} options={labels.map((label) => ({ value: label, label }))} placeholder={`Another of ${count(labels.length)}…`} onChange={onFound} />
+        </div>
       ) : null}
     </div>
   );

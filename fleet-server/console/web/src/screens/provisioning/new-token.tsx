@@ -1,10 +1,13 @@
 // A new claim token: how many devices, how long, which tags; then its factory bundle, once.
 import type { JSX } from 'preact';
-import { useEffect, useState } from 'preact/hooks';
+import { useEffect, useLayoutEffect, useRef, useState } from 'preact/hooks';
 import { duration, plural } from '../../lib/format';
+import { actor } from '../../lib/session';
 import { cli } from '../../lib/shell';
+import { createStore, useStore } from '../../lib/store';
+import { hold } from '../../lib/unsaved';
 import { Button } from '../../ui/button';
-import { CliLine, CopyButton } from '../../ui/cli';
+import { CliLine } from '../../ui/cli';
 import { Dialog } from '../../ui/dialog';
 import { Field, Form, useDraft } from '../../ui/form';
 import { Qr } from '../../ui/qr';
@@ -23,6 +26,20 @@ const LIFETIMES: readonly (readonly [string, string])[] = [
 const HOUR_S = 3600;
 const MOST_USES = 1_000_000;
 
+interface Fresh {
+  /** Who made it: nobody else sees it. */
+  person: string | undefined;
+  token: CreatedClaimToken;
+  /** Copied or downloaded: it may go. */
+  saved: boolean;
+}
+
+/**
+ * The token whose secret nobody has saved yet. In memory alone, and outside the screen: it is still there when an answer comes to a
+ * screen that was left, or the person signs in again.
+ */
+const fresh = createStore<Fresh | undefined>(undefined);
+
 function wholeNumber(text: string, most: number): number | undefined {
   const value = Number(text.trim());
   return /^\d+$/.test(text.trim()) && value >= 1 && value <= most ? value : undefined;
@@ -30,17 +47,19 @@ function wholeNumber(text: string, most: number): number | undefined {
 
 export function NewToken({ open, onClose }: { open: boolean; onClose(): void }): JSX.Element {
   const [draft, setDraft, discard] = useDraft('claim-token', INITIAL);
-  const [created, setCreated] = useState<CreatedClaimToken | undefined>(undefined);
+  const made = useStore(fresh);
   const create = useCreate();
   const parsed = parseTagLines(draft.tags);
   const uses = wholeNumber(draft.uses, MOST_USES);
   const line = cli('tokens', 'create', '--uses', draft.uses, '--hours', draft.hours, ...tagWords(parsed.tags).flatMap((tag) => ['--tag', tag]), '-o', 'factory.json');
-  if (created !== undefined)
+  if (made !== undefined && made.person === actor() && (open || !made.saved))
     return (
       <Bundle
-        token={created}
+        token={made.token}
+        saved={made.saved}
+        onSaved={() => fresh.set({ ...made, saved: true })}
         onClose={() => {
-          setCreated(undefined);
+          fresh.set(undefined);
           onClose();
         }}
       />
@@ -56,7 +75,8 @@ export function NewToken({ open, onClose }: { open: boolean; onClose(): void }):
           ...(parsed.wrong === undefined ? {} : { tags: parsed.wrong }),
         })}
         onSend={async () => {
-          setCreated(await create.mutateAsync({ uses: uses ?? 1, lifetime_s: Number(draft.hours) * HOUR_S, tags: parsed.tags }));
+          const token = await create.mutateAsync({ uses: uses ?? 1, lifetime_s: Number(draft.hours) * HOUR_S, tags: parsed.tags });
+          fresh.set({ person: actor(), token, saved: false });
           discard();
         }}
       >
@@ -88,17 +108,52 @@ export function NewToken({ open, onClose }: { open: boolean; onClose(): void }):
   );
 }
 
-/** The secret exists in this dialog alone: it closes only by its button, and nothing of it stays anywhere. */
-function Bundle({ token, onClose }: { token: CreatedClaimToken; onClose(): void }): JSX.Element {
+/** The secret exists in this dialog alone: it is left only by its button, or once it is saved, and nothing of it stays anywhere. */
+function Bundle({ token, saved, onSaved, onClose }: { token: CreatedClaimToken; saved: boolean; onSaved(): void; onClose(): void }): JSX.Element {
   const json = JSON.stringify(token.factory_bundle, null, 2);
   const qr = qrText(token.factory_bundle);
   const [url, setUrl] = useState<string | undefined>(undefined);
-  const [saved, setSaved] = useState(false);
+  const [copied, setCopied] = useState<'no' | 'done' | 'by hand'>('no');
+  /** Somebody wanted to leave. */
+  const [asked, setAsked] = useState(false);
   useEffect(() => {
     const made = URL.createObjectURL(new Blob([json], { type: 'application/json' }));
     setUrl(made);
     return () => URL.revokeObjectURL(made);
   }, [json]);
+  useLayoutEffect(() => {
+    if (saved) return undefined;
+    const asks = (): void => setAsked(true);
+    const release = hold(asks);
+    // A dialog that refuses to close is closed by the browser when Escape is pressed twice: it does not come to that.
+    const escapes = (event: KeyboardEvent): void => {
+      if (event.key !== 'Escape') return;
+      event.preventDefault();
+      asks();
+    };
+    addEventListener('keydown', escapes, { capture: true });
+    return () => {
+      release();
+      removeEventListener('keydown', escapes, { capture: true });
+    };
+  }, [saved]);
+  // Saved, and the person has gone elsewhere: nothing is left to come back to.
+  useEffect(
+    () => () => {
+      if (fresh.get()?.saved === true) fresh.set(undefined);
+    },
+    [],
+  );
+  const copy = async (): Promise<void> => {
+    try {
+      await navigator.clipboard.writeText(json);
+      setCopied('done');
+      onSaved();
+    } catch {
+      // On plain HTTP there is no clipboard to write to; a selection still copies.
+      setCopied('by hand');
+    }
+  };
   return (
     <Dialog
       open
@@ -118,14 +173,17 @@ function Bundle({ token, onClose }: { token: CreatedClaimToken; onClose(): void 
             {token.uses === 1 ? 'One device' : plural(token.uses, 'device')} can enrol with it within {duration(Date.parse(token.expires_at) - Date.parse(token.created_at))}. The server keeps only its hash: what is not saved now is lost, and a new token has to be made.
           </p>
           <div class="row">
-            <a class="button primary" href={url} download="factory.json" onClick={() => setSaved(true)}>
+            <a class="button primary" href={url} download="factory.json" onClick={onSaved}>
               Download factory.json
             </a>
-            <span class="row provisioning-copy">
-              <CopyButton text={json} label="Copy the bundle" />
-              <span class="muted">or copy it</span>
-            </span>
+            <Button onClick={() => void copy()}>{copied === 'done' ? 'Copied' : 'Copy the bundle'}</Button>
           </div>
+          {copied === 'by hand' ? <ByHand text={json} onCopy={onSaved} /> : null}
+          {asked && !saved ? (
+            <p class="bad" role="alert">
+              ▲ It is not saved yet: download or copy it, or close it by its button.
+            </p>
+          ) : null}
           <p class="muted">On the device:</p>
           <div class="stack-small">
             <CliLine line="fleet-agent enrol --bundle factory.json --config agent.toml" />
@@ -139,4 +197,14 @@ function Bundle({ token, onClose }: { token: CreatedClaimToken; onClose(): void 
       </div>
     </Dialog>
   );
+}
+
+/** The text, selected: copied at once where the browser lets a page do that, else by the person. */
+function ByHand({ text, onCopy }: { text: string; onCopy(): void }): JSX.Element {
+  const area = useRef<HTMLTextAreaElement>(null);
+  useLayoutEffect(() => {
+    area.current?.select();
+    document.execCommand('copy');
+  }, []);
+  return <textarea ref={area} class="input mono" rows={4} readOnly aria-label="The factory bundle, to be copied" value={text} onFocus={(event) => event.currentTarget.select()} onCopy={onCopy} />;
 }

@@ -2,7 +2,7 @@ import { encode } from 'uqr';
 import { describe, expect, it } from 'vitest';
 import type { ClaimToken } from './data';
 import { qrText, stateOf } from './data';
-import { parseTagLines, printTagLines } from './tags';
+import { parseTagChange, parseTagLines, printTagLines } from './tags';
 
 describe('claim tokens', () => {
   const token: ClaimToken = { id: 't', uses: 2, used: 0, expires_at: '2030-01-01T00:00:00Z', created_at: '2029-12-31T00:00:00Z', revoked: false, tags: {} };
@@ -42,5 +42,12 @@ describe('tags', () => {
     expect(parseTagLines('oslo').wrong).toContain('oslo=value');
     expect(parseTagLines('=x').wrong).toContain('no name');
     expect(parseTagLines('a=1\na=2').wrong).toContain('twice');
+  });
+  it('of many devices change by the same lines, with others that remove', () => {
+    expect(parseTagChange('site=Oslo 1\n -old hall \nnote=a=b\n-x=1')).toEqual({ set: { site: 'Oslo 1', note: 'a=b', '-x': '1' }, remove: ['old hall'] });
+    expect(parseTagChange(' \n').wrong).toBe('Write at least one tag.');
+    expect(parseTagChange('oslo').wrong).toBe(parseTagLines('oslo').wrong);
+    expect(parseTagChange('-').wrong).toContain('no value');
+    expect([parseTagChange('a=1\n-a').wrong, parseTagChange('-a\n-a').wrong, parseTagChange('a=1\na=2').wrong]).toEqual(['a stands twice.', 'a stands twice.', 'a stands twice.']);
   });
 });

@@ -1,7 +1,7 @@
 // Provisioning: claim tokens with which devices join, and the devices that joined last.
 import type { JSX } from 'preact';
 import { useMemo, useState } from 'preact/hooks';
-import { count, plural, timestamp } from '../../lib/format';
+import { count, plural } from '../../lib/format';
 import { useNow } from '../../lib/hooks';
 import { useShortcuts } from '../../lib/keys';
 import { href, Link, navigate, oneOf, text, useSearch } from '../../lib/router';
@@ -23,6 +23,8 @@ import { toast } from '../../ui/toast';
 import { Pager } from '../audit/pager';
 import '../audit/audit.css';
 import { DecommissionDialog } from '../device/decommission';
+import '../device/device.css';
+import { TagList } from '../device/tags';
 import type { ClaimToken, Device } from './data';
 import { stateOf, useRecent, useRevoke, useToken, useTokens } from './data';
 import { NewToken } from './new-token';
@@ -161,9 +163,9 @@ function TokenDialog({ token, onClose, onRevoke }: { token: ClaimToken; onClose(
         items={[
           ['State', <TokenStatus token={token} />],
           ['Enrolled', `${count(token.used)} of ${plural(token.uses, 'device')}`],
-          ['Tags', Object.keys(token.tags).length === 0 ? <span class="muted">none</span> : <Tags tags={token.tags} />],
-          ['Expires', timestamp(token.expires_at)],
-          ['Made', timestamp(token.created_at)],
+          ['Tags', <TagList tags={token.tags} />],
+          ['Expires', <Ago time={token.expires_at} />],
+          ['Made', <Ago time={token.created_at} />],
           ['Id', <Code value={token.id} short={false} label="Copy the id" />],
         ]}
       />
@@ -183,8 +185,8 @@ export default function Provisioning(): JSX.Element {
   const operates = can('operate');
   const columns = useMemo(() => tokenColumns(operates ? setRevoking : undefined), [operates]);
   const deviceColumns = useMemo(() => recentColumns(operates ? setLeaving : undefined), [operates]);
-  const tokenRows = useStaticRows(tokens.data?.items, { error: tokens.error, retry: () => void tokens.refetch(), fetchedAt: tokens.dataUpdatedAt });
-  const recentRows = useStaticRows(recent.data?.items, { error: recent.error, retry: () => void recent.refetch(), fetchedAt: recent.dataUpdatedAt });
+  const tokenRows = useStaticRows(tokens.data?.items, { error: tokens.error, retry: () => tokens.refetch(), fetchedAt: tokens.dataUpdatedAt });
+  const recentRows = useStaticRows(recent.data?.items, { error: recent.error, retry: () => recent.refetch(), fetchedAt: recent.dataUpdatedAt });
   // On another page than this one, it is asked for by itself.
   const here = tokens.data?.items.find((token) => token.id === view.token);
   const one = useToken(view.token, tokens.data !== undefined && here === undefined);

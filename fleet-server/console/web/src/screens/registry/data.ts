@@ -40,6 +40,7 @@ export function useVersionRows(line: string, narrow: Narrow) {
 export function useModelVersion(id: string) {
   return useQuery({
     queryKey: [RESOURCE, 'version', id],
+    meta: { id },
     queryFn: ({ signal }) => unwrap(api.GET('/api/v1/model-versions/{id}', { params: { path: { id } }, signal })),
   });
 }
@@ -47,6 +48,7 @@ export function useModelVersion(id: string) {
 export function useManifest(id: string) {
   return useQuery({
     queryKey: [RESOURCE, 'manifest', id],
+    meta: { id },
     queryFn: ({ signal }) => unwrap(api.GET('/api/v1/model-versions/{id}/manifest', { params: { path: { id } }, signal })),
   });
 }
@@ -58,14 +60,11 @@ export function useDevicesOn(line: string, semver: string) {
   });
 }
 
-/** The newest rollouts, among which those of a version are looked for: the API does not narrow by version. */
-export const ROLLOUTS_SEEN = 200;
-
+/** The newest rollout of a version, and how many there are. */
 export function useRolloutsOf(version: string) {
   return useQuery({
-    queryKey: ['rollout', 'newest', ROLLOUTS_SEEN],
-    queryFn: ({ signal }) => unwrap(api.GET('/api/v1/rollouts', { params: { query: { limit: ROLLOUTS_SEEN } }, signal })),
-    select: (page) => ({ items: page.items.filter((rollout) => rollout.spec.model_version === version), more: page.next_cursor !== undefined && page.next_cursor !== null }),
+    queryKey: ['rollout', 'of', version],
+    queryFn: ({ signal }) => unwrap(api.GET('/api/v1/rollouts', { params: { query: { limit: 1, model_version: version } }, signal })),
   });
 }
 
@@ -81,6 +80,7 @@ export function useFinishedRuns() {
 export function useRunById(id: string | undefined) {
   return useQuery({
     queryKey: ['run', id],
+    meta: { id },
     queryFn: ({ signal }) => unwrap(api.GET('/api/v1/runs/{id}', { params: { path: { id: id ?? '' } }, signal })),
     enabled: id !== undefined && id !== '',
   });

@@ -15,7 +15,7 @@ import { ErrorNote, Skeleton } from '../../ui/states';
 import { Stat, Status } from '../../ui/status';
 import { Ago, Name } from '../../ui/text';
 import { VersionLink } from '../runs/parts';
-import { ROLLOUTS_SEEN, useDevicesOn, useManifest, useModelVersion, useRolloutsOf, useRunById } from './data';
+import { useDevicesOn, useManifest, useModelVersion, useRolloutsOf, useRunById } from './data';
 import type { ModelVersion } from './data';
 import { Signing } from './signing';
 import { readManifest, runningTerm, tensorText } from './words';
@@ -24,42 +24,29 @@ import './registry.css';
 
 export default function VersionScreen({ params }: { params: Params }): JSX.Element {
   const id = params.id ?? '';
-  const version = useModelVersion(id);
-  if (version.data === undefined)
-    return (
-      <Page title="Model version" back={{ href: '/models', label: 'Registry' }}>
-        {version.isError ? (
-          <ErrorNote error={version.error} title="The version could not be loaded" onRetry={() => version.refetch()} />
-        ) : (
-          <Skeleton rows={6} />
-        )}
-      </Page>
-    );
-  return <Shown version={version.data} error={version.error} />;
-}
-
-function Shown({ version, error }: { version: ModelVersion; error: unknown }): JSX.Element {
-  const document = useManifest(version.id);
-  const manifest = useMemo(() => (document.data === undefined ? undefined : readManifest(document.data.content)), [document.data]);
-  const devices = useDevicesOn(version.line, version.semver);
-  const signed = version.signature === 'signed';
-  const promote = href('/rollouts/new', {}, { version: version.id });
-  const ready = signed && can('operate');
+  const answer = useModelVersion(id);
+  const version = answer.data;
+  const promote = href('/rollouts/new', {}, { version: id });
+  const ready = version?.signature === 'signed' && can('operate');
   useShortcuts(() => (ready ? [{ keys: 'p', label: 'Promote: plan a rollout', group: 'Model version', run: () => navigate(promote) }] : []), [ready, promote]);
   useCommands(
     () => (ready ? [{ label: 'Promote: plan a rollout of this version', group: 'Model version', icon: 'rollouts' as const, keys: 'p', run: () => navigate(promote) }] : []),
     [ready, promote],
   );
-  const tolerance = manifest?.tolerance;
+  // One page for what loads and what is here: its heading keeps the focus when the data comes.
   return (
     <Page
       title={
-        <>
-          <bdi>{version.line}</bdi> <span class="num">{version.semver}</span>
-        </>
+        version === undefined ? (
+          'Model version'
+        ) : (
+          <>
+            <bdi>{version.line}</bdi> <span class="num">{version.semver}</span>
+          </>
+        )
       }
-      back={{ href: href('/models/:line', { line: version.line }), label: 'Registry' }}
-      note={<Status value={version.signature} />}
+      back={{ href: version === undefined ? '/models' : href('/models/:line', { line: version.line }), label: 'Registry' }}
+      note={version === undefined ? undefined : <Status value={version.signature} />}
       actions={
         ready ? (
           <Link class="button primary" href={promote}>
@@ -68,57 +55,73 @@ function Shown({ version, error }: { version: ModelVersion; error: unknown }): J
         ) : undefined
       }
     >
-      <div class="stack registry-detail" data-state="full">
-        {error === null || error === undefined ? null : <ErrorNote error={error} title="What you see may be old" />}
-        {version.signature === 'revoked' ? (
-          <div class="error-note" role="status">
-            <i aria-hidden="true">▲</i>
-            <div>
-              <strong>This version is revoked</strong>
-              <p>It can no longer be promoted. Roll out another version to the devices that still run it.</p>
-            </div>
-          </div>
-        ) : null}
-        <section class="stats" aria-label="At a glance">
-          <Stat
-            label="Devices"
-            value={devices.data === undefined ? devices.isError ? NOTHING : <span class="bone" /> : count(total(devices.data))}
-            note="run this version"
-            href={href('/devices', {}, { filter: runningTerm(version.line, version.semver) })}
-          />
-          <Stat
-            label="Golden difference"
-            value={figure(version.golden_max_diff, 2)}
-            note={`${plural(version.golden_cases, 'case')}${tolerance === undefined ? '' : `, ${percent(version.golden_max_diff / tolerance, 1)} of the tolerance ${figure(tolerance, 2)}`}`}
-          />
-          <Stat label="Package" value={bytes(version.package_bytes)} note={manifest === undefined ? undefined : plural(manifest.components.length, 'component')} />
-          <Stat
-            label="Release"
-            value={count(version.release_counter)}
-            note={
-              <>
-                made <Ago time={version.created_at} suffix />
-              </>
-            }
-          />
-        </section>
-        {version.signature === 'unsigned' ? <Signing version={version} document={document.data} /> : null}
-        <Lineage version={version} devices={devices.data === undefined ? undefined : total(devices.data)} />
-        {document.isError && document.data === undefined ? (
-          <ErrorNote error={document.error} title="The manifest could not be loaded" onRetry={() => document.refetch()} />
-        ) : manifest === undefined ? (
-          <Skeleton rows={5} label="Loading the manifest" />
-        ) : (
-          <div class="grid-2">
-            <div class="stack registry-side">
-              <Components manifest={manifest} />
-              {version.signature === 'unsigned' ? null : <Signing version={version} document={document.data} />}
-            </div>
-            <Contract manifest={manifest} version={version} />
-          </div>
-        )}
-      </div>
+      {version !== undefined ? (
+        <Shown version={version} error={answer.error} />
+      ) : answer.isError ? (
+        <ErrorNote error={answer.error} title="The version could not be loaded" onRetry={() => answer.refetch()} />
+      ) : (
+        <Skeleton rows={6} label="Loading the model version" />
+      )}
     </Page>
+  );
+}
+
+function Shown({ version, error }: { version: ModelVersion; error: unknown }): JSX.Element {
+  const document = useManifest(version.id);
+  const manifest = useMemo(() => (document.data === undefined ? undefined : readManifest(document.data.content)), [document.data]);
+  const devices = useDevicesOn(version.line, version.semver);
+  const tolerance = manifest?.tolerance;
+  return (
+    <div class="stack registry-detail" data-state="full">
+      {error === null || error === undefined ? null : <ErrorNote error={error} title="What you see may be old" />}
+      {version.signature === 'revoked' ? (
+        <div class="error-note" role="status">
+          <i aria-hidden="true">▲</i>
+          <div>
+            <strong>This version is revoked</strong>
+            <p>It can no longer be promoted. Roll out another version to the devices that still run it.</p>
+          </div>
+        </div>
+      ) : null}
+      <section class="stats" aria-label="At a glance">
+        <Stat
+          label="Devices"
+          value={devices.data === undefined ? devices.isError ? NOTHING : <span class="bone" /> : count(total(devices.data))}
+          note="run this version"
+          href={href('/devices', {}, { filter: runningTerm(version.line, version.semver) })}
+        />
+        <Stat
+          label="Golden difference"
+          value={figure(version.golden_max_diff, 2)}
+          note={`${plural(version.golden_cases, 'case')}${tolerance === undefined ? '' : `, ${percent(version.golden_max_diff / tolerance, 1)} of the tolerance ${figure(tolerance, 2)}`}`}
+        />
+        <Stat label="Package" value={bytes(version.package_bytes)} note={manifest === undefined ? undefined : plural(manifest.components.length, 'component')} />
+        <Stat
+          label="Release"
+          value={count(version.release_counter)}
+          note={
+            <>
+              made <Ago time={version.created_at} suffix />
+            </>
+          }
+        />
+      </section>
+      {version.signature === 'unsigned' ? <Signing version={version} document={document.data} /> : null}
+      <Lineage version={version} devices={devices.data === undefined ? undefined : total(devices.data)} />
+      {document.isError && document.data === undefined ? (
+        <ErrorNote error={document.error} title="The manifest could not be loaded" onRetry={() => document.refetch()} />
+      ) : manifest === undefined ? (
+        <Skeleton rows={5} label="Loading the manifest" />
+      ) : (
+        <div class="grid-2">
+          <div class="stack registry-side">
+            <Components manifest={manifest} />
+            {version.signature === 'unsigned' ? null : <Signing version={version} document={document.data} />}
+          </div>
+          <Contract manifest={manifest} version={version} />
+        </div>
+      )}
+    </div>
   );
 }
 
@@ -140,8 +143,8 @@ function Step({ name, children, note }: { name: string; children: ComponentChild
 function Lineage({ version, devices }: { version: ModelVersion; devices: number | undefined }): JSX.Element {
   const run = useRunById(version.run ?? undefined);
   const rollouts = useRolloutsOf(version.id);
-  const found = rollouts.data?.items ?? [];
-  const newest = found[0];
+  const newest = rollouts.data?.items[0];
+  const made = rollouts.data?.total ?? 0;
   const accuracy = run.data?.metrics['holdout.accuracy'];
   return (
     <Card title="Lineage" note="where it came from, and where it went" actions={<Link href={href('/drift', {}, { line: version.line })}>Drift of this line</Link>}>
@@ -164,8 +167,8 @@ function Lineage({ version, devices }: { version: ModelVersion; devices: number 
           </strong>
         </Step>
         <Step
-          name={found.length === 1 ? 'Rollout' : 'Rollouts'}
-          note={newest === undefined ? (rollouts.data?.more === true ? `not among the newest ${ROLLOUTS_SEEN}` : 'not rolled out yet') : <Status value={newest.state} />}
+          name={made === 1 ? 'Rollout' : 'Rollouts'}
+          note={newest !== undefined ? <Status value={newest.state} /> : rollouts.data === undefined ? '' : 'not rolled out yet'}
         >
           {newest === undefined ? (
             <span class="muted">{rollouts.isError ? 'could not be loaded' : NOTHING}</span>
@@ -174,7 +177,12 @@ function Lineage({ version, devices }: { version: ModelVersion; devices: number 
               <Link href={href('/rollouts/:id', { id: newest.id })}>
                 {plural(newest.targeted, 'device')}, <Ago time={newest.created_at} suffix />
               </Link>
-              {found.length > 1 ? <span class="muted"> and {count(found.length - 1)} before</span> : null}
+              {made > 1 ? (
+                <>
+                  {', '}
+                  <Link href={href('/rollouts', {}, { version: version.id })}>and {count(made - 1)} before</Link>
+                </>
+              ) : null}
             </>
           )}
         </Step>

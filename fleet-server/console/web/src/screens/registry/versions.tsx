@@ -11,25 +11,37 @@ import { Empty } from '../../ui/states';
 import { Status } from '../../ui/status';
 import { Table } from '../../ui/table';
 import type { Column } from '../../ui/table';
-import { Ago } from '../../ui/text';
-import { VersionLink } from '../runs/parts';
-import { RESOURCE, useRunById, useVersionRows } from './data';
+import { Ago, Name } from '../../ui/text';
+import { RESOURCE, useVersionRows } from './data';
 import type { ModelVersion } from './data';
 import { NarrowBar, noteOf, NoneMatches, told, useNarrowing } from './narrow';
 import { narrowWords, runningTerm } from './words';
 import './registry.css';
 
-function RunLink({ id }: { id: string }): JSX.Element {
-  const run = useRunById(id);
+/** By the name that the list brings along: nothing is asked for each row. */
+function RunLink({ version }: { version: ModelVersion }): JSX.Element {
+  const { run: id, run_name: name } = version;
+  if (id === undefined || id === null) return <span class="muted">imported</span>;
   return (
     <Link tabIndex={-1} href={href('/runs/:id', { id })}>
-      {run.data === undefined ? (
+      {name === undefined || name === null ? (
         <code>{shortDigest(id, 8)}</code>
       ) : (
         <>
-          <bdi>{run.data.experiment}</bdi> <span class="num">seed {run.data.seed}</span>
+          <bdi>{name.experiment}</bdi> <span class="num">seed {name.seed}</span>
         </>
       )}
+    </Link>
+  );
+}
+
+function DatasetVersionLink({ version }: { version: ModelVersion }): JSX.Element {
+  const { dataset_version: id, dataset_version_name: name } = version;
+  if (id === undefined || id === null) return <span class="muted">{NOTHING}</span>;
+  if (name === undefined || name === null) return <code title={id}>{shortDigest(id, 8)}</code>;
+  return (
+    <Link class="registry-made" tabIndex={-1} href={href('/datasets/:id', { id: name.dataset }, { version: id })}>
+      <Name value={name.name} /> <span class="muted num">v{name.number}</span>
     </Link>
   );
 }
@@ -70,19 +82,14 @@ export default function Versions({ params }: { params: Params }): JSX.Element {
       header: 'Made of run',
       width: 'minmax(150px, 1.4fr)',
       priority: 2,
-      cell: (version) => (version.run === undefined || version.run === null ? <span class="muted">imported</span> : <RunLink id={version.run} />),
+      cell: (version) => <RunLink version={version} />,
     },
     {
       id: 'data',
       header: 'Dataset version',
       width: 'minmax(120px, 1fr)',
       priority: 2,
-      cell: (version) =>
-        version.dataset_version === undefined || version.dataset_version === null ? (
-          <span class="muted">{NOTHING}</span>
-        ) : (
-          <VersionLink id={version.dataset_version} tabIndex={-1} />
-        ),
+      cell: (version) => <DatasetVersionLink version={version} />,
     },
     { id: 'golden', header: 'Golden difference', width: 'minmax(124px, .9fr)', align: 'end', priority: 3, cell: (version) => figure(version.golden_max_diff, 2) },
     { id: 'size', header: 'Size', width: 'minmax(76px, .6fr)', align: 'end', priority: 3, cell: (version) => bytes(version.package_bytes) },

@@ -53,7 +53,7 @@ describe('the manifest', () => {
 });
 
 describe('signing', () => {
-  const document = { manifest: 'sha256:ab', role: 'release/m', schema: 's', payload: 'cGF5' };
+  const document = { manifest: 'sha256:ab', role: 'release/m', schema: 's', payload: 'cGF5', root: 'cm9vdA==' };
 
   it('what is saved is what fleetctl writes; without signatures there is nothing to import', () => {
     const file = signingRequest('id-1', document);

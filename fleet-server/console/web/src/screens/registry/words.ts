@@ -188,10 +188,10 @@ const FORMAT = 'flotilla.signing-request.v1';
 /** The file of `fleetctl sign export`. */
 export function signingRequest(
   id: string,
-  document: { manifest: string; role: string; schema: string; payload: string; envelope?: string | null | undefined },
+  document: { manifest: string; role: string; schema: string; payload: string; root: string; envelope?: string | null | undefined },
 ): string {
-  const { manifest, role, schema, payload, envelope } = document;
-  const file = { format: FORMAT, model_version: id, manifest, role, schema, payload, ...(envelope === undefined || envelope === null ? {} : { envelope }) };
+  const { manifest, role, schema, payload, root, envelope } = document;
+  const file = { format: FORMAT, model_version: id, manifest, role, schema, payload, ...(envelope === undefined || envelope === null ? {} : { envelope }), root };
   return `${JSON.stringify(file, null, 2)}\n`;
 }
 

@@ -22,15 +22,15 @@ const ROLLOUTS = 100;
 /** Causes of failures that are shown. */
 export const CAUSES = 12;
 
-/** `states`: in any of them; none: in all. `total` counts what matches on all pages. */
-export function useRollouts(states: readonly Rollout['state'][], cursor = '', limit = ROLLOUTS) {
+/** `states`: in any of them; none: in all. `version`: of this model version alone. `total` counts what matches on all pages. */
+export function useRollouts(states: readonly Rollout['state'][], { cursor = '', limit = ROLLOUTS, version = '' } = {}) {
   const state = states.join(',');
   return useQuery({
-    queryKey: [RESOURCE, 'list', state, cursor, limit],
+    queryKey: [RESOURCE, 'list', state, cursor, limit, version],
     queryFn: ({ signal }) =>
       unwrap(
         api.GET('/api/v1/rollouts', {
-          params: { query: { limit, ...(state === '' ? {} : { state }), ...(cursor === '' ? {} : { cursor }) } },
+          params: { query: { limit, ...(state === '' ? {} : { state }), ...(version === '' ? {} : { model_version: version }), ...(cursor === '' ? {} : { cursor }) } },
           signal,
         }),
       ),
@@ -41,6 +41,7 @@ export function useRollouts(states: readonly Rollout['state'][], cursor = '', li
 export function useRollout(id: string) {
   return useQuery({
     queryKey: [RESOURCE, id],
+    meta: { id },
     queryFn: ({ signal }) => unwrap(api.GET('/api/v1/rollouts/{id}', { params: { path: { id } }, signal })),
   });
 }
@@ -61,10 +62,10 @@ export function useDeploymentRows(id: string, states: readonly string[], cause: 
   );
 }
 
-export function useFailures(id: string, enabled: boolean) {
+export function useFailures(id: string) {
   return useQuery({
-    enabled,
     queryKey: [DEPLOYMENT, id, 'failures'],
+    meta: { id },
     queryFn: ({ signal }) => unwrap(api.GET('/api/v1/rollouts/{id}/failures', { params: { path: { id }, query: { limit: CAUSES } }, signal })),
   });
 }

@@ -14,11 +14,9 @@ import type { Column } from '../../ui/table';
 import { Ago, Name } from '../../ui/text';
 import { CAUSES, useDeploymentRows, useFailures } from './data';
 import type { Deployment, Rollout } from './data';
-import { deploymentTone, outcomeOf, STATES_OF, tally } from './plan';
-import type { Outcome } from './plan';
+import { deploymentTone, outcomeOf, SHOWN, STATES_OF, tally } from './plan';
+import type { Shown } from './plan';
 
-export type Shown = 'all' | Outcome;
-export const SHOWN: readonly Shown[] = ['all', 'running', 'succeeded', 'failed', 'withdrawn'];
 const WORDS: Record<Shown, string> = { all: 'All', running: 'Running', succeeded: 'Succeeded', failed: 'Failed', withdrawn: 'Withdrawn' };
 
 const COLUMNS: readonly Column<Deployment>[] = [
@@ -130,9 +128,8 @@ export function Deployments({ rollout, show, cause, onNarrow }: Narrowed & { rol
 }
 
 /** Failures as the server groups them. */
-export function Causes({ rollout, failed, onShow }: { rollout: Rollout; failed: number; onShow(cause: string): void }): JSX.Element | null {
-  const answer = useFailures(rollout.id, failed > 0);
-  if (failed === 0) return null;
+export function Causes({ rollout, onShow }: { rollout: Rollout; onShow(cause: string): void }): JSX.Element {
+  const answer = useFailures(rollout.id);
   const { data } = answer;
   return (
     <Card title="Failures by cause" note={data === undefined ? undefined : `${plural(data.devices, 'device')}, ${plural(data.causes, 'cause')}`}>

@@ -25,11 +25,13 @@ export interface Next {
   at: Step;
   /** The one that the action leads to, where it is not the next. */
   to?: Step;
+  /** Without the key `n`, where the screen has another use for it. */
+  keyless?: boolean;
 }
 
-export function NextStep({ title, children, action, href, icon, cli, at, to }: Next): JSX.Element {
-  useShortcuts(() => [{ keys: 'n', label: `Next step: ${action}`, group: 'This screen', run: () => navigate(href) }], [action, href]);
-  useCommands(() => [{ label: `Next step: ${action}`, group: 'This screen', icon, keys: 'n', run: () => navigate(href) }], [action, href, icon]);
+export function NextStep({ title, children, action, href, icon, cli, at, to, keyless = false }: Next): JSX.Element {
+  useShortcuts(() => (keyless ? [] : [{ keys: 'n', label: `Next step: ${action}`, group: 'This screen', run: () => navigate(href) }]), [action, href, keyless]);
+  useCommands(() => [{ label: `Next step: ${action}`, group: 'This screen', icon, ...(keyless ? {} : { keys: 'n' }), run: () => navigate(href) }], [action, href, icon, keyless]);
   const coming = to ?? STEPS[(STEPS.indexOf(at) + 1) % STEPS.length];
   return (
     <section class="card next" aria-label="Next step">
@@ -48,7 +50,7 @@ export function NextStep({ title, children, action, href, icon, cli, at, to }: N
         <Link class="button" href={href}>
           <Icon name={icon} size={14} />
           {action}
-          <KeyHint keys="n" />
+          {keyless ? null : <KeyHint keys="n" />}
         </Link>
       </div>
       {cli === undefined ? null : <CliLine line={cli} label="Next step on the command line" />}

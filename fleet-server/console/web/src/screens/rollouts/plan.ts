@@ -172,6 +172,9 @@ export function sizeText(size: PhaseSize): string {
 
 /** How a deployment stands, for people who do not need to know all eleven states. */
 export type Outcome = 'succeeded' | 'running' | 'failed' | 'withdrawn';
+/** Which deployments are shown. */
+export type Shown = 'all' | Outcome;
+export const SHOWN: readonly Shown[] = ['all', 'running', 'succeeded', 'failed', 'withdrawn'];
 
 const OUTCOMES: Readonly<Record<string, Outcome>> = {
   success: 'succeeded',

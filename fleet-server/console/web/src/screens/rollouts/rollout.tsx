@@ -15,20 +15,22 @@ import { CliLine, Code } from '../../ui/cli';
 import { ConfirmDialog } from '../../ui/dialog';
 import { Card, Facts, Page } from '../../ui/page';
 import { useCommands } from '../../ui/palette';
+import { later } from '../../ui/later';
 import { Empty, ErrorNote, Skeleton } from '../../ui/states';
 import { Stat, Status } from '../../ui/status';
 import { Ago } from '../../ui/text';
 import { toast } from '../../ui/toast';
 import { RESOURCE, useOrder, usePreview, useRollout } from './data';
 import type { Order, Rollout as Data, RolloutPreview } from './data';
-import { Causes, Deployments, SHOWN } from './deployments';
 import { NextStep } from './next';
 import { Phases } from './phases';
-import { phasesOf, sizesOf, sizeText, tally } from './plan';
+import { phasesOf, SHOWN, sizesOf, sizeText, tally } from './plan';
 import { Preview } from './preview';
 import './rollouts.css';
 
 /** `cause`: of a failure, as the server names it. */
+const Deployments = later(async () => (await import('./deployments')).Deployments);
+const Causes = later(async () => (await import('./deployments')).Causes);
 const SEARCH = { show: oneOf(SHOWN, 'all'), cause: text() };
 
 /** Orders that the server takes in each state. */
@@ -52,68 +54,79 @@ export default function RolloutScreen({ params }: { params: Params }): JSX.Eleme
   const id = params.id ?? '';
   const answer = useRollout(id);
   const rollout = usePatched(RESOURCE, id, answer.data, answer.dataUpdatedAt);
-  const back = { href: '/rollouts', label: 'Rollouts' };
-  if (rollout === undefined) {
-    const missing = answer.error instanceof ApiError && (answer.error.status === 404 || answer.error.status === 400 || answer.error.status === 422);
-    return (
-      <Page title="Rollout" back={back}>
-        {!answer.isError ? (
-          <Skeleton rows={6} label="Loading the rollout" />
-        ) : missing ? (
-          <Empty
-            action={
-              <Link class="button" href="/rollouts">
-                All rollouts
-              </Link>
-            }
-            cli={cli('rollouts', 'list')}
-          >
-            There is no rollout with this id.
-          </Empty>
-        ) : (
-          <ErrorNote error={answer.error} title="The rollout could not be loaded" onRetry={() => answer.refetch()} />
-        )}
-      </Page>
-    );
-  }
-  return <Loaded rollout={rollout} stale={answer.error} onRetry={() => answer.refetch()} back={back} />;
-}
-
-function Loaded({ rollout, stale, onRetry, back }: { rollout: Data; stale: unknown; onRetry(): void; back: { href: string; label: string } }): JSX.Element {
-  const [view, setView] = useSearch(SEARCH);
   const [asking, setAsking] = useState<Order | undefined>(undefined);
-  const draft = rollout.state === 'draft';
-  const preview = usePreview(draft ? rollout.spec : undefined);
-  const allowed = can('operate') ? ORDERS[rollout.state] : [];
-  const sum = tally(rollout.counts);
-  const phases = phasesOf(rollout, draft ? preview.data : undefined);
+  const allowed = rollout !== undefined && can('operate') ? ORDERS[rollout.state] : [];
   const keys = allowed.join(' ');
   useShortcuts(() => allowed.map((order) => ({ keys: LABELS[order].key, label: LABELS[order].button, group: 'This rollout', run: () => setAsking(order) })), [keys]);
   useCommands(
     () => allowed.map((order) => ({ label: `${LABELS[order].button} this rollout`.replace('… this', ' this'), group: 'This rollout', icon: 'rollouts' as const, keys: LABELS[order].key, run: () => setAsking(order) })),
     [keys],
   );
-  const stat = (show: (typeof SHOWN)[number]): string => href('/rollouts/:id', { id: rollout.id }, { show: show === 'all' ? undefined : show });
+  // One page for what loads and what is here: its heading keeps the focus when the data comes.
   return (
     <Page
       title={
-        <>
-          <bdi>{rollout.line}</bdi> {rollout.semver}
-        </>
+        rollout === undefined ? (
+          'Rollout'
+        ) : (
+          <>
+            <bdi>{rollout.line}</bdi> {rollout.semver}
+          </>
+        )
       }
       note={
-        <>
-          <Status value={rollout.state} /> <span>· changed </span>
-          <Ago time={rollout.updated_at} suffix />
-        </>
+        rollout === undefined ? undefined : (
+          <>
+            <Status value={rollout.state} /> <span>· changed </span>
+            <Ago time={rollout.updated_at} suffix />
+          </>
+        )
       }
-      back={back}
-      actions={allowed.map((order) => (
-        <Button key={order} kind={order === 'abort' ? 'danger' : order === 'pause' ? 'default' : 'primary'} onClick={() => setAsking(order)}>
-          {LABELS[order].button}
-        </Button>
-      ))}
+      back={{ href: '/rollouts', label: 'Rollouts' }}
+      actions={
+        rollout === undefined
+          ? undefined
+          : allowed.map((order) => (
+              <Button key={order} kind={order === 'abort' ? 'danger' : order === 'pause' ? 'default' : 'primary'} onClick={() => setAsking(order)}>
+                {LABELS[order].button}
+              </Button>
+            ))
+      }
     >
+      {rollout === undefined ? <NotYet error={answer.error} onRetry={() => answer.refetch()} /> : <Loaded rollout={rollout} stale={answer.error} onRetry={() => answer.refetch()} asking={asking} onAsked={() => setAsking(undefined)} />}
+    </Page>
+  );
+}
+
+/** On its way, or not to be had. */
+function NotYet({ error, onRetry }: { error: unknown; onRetry(): unknown }): JSX.Element {
+  if (error === null) return <Skeleton rows={6} label="Loading the rollout" />;
+  if (error instanceof ApiError && (error.status === 404 || error.status === 400 || error.status === 422))
+    return (
+      <Empty
+        action={
+          <Link class="button" href="/rollouts">
+            All rollouts
+          </Link>
+        }
+        cli={cli('rollouts', 'list')}
+      >
+        There is no rollout with this id.
+      </Empty>
+    );
+  return <ErrorNote error={error} title="The rollout could not be loaded" onRetry={onRetry} />;
+}
+
+/** `asking`: about which order its dialog asks. */
+function Loaded({ rollout, stale, onRetry, asking, onAsked }: { rollout: Data; stale: unknown; onRetry(): unknown; asking: Order | undefined; onAsked(): void }): JSX.Element {
+  const [view, setView] = useSearch(SEARCH);
+  const draft = rollout.state === 'draft';
+  const preview = usePreview(draft ? rollout.spec : undefined);
+  const sum = tally(rollout.counts);
+  const phases = phasesOf(rollout, draft ? preview.data : undefined);
+  const stat = (show: (typeof SHOWN)[number]): string => href('/rollouts/:id', { id: rollout.id }, { show: show === 'all' ? undefined : show });
+  return (
+    <>
       {stale === null || stale === undefined ? null : <ErrorNote error={stale} title="This may be out of date" onRetry={onRetry} />}
       <div class="stack ro-full" data-state="full">
         <section class="stats" aria-label="Outcome so far">
@@ -129,7 +142,7 @@ function Loaded({ rollout, stale, onRetry, back }: { rollout: Data; stale: unkno
           </blockquote>
         </Card>
         {draft ? <Preview spec={rollout.spec} answer={preview} ordered={typeof rollout.spec.seed === 'number'} /> : null}
-        <Causes rollout={rollout} failed={sum.failed} onShow={(cause) => setView({ show: 'failed', cause })} />
+        {sum.failed === 0 ? null : <Causes rollout={rollout} onShow={(cause) => setView({ show: 'failed', cause })} />}
         <Onward rollout={rollout} failed={sum.failed} />
         <Deployments rollout={rollout} show={view.show} cause={view.cause} onNarrow={(narrowed) => setView(narrowed)} />
         <div class="grid-2">
@@ -138,8 +151,8 @@ function Loaded({ rollout, stale, onRetry, back }: { rollout: Data; stale: unkno
         </div>
         <CliLine line={cli('rollouts', rollout.state === 'running' ? 'watch' : 'show', rollout.id)} />
       </div>
-      <Orders rollout={rollout} asking={asking} preview={preview.data} recount={() => void preview.refetch()} onClose={() => setAsking(undefined)} />
-    </Page>
+      <Orders rollout={rollout} asking={asking} preview={preview.data} recount={() => void preview.refetch()} onClose={onAsked} />
+    </>
   );
 }
 

@@ -9,6 +9,7 @@ import { can } from '../../lib/session';
 import { cli } from '../../lib/shell';
 import { CliLine } from '../../ui/cli';
 import { Page } from '../../ui/page';
+import { useCommands } from '../../ui/palette';
 import { Empty } from '../../ui/states';
 import { Status } from '../../ui/status';
 import { Table } from '../../ui/table';
@@ -32,8 +33,8 @@ function statesOf(shown: Shown): readonly State[] {
   return shown === 'all' ? [] : shown === 'live' ? LIVE : [shown];
 }
 
-/** `before`: the cursor of an older page. */
-const SEARCH = { state: oneOf(SHOWN, 'all'), before: text() };
+/** `before`: the cursor of an older page. `version`: of this model version alone. */
+const SEARCH = { state: oneOf(SHOWN, 'all'), before: text(), version: text() };
 const MAX_CARDS = 3;
 
 function phaseText(rollout: Rollout): string {
@@ -116,18 +117,21 @@ function LiveCard({ rollout: fetched, fetchedAt }: { rollout: Rollout; fetchedAt
 export default function Rollouts(): JSX.Element {
   const [view, setView] = useSearch(SEARCH);
   const states = statesOf(view.state);
-  const answer = useRollouts(states, view.before);
-  const live = useRollouts(LIVE, '', MAX_CARDS);
-  const done = useRollouts(['completed'], '', 1);
+  const answer = useRollouts(states, { cursor: view.before, version: view.version });
+  const live = useRollouts(LIVE, { limit: MAX_CARDS });
+  const done = useRollouts(['completed'], { limit: 1 });
   const items = answer.data?.items;
-  const static_ = useStaticRows(items, { error: answer.error, retry: () => void answer.refetch(), fetchedAt: answer.dataUpdatedAt });
+  const static_ = useStaticRows(items, { error: answer.error, retry: () => answer.refetch(), fetchedAt: answer.dataUpdatedAt });
   const rows = { ...static_, stale: answer.isPlaceholderData };
   const total = answer.data?.total;
-  const cards = view.state === 'all' && view.before === '' ? (live.data?.items ?? []) : [];
+  const cards = view.state === 'all' && view.before === '' && view.version === '' ? (live.data?.items ?? []) : [];
   const moreLive = cards.length === 0 ? 0 : (live.data?.total ?? 0) - cards.length;
   const latest = done.data?.items[0];
-  const line = cli('rollouts', 'list', states.length > 0 && '--state', states.length > 0 && states.join(','), view.before !== '' && '--cursor', view.before !== '' && view.before);
-  useShortcuts(() => [{ keys: 'c', label: 'New rollout', group: 'This screen', run: () => navigate('/rollouts/new') }], []);
+  const of = items?.[0];
+  const line = cli('rollouts', 'list', states.length > 0 && '--state', states.length > 0 && states.join(','), view.version !== '' && '--model-version', view.version !== '' && view.version, view.before !== '' && '--cursor', view.before !== '' && view.before);
+  // Bound anew with the next step below, which has the same key: the last one bound wins, and in a list that is what is new.
+  useShortcuts(() => (can('operate') ? [{ keys: 'n', label: 'New rollout', group: 'This screen', run: () => navigate('/rollouts/new') }] : []), [latest?.line]);
+  useCommands(() => (can('operate') ? [{ label: 'New rollout', group: 'Rollouts list', icon: 'plus' as const, keys: 'n', run: () => navigate('/rollouts/new') }] : []), []);
   return (
     <Page
       title="Rollouts"
@@ -162,6 +166,11 @@ export default function Rollouts(): JSX.Element {
             {WORDS[each]}
           </button>
         ))}
+        {view.version === '' ? null : (
+          <button type="button" class="button small next-chip" aria-pressed onClick={() => setView({ version: '', before: '' }, 'push')}>
+            Only {of === undefined ? 'one model version' : <Name value={`${of.line} ${of.semver}`} />}
+          </button>
+        )}
       </div>
       <div class="list-bar">
         <CliLine line={line} />
@@ -186,7 +195,7 @@ export default function Rollouts(): JSX.Element {
         rowName={(rollout) => `${rollout.line} ${rollout.semver}`}
         resource={RESOURCE}
         onOpen={(rollout) => navigate(href('/rollouts/:id', { id: rollout.id }))}
-        question={`${view.state} ${view.before}`}
+        question={`${view.state} ${view.version} ${view.before}`}
         empty={
           view.before !== '' ? (
             <Empty
@@ -198,16 +207,16 @@ export default function Rollouts(): JSX.Element {
             >
               There are no older rollouts.
             </Empty>
-          ) : view.state !== 'all' ? (
+          ) : view.state !== 'all' || view.version !== '' ? (
             <Empty
               action={
-                <button type="button" class="button" onClick={() => setView({ state: 'all' })}>
+                <button type="button" class="button" onClick={() => setView({ state: 'all', version: '' })}>
                   All rollouts
                 </button>
               }
               cli={line}
             >
-              {view.state === 'draft' ? 'There is no draft.' : `No rollout is ${WORDS[view.state].toLowerCase()}.`}
+              {view.version !== '' ? 'This model version has no such rollout.' : view.state === 'draft' ? 'There is no draft.' : `No rollout is ${WORDS[view.state].toLowerCase()}.`}
             </Empty>
           ) : (
             <Empty
@@ -227,6 +236,7 @@ export default function Rollouts(): JSX.Element {
       />
       {latest === undefined ? null : (
         <NextStep
+          keyless={can('operate')}
           at="rollout"
           title={`See whether the data still looks like what ${latest.line} was trained on`}
           action="Look at drift"

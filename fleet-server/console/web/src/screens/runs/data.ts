@@ -3,12 +3,11 @@ import { useMutation, useQueries, useQuery, useQueryClient } from '@tanstack/pre
 import { useEffect } from 'preact/hooks';
 import type { Schema } from '../../lib/client';
 import { api, unwrap } from '../../lib/client';
-import { can } from '../../lib/session';
-import { useCursorRows } from './cursor';
+import { usePagedRows } from '../../lib/rows';
 import { isActive } from './words';
-import type { RunQuestion } from './words';
 
 export type Run = Schema<'Run'>;
+export type DatasetVersionName = Schema<'DatasetVersionName'>;
 export type CreateRun = Schema<'CreateRun'>;
 export type Evaluation = Schema<'Evaluation'>;
 export type StoredEvaluation = Schema<'StoredEvaluation'>;
@@ -22,16 +21,16 @@ export const RESOURCE = 'run';
 /** What does not change once it is there needs no second look. */
 const FOREVER = { staleTime: Infinity, gcTime: 30 * 60_000 } as const;
 
-export function useRunRows(question: RunQuestion, arrange?: (runs: readonly Run[]) => readonly Run[]) {
-  return useCursorRows<Run>(
-    [RESOURCE, 'rows', question],
-    (cursor, limit, signal) => unwrap(api.GET('/api/v1/runs', { params: { query: { limit, ...question, ...(cursor === undefined ? {} : { cursor }) } }, signal })),
-    arrange,
+/** Rows of the list; the server filters, sorts and counts. */
+export function useRunRows(filter: string, sort: string) {
+  return usePagedRows<Run>([RESOURCE, 'rows', filter, sort], (offset, limit, signal) =>
+    unwrap(api.GET('/api/v1/runs', { params: { query: { filter, sort, offset, limit } }, signal })),
   );
 }
 
 const runQuery = (id: string) => ({
   queryKey: [RESOURCE, id],
+  meta: { id },
   queryFn: ({ signal }: { signal: AbortSignal }) => unwrap(api.GET('/api/v1/runs/{id}', { params: { path: { id } }, signal })),
 });
 
@@ -146,29 +145,39 @@ export function useVersions(dataset: string | undefined) {
 /** Of the measurements that a run has: the newest, which are those to go back to. */
 const EVALUATIONS = 50;
 
+const evaluationsKey = (run: string) => [RESOURCE, run, 'evaluations'];
+
 export function useEvaluations(run: Run) {
   return useQuery({
-    queryKey: [RESOURCE, run.id, 'evaluations'],
+    queryKey: evaluationsKey(run.id),
+    meta: { id: run.id },
     queryFn: ({ signal }) => unwrap(api.GET('/api/v1/runs/{id}/evaluations', { params: { path: { id: run.id }, query: { limit: EVALUATIONS } }, signal })),
     enabled: run.status === 'FINISHED',
   });
 }
 
-/**
- * The run's model measured on a split: asked for where it is not among what has been measured. The server keeps what it has
- * measured once.
- */
-export function useEvaluation(run: Run, version: string, split: Split, wanted: boolean) {
-  const client = useQueryClient();
+/** What the run's model was measured to be on a split, however long ago; `null`: nobody has measured it. Looking measures nothing. */
+export function useEvaluation(run: Run, version: string, split: Split) {
   return useQuery({
-    queryKey: ['run-evaluation', run.id, version, split],
+    queryKey: [...evaluationsKey(run.id), version, split],
+    meta: { id: run.id },
     queryFn: async ({ signal }) => {
-      const measured = await unwrap(api.POST('/api/v1/runs/{id}/evaluations', { params: { path: { id: run.id } }, body: { dataset_version: version, split }, signal }));
-      void client.invalidateQueries({ queryKey: [RESOURCE, run.id, 'evaluations'] });
-      return measured;
+      const { items } = await unwrap(
+        api.GET('/api/v1/runs/{id}/evaluations', { params: { path: { id: run.id }, query: { dataset_version: version, split, limit: 1 } }, signal }),
+      );
+      return items[0] ?? null;
     },
-    enabled: wanted && run.status === 'FINISHED' && can('build'),
-    ...FOREVER,
+    enabled: run.status === 'FINISHED',
+  });
+}
+
+/** Measures the run's model: heavy work on the server, which keeps what it has measured once. */
+export function useMeasure(run: Run) {
+  const client = useQueryClient();
+  return useMutation({
+    mutationFn: ({ version, split }: { version: string; split: Split }) =>
+      unwrap(api.POST('/api/v1/runs/{id}/evaluations', { params: { path: { id: run.id } }, body: { dataset_version: version, split } })),
+    onSuccess: () => client.invalidateQueries({ queryKey: evaluationsKey(run.id) }),
   });
 }
 
@@ -191,23 +200,14 @@ export function useStart() {
   });
 }
 
-/** Lines are few; a fleet with more than this is not searched line by line. */
-const MAX_LINES = 8;
+/** Packages that are named on a run's screen: the newest. */
+const PACKAGES = 10;
 
-/** Packages made of a run, once known: line by line, because versions are listed by their line. */
+/** Packages made of a run, of whatever line; `undefined` until they are known. */
 export function usePackagesOf(run: string) {
-  const lines = useQuery({
-    queryKey: ['model', 'lines', MAX_LINES + 1],
-    queryFn: ({ signal }) => unwrap(api.GET('/api/v1/models', { params: { query: { limit: MAX_LINES + 1 } }, signal })),
+  const versions = useQuery({
+    queryKey: ['model', 'of-run', run],
+    queryFn: ({ signal }) => unwrap(api.GET('/api/v1/model-versions', { params: { query: { run, limit: PACKAGES } }, signal })),
   });
-  const names = lines.data === undefined || lines.data.items.length > MAX_LINES ? [] : lines.data.items.map((line) => line.line);
-  const versions = useQueries({
-    queries: names.map((line) => ({
-      queryKey: ['model', line, 'of-run', run],
-      queryFn: ({ signal }: { signal: AbortSignal }) =>
-        unwrap(api.GET('/api/v1/models/{line}/versions', { params: { path: { line }, query: { text: run, limit: 100 } }, signal })),
-    })),
-  });
-  const known = lines.data !== undefined && lines.data.items.length <= MAX_LINES && versions.every((query) => query.data !== undefined);
-  return known ? versions.flatMap((query) => query.data?.items.filter((version) => version.run === run) ?? []) : undefined;
+  return versions.data?.items;
 }

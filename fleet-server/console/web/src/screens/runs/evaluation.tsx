@@ -12,7 +12,7 @@ import { Dialog } from '../../ui/dialog';
 import { Card } from '../../ui/page';
 import { ErrorNote, Skeleton } from '../../ui/states';
 import { Ago, Name } from '../../ui/text';
-import { useEvaluation, useEvaluations } from './data';
+import { useEvaluation, useEvaluations, useMeasure } from './data';
 import type { Evaluation, Run, Split, StoredEvaluation } from './data';
 import { VersionPicker, VersionText } from './parts';
 import { confusions } from './words';
@@ -28,12 +28,12 @@ export function EvaluationCard({ run }: { run: Run }): JSX.Element | null {
   const [choosing, setChoosing] = useState(false);
   const version = view.on === '' ? run.dataset_version : view.on;
   const stored = useEvaluations(run);
-  const measured = stored.data?.items ?? [];
-  const kept = measured.find((one) => one.dataset_version === version && one.split === view.split);
-  // Measured before: nothing is asked for. Whether it was is known once the list is here, or cannot be had.
-  const evaluation = useEvaluation(run, version, view.split, kept === undefined && !stored.isPending);
+  const kept = stored.data?.items.find((one) => one.dataset_version === version && one.split === view.split);
+  const evaluation = useEvaluation(run, version, view.split);
+  const measure = useMeasure(run);
+  const isThis = measure.variables?.version === version && measure.variables.split === view.split;
   if (run.status !== 'FINISHED') return null;
-  const shown = kept ?? evaluation.data;
+  const shown = kept ?? evaluation.data ?? undefined;
   const build = can('build');
   const line = cli('runs', 'evaluate', run.id, '--dataset-version', version, ...(view.split === 'holdout' ? [] : ['--split', view.split]));
   return (
@@ -63,12 +63,16 @@ export function EvaluationCard({ run }: { run: Run }): JSX.Element | null {
     >
       {shown !== undefined ? (
         <Measured evaluation={shown} />
-      ) : !build && !stored.isPending ? (
-        <p class="muted">Nobody has measured it on this. Measuring a model needs the right to build.</p>
-      ) : evaluation.isError ? (
-        <ErrorNote error={evaluation.error} title="It could not be measured" onRetry={() => evaluation.refetch()} />
-      ) : (
+      ) : isThis && measure.isPending ? (
         <Skeleton rows={5} label="Measuring" />
+      ) : isThis && measure.isError ? (
+        <ErrorNote error={measure.error} title="It could not be measured" onRetry={() => measure.mutateAsync({ version, split: view.split })} />
+      ) : evaluation.data === null ? (
+        <Unmeasured onMeasure={build ? () => measure.mutate({ version, split: view.split }) : undefined} />
+      ) : evaluation.isError ? (
+        <ErrorNote error={evaluation.error} title="What was measured could not be loaded" onRetry={() => evaluation.refetch()} />
+      ) : (
+        <Skeleton rows={5} label="Loading the evaluation" />
       )}
       <CliLine line={line} />
       <Before
@@ -84,10 +88,21 @@ export function EvaluationCard({ run }: { run: Run }): JSX.Element | null {
         onClose={() => setChoosing(false)}
         onChoose={(on, split) => {
           setChoosing(false);
+          measure.mutate({ version: on, split });
           setView({ on: on === run.dataset_version ? '' : on, split }, 'push');
         }}
       />
     </Card>
+  );
+}
+
+/** Measuring takes a processor of the server's: it begins when somebody wants it. */
+function Unmeasured({ onMeasure }: { onMeasure: (() => void) | undefined }): JSX.Element {
+  if (onMeasure === undefined) return <p class="muted">Nobody has measured it on this. Measuring a model needs the right to build.</p>;
+  return (
+    <p class="runs-unmeasured">
+      <span class="muted">Nobody has measured it on this.</span> <Button onClick={onMeasure}>Measure it now</Button>
+    </p>
   );
 }
 

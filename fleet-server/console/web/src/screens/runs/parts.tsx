@@ -2,25 +2,28 @@
 import type { JSX } from 'preact';
 import { useId } from 'preact/hooks';
 import { count, NOTHING, percent, shortDigest } from '../../lib/format';
+import { usePatched } from '../../lib/live';
 import { href, Link } from '../../lib/router';
 import { ErrorNote } from '../../ui/states';
 import { Status } from '../../ui/status';
 import { Name } from '../../ui/text';
-import { useDatasets, useJob, useVersion, useVersionName, useVersions } from './data';
-import type { Run } from './data';
+import { useDatasets, useVersion, useVersionName, useVersions } from './data';
+import type { DatasetVersionName, Run } from './data';
 import { isActive, stateOf, stateTone } from './words';
 
-/** The state; while a run goes on, how far it is. */
+/** The state; while a run goes on, how far it is. Nothing is asked for: the row says it, and events of the job go on from there. */
 export function RunState({ run }: { run: Run }): JSX.Element {
   return isActive(run.status) ? <GoingOn run={run} /> : <Status tone={stateTone(run.status)}>{word(stateOf(run.status))}</Status>;
 }
 
 function GoingOn({ run }: { run: Run }): JSX.Element {
-  const job = useJob(run.job, run.id);
-  if (job.data?.state !== 'running') return <Status tone={stateTone(run.status)}>{word(stateOf(run.status))}</Status>;
+  const known: { state: string; progress: number } = typeof run.progress === 'number' ? { state: 'running', progress: run.progress } : { state: 'queued', progress: 0 };
+  // What an event has told of a job that runs is never much older than the row.
+  const job = usePatched('job', run.job, known, 0);
+  if (job.state !== 'running') return <Status tone={stateTone(run.status)}>{word(stateOf(run.status))}</Status>;
   return (
     <Status tone="busy">
-      Running <span class="muted num">{percent(job.data.progress, 0)}</span>
+      Running <span class="muted num">{percent(job.progress, 0)}</span>
     </Status>
   );
 }
@@ -29,15 +32,23 @@ function word(state: string): string {
   return state.charAt(0).toUpperCase() + state.slice(1);
 }
 
-/** `motions v3`, leading to the dataset. Until its name is known (or when it is gone), the beginning of the id. */
-export function VersionLink({ id, tabIndex }: { id: string; tabIndex?: number }): JSX.Element {
-  const { version, dataset } = useVersionName(id);
-  if (version === undefined || dataset === undefined) return <code title={id}>{shortDigest(id, 8)}</code>;
+/**
+ * `motions v3`, leading to the dataset. `name`: as a row brings it along, or `null` where the row has none; nothing is asked for then.
+ * Until the name is known (or when it is gone), the beginning of the id.
+ */
+export function VersionLink({ id, name, tabIndex }: { id: string; name?: DatasetVersionName | null; tabIndex?: number }): JSX.Element {
+  const asked = useVersionName(name === undefined ? id : undefined);
+  const known = name ?? nameOf(asked);
+  if (known === undefined) return <code title={id}>{shortDigest(id, 8)}</code>;
   return (
-    <Link class="runs-version" tabIndex={tabIndex} href={href('/datasets/:id', { id: version.dataset }, { version: id })}>
-      <Name value={dataset.name} /> <span class="muted num">v{version.number}</span>
+    <Link class="runs-version" tabIndex={tabIndex} href={href('/datasets/:id', { id: known.dataset }, { version: id })}>
+      <Name value={known.name} /> <span class="muted num">v{known.number}</span>
     </Link>
   );
+}
+
+function nameOf({ version, dataset }: ReturnType<typeof useVersionName>): DatasetVersionName | undefined {
+  return version === undefined || dataset === undefined ? undefined : { dataset: version.dataset, name: dataset.name, number: version.number };
 }
 
 /** As text, for places where no link belongs. */

@@ -27,25 +27,14 @@ import './runs.css';
 
 export default function RunScreen({ params }: { params: Params }): JSX.Element {
   const id = params.id ?? '';
-  const { run, job } = useRun(id);
-  const back = { href: '/runs', label: 'Runs' };
-  if (run.data === undefined)
-    return (
-      <Page title="Run" back={back}>
-        {run.isError ? <ErrorNote error={run.error} title="The run could not be loaded" onRetry={() => run.refetch()} /> : <Skeleton rows={6} />}
-      </Page>
-    );
-  return <Shown run={run.data} progress={job.data?.progress} message={job.data?.message} error={run.error} />;
-}
-
-function Shown({ run, progress, message, error }: { run: Run; progress: number | undefined; message: string | undefined; error: unknown }): JSX.Element {
+  const { run: answer, job } = useRun(id);
+  const run = answer.data;
   const [cancelling, setCancelling] = useState(false);
-  const cancel = useCancel(run.id);
-  const active = isActive(run.status);
-  const finished = run.status === 'FINISHED';
-  const build = can('build');
-  const packaging = href('/model-versions/new', {}, { run: run.id });
-  const again = href('/runs/new', {}, { from: run.id });
+  const active = run !== undefined && isActive(run.status);
+  const finished = run?.status === 'FINISHED';
+  const build = run !== undefined && can('build');
+  const packaging = href('/model-versions/new', {}, { run: id });
+  const again = href('/runs/new', {}, { from: id });
   useShortcuts(
     () =>
       build
@@ -67,15 +56,20 @@ function Shown({ run, progress, message, error }: { run: Run; progress: number |
         : [],
     [build, finished, active, packaging, again],
   );
+  // One page for what loads and what is here: its heading keeps the focus when the data comes.
   return (
     <Page
       title={
-        <>
-          <bdi>{run.experiment}</bdi>, seed {run.seed}
-        </>
+        run === undefined ? (
+          'Run'
+        ) : (
+          <>
+            <bdi>{run.experiment}</bdi>, seed {run.seed}
+          </>
+        )
       }
       back={{ href: '/runs', label: 'Runs' }}
-      note={<RunState run={run} />}
+      note={run === undefined ? undefined : <RunState run={run} />}
       actions={
         build ? (
           <>
@@ -96,48 +90,71 @@ function Shown({ run, progress, message, error }: { run: Run; progress: number |
         ) : undefined
       }
     >
-      <div class="stack runs-detail" data-state="full">
-        {error === null || error === undefined ? null : <ErrorNote error={error} title="What you see may be old" />}
-        {active ? (
-          <Card>
-            <Progress label={message === undefined || message === '' ? 'Waiting for its turn' : message} {...(progress === undefined ? {} : { value: progress, of: 1 })} />
-          </Card>
-        ) : null}
-        {run.error === undefined || run.error === null ? null : (
-          <div class="error-note" role="status">
-            <i aria-hidden="true">▲</i>
-            <div>
-              <strong>The run failed</strong>
-              <p>
-                <bdi>{run.error}</bdi>
-              </p>
-            </div>
-          </div>
-        )}
-        {run.metrics['train.accuracy'] === undefined ? null : <Results run={run} />}
-        <Curves run={run} />
-        <EvaluationCard run={run} />
-        <div class="grid-2">
-          <Settings run={run} />
-          <Lineage run={run} />
-        </div>
-        <ConfirmDialog
-          open={cancelling}
-          title="Cancel this run?"
-          confirm="Cancel the run"
-          cli={cli('runs', 'cancel', run.id)}
-          onConfirm={async () => {
-            await cancel.mutateAsync();
-            toast('The run is being cancelled');
-          }}
-          onClose={() => setCancelling(false)}
-        >
-          <p>
-            <bdi>{runName(run)}</bdi> stops after the epoch it is in. Its curves so far are kept, a model is not made.
-          </p>
-        </ConfirmDialog>
-      </div>
+      {run !== undefined ? (
+        <Shown run={run} progress={job.data?.progress} message={job.data?.message} error={answer.error} cancelling={cancelling} onCancelled={() => setCancelling(false)} />
+      ) : answer.isError ? (
+        <ErrorNote error={answer.error} title="The run could not be loaded" onRetry={() => answer.refetch()} />
+      ) : (
+        <Skeleton rows={6} label="Loading the run" />
+      )}
     </Page>
+  );
+}
+
+interface ShownProps {
+  run: Run;
+  progress: number | undefined;
+  message: string | undefined;
+  error: unknown;
+  /** The dialog that asks is open. */
+  cancelling: boolean;
+  onCancelled(): void;
+}
+
+function Shown({ run, progress, message, error, cancelling, onCancelled }: ShownProps): JSX.Element {
+  const cancel = useCancel(run.id);
+  return (
+    <div class="stack runs-detail" data-state="full">
+      {error === null || error === undefined ? null : <ErrorNote error={error} title="What you see may be old" />}
+      {isActive(run.status) ? (
+        <Card>
+          <Progress label={message === undefined || message === '' ? 'Waiting for its turn' : message} {...(progress === undefined ? {} : { value: progress, of: 1 })} />
+        </Card>
+      ) : null}
+      {run.error === undefined || run.error === null ? null : (
+        <div class="error-note" role="status">
+          <i aria-hidden="true">▲</i>
+          <div>
+            <strong>The run failed</strong>
+            <p>
+              <bdi>{run.error}</bdi>
+            </p>
+          </div>
+        </div>
+      )}
+      {run.metrics['train.accuracy'] === undefined ? null : <Results run={run} />}
+      <Curves run={run} />
+      <EvaluationCard run={run} />
+      <div class="grid-2">
+        <Settings run={run} />
+        <Lineage run={run} />
+      </div>
+      <ConfirmDialog
+        open={cancelling}
+        title="Cancel this run?"
+        confirm="Cancel the run"
+        cli={cli('runs', 'cancel', run.id)}
+        onConfirm={async () => {
+          await cancel.mutateAsync();
+          toast('The run is being cancelled');
+        }}
+        onClose={onCancelled}
+      >
+        <p>
+          <bdi>{runName(run)}</bdi> stops after the epoch it is in. Its curves so far are kept, a model is not made.
+        </p>
+      </ConfirmDialog>
+    </div>
   );
 }
 

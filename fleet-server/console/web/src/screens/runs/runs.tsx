@@ -1,12 +1,12 @@
-// Runs: what was trained on what, how good it is, and which to lay side by side.
+// Runs: what was trained on what, how good it is, and which to lay side by side. The server filters, sorts and counts.
 import type { JSX } from 'preact';
 import { useMemo, useState } from 'preact/hooks';
 import { count, duration, figure, NOTHING, percent, plural } from '../../lib/format';
-import { settled } from '../../lib/filter';
-import type { Field } from '../../lib/filter';
 import { useDebounced } from '../../lib/hooks';
 import { useShortcuts } from '../../lib/keys';
 import { href, Link, navigate, text, useSearch } from '../../lib/router';
+import type { RowSource } from '../../lib/rows';
+import { PAGE } from '../../lib/rows';
 import type { Selection } from '../../lib/selection';
 import { isSelected, NONE, selectedCount } from '../../lib/selection';
 import { can } from '../../lib/session';
@@ -20,14 +20,13 @@ import { Empty } from '../../ui/states';
 import { BulkBar, Table } from '../../ui/table';
 import type { Column } from '../../ui/table';
 import { Ago, Name } from '../../ui/text';
-import type { CursorRows } from './cursor';
 import { useRunRows } from './data';
 import type { Run } from './data';
 import { RunState, VersionLink } from './parts';
-import { listLine, matches, MAX_COMPARED, questionOf, runDuration, runName, sorted, STATES, unknownField } from './words';
+import { askable } from './typing';
+import { CLOSED, fieldsOf, listLine, MAX_COMPARED, NEWEST, runDuration, runName } from './words';
 import './runs.css';
 
-const NEWEST = '-created';
 const SEARCH = { filter: text(), sort: text(NEWEST) };
 
 const COLUMNS: readonly Column<Run>[] = [
@@ -42,8 +41,14 @@ const COLUMNS: readonly Column<Run>[] = [
       </Link>
     ),
   },
-  { id: 'status', header: 'Status', width: 'minmax(116px, .9fr)', sort: 'state', cell: (run) => <RunState run={run} /> },
-  { id: 'version', header: 'Dataset version', width: 'minmax(120px, 1.1fr)', priority: 2, cell: (run) => <VersionLink id={run.dataset_version} tabIndex={-1} /> },
+  { id: 'status', header: 'Status', width: 'minmax(116px, .9fr)', sort: 'status', cell: (run) => <RunState run={run} /> },
+  {
+    id: 'version',
+    header: 'Dataset version',
+    width: 'minmax(120px, 1.1fr)',
+    priority: 2,
+    cell: (run) => <VersionLink id={run.dataset_version} name={run.dataset_version_name ?? null} tabIndex={-1} />,
+  },
   {
     id: 'trainer',
     header: 'Hidden layers',
@@ -80,7 +85,7 @@ const COLUMNS: readonly Column<Run>[] = [
     header: 'Started',
     width: 'minmax(84px, .6fr)',
     align: 'end',
-    sort: 'created',
+    sort: 'started',
     priority: 2,
     cell: (run) => (
       <span class="muted">
@@ -90,48 +95,43 @@ const COLUMNS: readonly Column<Run>[] = [
   },
 ];
 
-function fieldsOf(runs: readonly Run[]): readonly Field[] {
-  const some = (pick: (run: Run) => string): string[] => [...new Set(runs.map(pick))].slice(0, 20);
-  return [
-    { name: 'experiment', help: 'name; motions-* for a beginning', values: some((run) => run.experiment) },
-    { name: 'status', help: STATES.join(', '), values: STATES },
-    { name: 'accuracy', help: 'on the holdout: accuracy:>0.95', values: ['>0.9', '>0.95', '>0.99'] },
-    { name: 'loss', help: 'holdout log loss: loss:<0.1' },
-    { name: 'cause', help: 'why it was started', values: some((run) => run.cause) },
-    { name: 'version', help: 'id of the dataset version', values: some((run) => run.dataset_version) },
-    { name: 'hidden', help: 'units of the layers: hidden:64,32' },
-    { name: 'epochs', help: 'epochs:>100' },
-    { name: 'seed', help: 'seed of the random numbers' },
-    { name: 'duration', help: 'seconds: duration:>60' },
-  ];
+/** What is selected, as far as it can be laid side by side; of "all that match", the first ones. */
+async function chosen(rows: RowSource<Run>, selection: Selection): Promise<string[]> {
+  if (selection.mode === 'some') return [...selection.ids].slice(0, MAX_COMPARED);
+  const ids: string[] = [];
+  for (let index = 0; index < rows.total && ids.length < MAX_COMPARED; index += 1) {
+    const run = await rows.load(index);
+    if (run !== undefined && isSelected(selection, run.id)) ids.push(run.id);
+  }
+  return ids;
 }
 
-/** What is selected, in the order of the list. */
-function chosen(shown: readonly Run[], selection: Selection): string[] {
-  return shown.filter((run) => isSelected(selection, run.id)).map((run) => run.id);
+/** The rows of the first page that are here: what they say is worth suggesting. */
+function firstOf(rows: RowSource<Run>): Run[] {
+  return Array.from({ length: Math.min(PAGE, rows.total) }, (_unused, index) => rows.rowAt(index)).filter((run) => run !== undefined);
 }
 
 export default function Runs(): JSX.Element {
   const [view, setView] = useSearch(SEARCH);
-  const filter = useDebounced(settled(view.filter), 120);
-  const unknown = unknownField(filter);
-  const { question, left } = useMemo(() => questionOf(filter), [filter]);
-  const served = left.length === 0 && view.sort === NEWEST;
-  const arrange = useMemo(() => (served ? undefined : (runs: readonly Run[]) => sorted(runs.filter((run) => matches(run, left)), view.sort)), [served, left, view.sort]);
-  const answer = useRunRows(question, arrange);
-  const rows = unknown === undefined ? answer : { ...answer, status: 'error' as const, error: new Error(`Runs have no field “${unknown}”.`) };
+  const wanted = askable(view.filter, CLOSED);
+  const filter = useDebounced(wanted, 120);
+  const answer = useRunRows(filter, view.sort);
+  // What is typed is not asked yet: the rows belong to the question before.
+  const rows = { ...answer, stale: answer.stale || wanted !== filter };
   const [selection, setSelection] = useState<Selection>(NONE);
   const [asked, setAsked] = useState(filter);
   if (asked !== filter) {
     setAsked(filter);
     setSelection(NONE);
   }
-  const fields = useMemo(() => fieldsOf(answer.fetched), [answer.fetched]);
-  const ids = chosen(answer.shown, selection);
-  const compare = (): void => {
-    if (ids.length >= 2) navigate(href('/runs/compare', {}, { ids: ids.slice(0, MAX_COMPARED).join(',') }));
+  const fields = useMemo(() => fieldsOf(firstOf(answer)), [answer.fetchedAt(0)]);
+  const selected = selectedCount(selection, answer.total);
+  const compare = async (): Promise<void> => {
+    if (selected < 2) return;
+    const ids = await chosen(answer, selection);
+    navigate(href('/runs/compare', {}, { ids: ids.join(',') }));
   };
-  useShortcuts(() => [{ keys: 'c', label: 'Compare the selected runs', group: 'Runs', run: compare }], [ids.join(',')]);
+  useShortcuts(() => [{ keys: 'c', label: 'Compare the selected runs', group: 'Runs', run: () => void compare() }], [selection, filter, view.sort, answer.total]);
   useShortcuts(() => (can('build') ? [{ keys: 'n', label: 'New run', group: 'Runs', run: () => navigate('/runs/new') }] : []), []);
   useCommands(
     () => [
@@ -141,11 +141,11 @@ export default function Runs(): JSX.Element {
     ],
     [setView],
   );
-  const line = listLine(question);
+  const line = listLine(filter, view.sort);
   return (
     <Page
       title="Runs"
-      note={rows.status === 'ready' ? noteOf(answer, filter !== '', left.length > 0, view.sort !== NEWEST) : undefined}
+      note={rows.status === 'ready' ? (filter === '' ? plural(rows.total, 'run') : `${count(rows.total)} matching`) : undefined}
       fill
       actions={
         can('build') ? (
@@ -199,18 +199,10 @@ export default function Runs(): JSX.Element {
         }
       />
       <BulkBar selection={selection} onSelect={setSelection} total={answer.total} noun="run">
-        <Button size="small" kind="primary" disabled={ids.length < 2} onClick={compare}>
-          {ids.length > MAX_COMPARED ? `Compare the first ${MAX_COMPARED}` : selectedCount(selection, answer.total) < 2 ? 'Compare: choose another' : 'Compare'}
+        <Button size="small" kind="primary" disabled={selected < 2} onClick={() => void compare()}>
+          {selected > MAX_COMPARED ? `Compare the first ${MAX_COMPARED}` : selected < 2 ? 'Compare: choose another' : 'Compare'}
         </Button>
       </BulkBar>
     </Page>
   );
-}
-
-/** How many there are, in the server's words; where terms or an order are left to this list, how far it has looked. */
-function noteOf(rows: CursorRows<Run>, filtered: boolean, left: boolean, sorted: boolean): string {
-  const matching = rows.matching ?? rows.fetched.length;
-  if (left) return rows.complete ? `${count(rows.shown.length)} matching` : `${count(rows.shown.length)} among the newest ${count(rows.fetched.length)} of ${count(matching)}`;
-  const all = filtered ? `${count(matching)} matching` : plural(matching, 'run');
-  return sorted && !rows.complete ? `${all}, the newest ${count(rows.fetched.length)} in this order` : all;
 }

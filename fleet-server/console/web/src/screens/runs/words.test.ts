@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
-import { terms } from '../../lib/filter';
 import type { Run } from './data';
-import { better, confusions, curves, extent, listLine, matches, overlay, parseHidden, parseNumber, questionOf, settings, sorted, startLine, unknownField } from './words';
+import { askable } from './typing';
+import { better, CLOSED, confusions, curves, extent, fieldsOf, listLine, NEWEST, overlay, parseHidden, parseNumber, settings, startLine } from './words';
 
 function run(patch: Partial<Run> = {}): Run {
   return {
@@ -19,50 +19,26 @@ function run(patch: Partial<Run> = {}): Run {
   };
 }
 
-const found = (filter: string, one = run()): boolean => matches(one, terms(filter));
-
-describe('the filter of runs', () => {
-  it('compares figures, and a run without the figure matches none of them', () => {
-    expect(found('accuracy:>0.95')).toBe(true);
-    expect(found('accuracy:>=0.979')).toBe(true);
-    expect(found('accuracy:<0.9')).toBe(false);
-    expect(found('accuracy:>0', run({ metrics: {} }))).toBe(false);
-    expect(found('accuracy:good')).toBe(false);
+describe('the list', () => {
+  it('suggests what its rows say, each once', () => {
+    const named = run({ id: 'b', dataset_version_name: { dataset: 'd', name: 'clouds', number: 3 } });
+    const values = (name: string): readonly string[] | undefined => fieldsOf([run(), named, named]).find((field) => field.name === name)?.values;
+    expect(values('experiment')).toEqual(['motions']);
+    expect(values('dataset')).toEqual(['clouds']);
+    expect(values('status')).toContain('cancelled');
+    expect(fieldsOf([]).every((field) => field.help !== '')).toBe(true);
   });
 
-  it('knows states by the words that are shown, NOT, beginnings and free text', () => {
-    expect(found('status:cancelled', run({ status: 'KILLED' }))).toBe(true);
-    expect(found('-status:failed')).toBe(true);
-    expect(found('experiment:mot*')).toBe(true);
-    expect(found('OTION cause:drift')).toBe(true);
-    expect(found('hidden:"64,32"', run({ trainer: { ...run().trainer, hidden: [64, 32] } }))).toBe(true);
-  });
-
-  it('names a field that runs have not', () => {
-    expect(unknownField('acuracy:>0.9')).toBe('acuracy');
-    expect(unknownField('plain seed:3')).toBeUndefined();
-  });
-
-  it('leaves to the server what it can answer as it is meant, and keeps the rest', () => {
-    const version = '01a2071b-0e63-71f4-9070-6160c286f9ef';
-    const { question, left } = questionOf(`experiment:"my runs" status:Cancelled version:${version} foxes seed:1`);
-    expect(question).toEqual({ experiment: 'my runs', status: 'KILLED', dataset_version: version, text: 'foxes' });
-    expect(left.map((term) => term.field)).toEqual(['seed']);
-    for (const filter of ['experiment:mot*', '-experiment:a', 'status:fail*', '-status:failed', 'version:abc', '-foxes', 'cause:drift']) expect(questionOf(filter)).toMatchObject({ question: {}, left: [{}] });
-    expect(questionOf('experiment:a experiment:b two words')).toMatchObject({ question: { experiment: 'a', text: 'two' }, left: [{ value: 'b' }, { value: 'words' }] });
+  it('asks for no word that is only begun', () => {
+    const asked = (text: string): string => askable(text, CLOSED);
+    for (const begun of ['accuracy:>', 'accuracy:>=', 'seed:=', '-loss:<-', 'status:', 'status:fin', '-status:F']) expect(asked(`fox ${begun}`)).toBe('fox');
+    for (const whole of ['accuracy:>0', 'status:finished', 'experiment:fin', 'fin', 'status:sick', 'accuracy:>0.9 ', 'status:fin ']) expect(asked(whole)).toBe(whole.trim());
+    expect(asked('NOT status:failed')).toBe('-status:failed');
   });
 
   it('is the same on the command line', () => {
-    expect(listLine({})).toBe('fleetctl runs list');
-    expect(listLine({ experiment: 'my runs', status: 'KILLED', text: '-x' })).toBe("fleetctl runs list '--experiment=my runs' --status killed --text=-x");
-  });
-});
-
-describe('order', () => {
-  it('puts what has no value last in both directions', () => {
-    const runs = [run({ id: 'none', metrics: {} }), run({ id: 'low', metrics: { 'holdout.accuracy': 0.5 } }), run({ id: 'high', metrics: { 'holdout.accuracy': 1 } })];
-    expect(sorted(runs, '-accuracy').map((one) => one.id)).toEqual(['high', 'low', 'none']);
-    expect(sorted(runs, 'accuracy').map((one) => one.id)).toEqual(['low', 'high', 'none']);
+    expect(listLine('', NEWEST)).toBe('fleetctl runs list');
+    expect(listLine('-status:failed experiment:"my runs"', '-accuracy')).toBe(`fleetctl runs list --filter '-status:failed experiment:"my runs"' --sort=-accuracy`);
   });
 });
 

@@ -1,6 +1,5 @@
-// Runs in words and figures: states, terms of the list's filter, order, curves, differences. No markup, no server.
-import { terms } from '../../lib/filter';
-import type { Term } from '../../lib/filter';
+// Runs in words and figures: states, fields of the list's filter, curves, differences. No markup, no server.
+import type { Field } from '../../lib/filter';
 import { duration, figure, percent } from '../../lib/format';
 import { cli } from '../../lib/shell';
 import type { Tone } from '../../ui/status';
@@ -37,111 +36,36 @@ export function runDuration(run: Run): number | undefined {
   return seconds === undefined ? undefined : seconds * 1000;
 }
 
-const NUMBERS: Record<string, (run: Run) => number | undefined> = {
-  accuracy: (run) => run.metrics['holdout.accuracy'],
-  loss: (run) => run.metrics['holdout.log_loss'],
-  seed: (run) => run.seed,
-  epochs: (run) => run.trainer.epochs,
-  duration: (run) => run.metrics.duration_s,
-};
+/** How the list is ordered unless somebody says otherwise. */
+export const NEWEST = '-started';
 
-const TEXTS: Record<string, (run: Run) => string> = {
-  status: (run) => stateOf(run.status),
-  experiment: (run) => run.experiment,
-  cause: (run) => run.cause,
-  version: (run) => run.dataset_version,
-  id: (run) => run.id,
-  hidden: (run) => run.trainer.hidden.join(','),
-};
+/** Fields that take a few words and no others. */
+export const CLOSED = { status: STATES } as const;
 
-function matchesText(value: string, wanted: string): boolean {
-  const low = wanted.toLowerCase();
-  return low.endsWith('*') ? value.toLowerCase().startsWith(low.slice(0, -1)) : value.toLowerCase() === low;
+const VALUES = 20;
+
+/** Keys of the server's filter language; what the rows that are here say is worth suggesting. Any metric is a key too. */
+export function fieldsOf(runs: readonly Run[]): readonly Field[] {
+  const some = (pick: (run: Run) => string | undefined): string[] => [...new Set(runs.map(pick))].filter((value) => value !== undefined).slice(0, VALUES);
+  return [
+    { name: 'experiment', help: 'name; motions-* for a beginning', values: some((run) => run.experiment) },
+    { name: 'status', help: STATES.join(', '), values: STATES },
+    { name: 'accuracy', help: 'on the holdout: accuracy:>0.95', values: ['>0.9', '>0.95', '>0.99'] },
+    { name: 'loss', help: 'holdout log loss: loss:<0.1' },
+    { name: 'dataset', help: 'name, or name@3 for a version', values: some((run) => run.dataset_version_name?.name) },
+    { name: 'version', help: 'id of the dataset version' },
+    { name: 'cause', help: 'why it was started', values: some((run) => run.cause) },
+    { name: 'hidden', help: 'units of the layers: hidden:64,32' },
+    { name: 'epochs', help: 'epochs:>100' },
+    { name: 'seed', help: 'seed of the random numbers' },
+    { name: 'duration', help: 'seconds: duration:>60' },
+    { name: 'holdout.ece', help: 'any metric by its name: holdout.ece:<0.05' },
+  ];
 }
 
-function matchesTerm(run: Run, term: Term): boolean {
-  if (term.field === undefined) return [run.experiment, run.cause, run.id].some((value) => value.toLowerCase().includes(term.value.toLowerCase()));
-  const text = TEXTS[term.field];
-  if (text !== undefined) return matchesText(text(run), term.value);
-  const number = NUMBERS[term.field]?.(run);
-  const parts = /^(>=|<=|>|<)?(-?[\d.]+(?:e-?\d+)?)$/i.exec(term.value);
-  if (number === undefined || parts === null) return false;
-  const bound = Number(parts[2]);
-  if (parts[1] === '>') return number > bound;
-  if (parts[1] === '>=') return number >= bound;
-  if (parts[1] === '<') return number < bound;
-  if (parts[1] === '<=') return number <= bound;
-  return number === bound;
-}
-
-/** The first field that no run has: an error to show, rather than a list that is empty for no reason. */
-export function unknownField(filter: string): string | undefined {
-  return terms(filter).find((term) => term.field !== undefined && TEXTS[term.field] === undefined && NUMBERS[term.field] === undefined)?.field;
-}
-
-/** What the server narrows runs by. */
-export interface RunQuestion {
-  experiment?: string;
-  status?: Run['status'];
-  dataset_version?: string;
-  text?: string;
-}
-
-const STATUS_OF = new Map<string, Run['status']>(Object.entries(STATE_OF).map(([status, state]) => [state, status as Run['status']]));
-const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
-
-/** The part of the question that a term is, where the server can answer it exactly as it is meant. */
-function asked(term: Term): RunQuestion | undefined {
-  const { field, value } = term;
-  if (term.negated || value === '') return undefined;
-  if (field === undefined) return { text: value };
-  if (field === 'experiment' && !value.endsWith('*')) return { experiment: value };
-  if (field === 'version' && UUID.test(value)) return { dataset_version: value };
-  const status = field === 'status' ? STATUS_OF.get(value.toLowerCase()) : undefined;
-  return status === undefined ? undefined : { status };
-}
-
-/** The filter as far as the server answers it, and the terms that are left: figures, NOT, beginnings, a second of the same. */
-export function questionOf(filter: string): { question: RunQuestion; left: Term[] } {
-  let question: RunQuestion = {};
-  const left: Term[] = [];
-  for (const term of terms(filter)) {
-    const part = asked(term);
-    if (part === undefined || Object.keys(part).some((name) => name in question)) left.push(term);
-    else question = { ...question, ...part };
-  }
-  return { question, left };
-}
-
-/** The same question on the command line. */
-export function listLine(question: RunQuestion): string {
-  const { experiment, status, dataset_version: version, text } = question;
-  return cli(
-    'runs',
-    'list',
-    ...(experiment === undefined ? [] : [`--experiment=${experiment}`]),
-    ...(status === undefined ? [] : ['--status', status.toLowerCase()]),
-    ...(version === undefined ? [] : ['--dataset-version', version]),
-    ...(text === undefined ? [] : [`--text=${text}`]),
-  );
-}
-
-export function matches(run: Run, filter: readonly Term[]): boolean {
-  return filter.every((term) => matchesTerm(run, term) !== term.negated);
-}
-
-/** `created`, `-accuracy` …; what has no value comes last either way. */
-export function sorted(runs: readonly Run[], sort: string): Run[] {
-  const down = sort.startsWith('-');
-  const name = down ? sort.slice(1) : sort;
-  const value = (run: Run): number | string | undefined =>
-    name === 'created' ? run.created_at : name === 'state' ? stateOf(run.status) : (NUMBERS[name]?.(run) ?? TEXTS[name]?.(run));
-  return [...runs].sort((left, right) => {
-    const [a, b] = [value(left), value(right)];
-    if (a === undefined || b === undefined) return a === b ? 0 : a === undefined ? 1 : -1;
-    const order = a < b ? -1 : a > b ? 1 : 0;
-    return down ? -order : order;
-  });
+/** The same list on the command line. */
+export function listLine(filter: string, sort: string): string {
+  return cli('runs', 'list', ...(filter === '' ? [] : ['--filter', filter]), ...(sort === NEWEST ? [] : [`--sort=${sort}`]));
 }
 
 export interface Curve {

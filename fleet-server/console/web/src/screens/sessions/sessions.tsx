@@ -71,7 +71,7 @@ export default function Sessions(): JSX.Element {
   const answer = useSessions(view.cursor);
   const revoke = useRevoke();
   const [ending, setEnding] = useState<SessionInfo | undefined>(undefined);
-  const rows = useStaticRows(answer.data?.items, { error: answer.error, retry: () => void answer.refetch(), fetchedAt: answer.dataUpdatedAt });
+  const rows = useStaticRows(answer.data?.items, { error: answer.error, retry: () => answer.refetch(), fetchedAt: answer.dataUpdatedAt });
   const shown = answer.data?.items.find((session) => session.id === view.session);
   const end = (session: SessionInfo): void => {
     if (session.current) void signOut();
