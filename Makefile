@@ -84,7 +84,7 @@ console-e2e: ## the console in Chromium, against real servers and agents; ONLY=p
 	$(WEB_PACKAGES)
 	cd $(WEB) && CARGO_TARGET_DIR="$(TARGET_DIR)" npm run -s e2e -- "$(ONLY)"
 
-bench-console: ## figures of the console, before a fleet of BENCH_DEVICES=100000; ONLY="sizes paint api filter sort scroll label live"
+bench-console: ## figures of the console, before a fleet of BENCH_DEVICES=100000; ONLY="sizes paint api plan filter sort scroll label live"
 	cargo build --locked --workspace --all-targets
 	$(WEB_PACKAGES)
 	cd $(WEB) && npm run -s build && CARGO_TARGET_DIR="$(TARGET_DIR)" npm run -s bench -- $(ONLY)

@@ -1,14 +1,28 @@
 #!/usr/bin/env bash
 # The agent as it is shipped: size of the release binary, and resident memory of an agent that has no model and reaches
-# nobody. Prints lines `figure NAME VALUE UNIT`.
+# nobody. Prints lines `figure NAME VALUE UNIT`; ends with 1 where a figure is above its bar, and says which.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+
+# Of the binary, and of the idle agent's resident memory.
+bar=15000000
+above=()
+
+# figure NAME BYTES
+figure() {
+    awk -v name="$1" -v bytes="$2" 'BEGIN { printf "figure %s %.2f MB\n", name, bytes / 1000000 }'
+}
+
+# within_bar NAME BYTES: a figure that is held to the bar.
+within_bar() {
+    figure "$1" "$2"
+    [ "$2" -le "$bar" ] || above+=("$1")
+}
 
 make --no-print-directory agent
 host=$(rustc -vV | sed -n 's/^host: //p')
 agent="${CARGO_TARGET_DIR:-target}/$host/device/fleet-agent"
-bytes=$(stat -c %s "$agent")
-awk "BEGIN { printf \"figure agent_binary %.2f MB\n\", $bytes / 1000000 }"
+within_bar agent_binary "$(stat -c %s "$agent")"
 
 folder=$(mktemp -d)
 pid=
@@ -45,5 +59,14 @@ pid=$!
 curl --silent --show-error --fail --retry 60 --retry-delay 1 --retry-connrefused --max-time 5 \
     "http://127.0.0.1:$port/v2/health/live" >/dev/null
 kill -0 "$pid"
-awk '/^VmRSS:/ { printf "figure agent_idle_rss %.2f MB\n", $2 * 1024 / 1000000 }' "/proc/$pid/status"
-awk '/^VmHWM:/ { printf "figure agent_peak_rss %.2f MB\n", $2 * 1024 / 1000000 }' "/proc/$pid/status"
+# Bytes of a line of the agent's status, which the kernel gives in KiB.
+memory() {
+    awk -v line="$1:" '$1 == line { print $2 * 1024 }' "/proc/$pid/status"
+}
+within_bar agent_idle_rss "$(memory VmRSS)"
+figure agent_peak_rss "$(memory VmHWM)"
+
+if [ ${#above[@]} -gt 0 ]; then
+    echo "above the bar of $((bar / 1000000)) MB: ${above[*]}" >&2
+    exit 1
+fi

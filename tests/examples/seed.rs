@@ -1,5 +1,6 @@
 //! Fills a fleet's database for benches and browser tests: devices with tags, models, drift, deployments and telemetry,
-//! written through the server's own store. Run it between `fleet-server init` and `serve`: `seed <fleet.toml> <devices>`.
+//! written through the server's own store. Run it between `fleet-server init` and `serve`:
+//! `seed <fleet.toml> <release key> <devices> [<runs>]`.
 //!
 //! The same number of devices gives the same fleet, whatever the day: only times are of today.
 
@@ -10,14 +11,20 @@ use anyhow::Context as _;
 use fleet_server::config::Config;
 use fleet_server::store::devices::{self, NewDevice, Presence};
 use fleet_server::store::rollouts::{self, NewDeployment, Transition};
-use fleet_server::store::{Db, Tx, documents, models, overview, telemetry, tokens};
+use fleet_server::store::{Db, Tx, documents, models, overview, runs, telemetry, tokens};
 use fleet_server::{audit, clock, store};
+use flotilla_api_types::models::SignatureState;
+use flotilla_api_types::runs::RunStatus;
 use flotilla_protocol::audit::AuditHead;
 use flotilla_protocol::bundle::ModelTelemetry;
-use flotilla_protocol::ids::{ClaimTokenId, DeploymentId, DeviceId, Digest, ModelLine, RolloutId, SlotName};
+use flotilla_protocol::codec;
+use flotilla_protocol::ids::{
+    ClaimTokenId, DeploymentId, DeviceId, Digest, ModelLine, ModelVersionId, RolloutId, SlotName,
+};
+use flotilla_protocol::manifest::{Manifest, Provenance, SelfTest};
 use flotilla_protocol::report::{DeploymentReport, DeploymentState, DeviceReport, InstalledModel, SlotReport};
 use flotilla_protocol::sketch::{DriftStatus, LatencyHistogram};
-use flotilla_protocol::trust::{DeviceFacts, Document as _, DocumentVersions, Header, KeyPair, Role, Root};
+use flotilla_protocol::trust::{DeviceFacts, Document as _, DocumentVersions, Header, KeyPair, Role, Root, sign};
 use serde_json::json;
 
 const SITES: [&str; 12] = [
@@ -30,6 +37,7 @@ const CLASSES: [(&str, &str); 4] = [
     ("imx-8m", "aarch64"),
 ];
 const KINDS: [&str; 5] = ["press", "lathe", "saw", "mill", "robot"];
+const EXPERIMENTS: [&str; 3] = ["bearings", "belts", "spindles"];
 const VERSIONS: [&str; 4] = ["1.0.0", "1.4.2", "2.0.0", "2.1.0"];
 const HOUR_MS: i64 = 3_600_000;
 /// Devices per transaction.
@@ -39,13 +47,21 @@ const WITH_A_DAY: u64 = 500;
 
 fn main() -> anyhow::Result<()> {
     let mut words = std::env::args().skip(1);
-    let (Some(config), Some(count)) = (words.next(), words.next()) else {
-        anyhow::bail!("usage: seed <fleet.toml> <devices>");
+    let (Some(config), Some(key), Some(count)) = (words.next(), words.next(), words.next()) else {
+        anyhow::bail!("usage: seed <fleet.toml> <release key> <devices> [<runs>]");
     };
+    let release = KeyPair::from_pkcs8_pem(&std::fs::read_to_string(key).context("the release key")?)?;
     let count: u64 = count.parse().context("the number of devices")?;
+    let runs: u64 = words
+        .next()
+        .map_or(Ok(0), |text| text.parse())
+        .context("the number of runs")?;
     let config = Config::load(Path::new(&config))?;
     let runtime = tokio::runtime::Runtime::new()?;
-    runtime.block_on(seed(&config, count))
+    runtime.block_on(async {
+        seed(&config, &release, count).await?;
+        add_runs(&config, runs).await
+    })
 }
 
 /// A number of `0..below` that belongs to a device and a purpose.
@@ -65,10 +81,19 @@ struct Seed {
     root: Root,
     claim_token: ClaimTokenId,
     line: ModelLine,
+    /// Version and manifest.
+    versions: Vec<(&'static str, Digest)>,
     rollout: RolloutId,
 }
 
-async fn seed(config: &Config, count: u64) -> anyhow::Result<()> {
+impl Seed {
+    /// What the device runs.
+    fn installed(&self, n: u64) -> anyhow::Result<(&'static str, Digest)> {
+        chosen(&self.versions, n, 9)
+    }
+}
+
+async fn seed(config: &Config, release: &KeyPair, count: u64) -> anyhow::Result<()> {
     let db = Db::open(&config.database()).await?;
     let now = clock::now_ms();
     let (_, root) = documents::latest(&db, documents::ROOT).await?;
@@ -79,8 +104,15 @@ async fn seed(config: &Config, count: u64) -> anyhow::Result<()> {
     let wanted = serde_json::from_value(json!({"uses": 1, "lifetime_s": 172_800, "tags": {}}))?;
     let claim_token = tokens::create_claim_token(&mut tx, "seed", &wanted, now).await?.id;
     let project = documents::default_project(&db).await?;
-    let version = add_versions(&mut tx, &project, &line, now).await?;
-    let spec = serde_json::from_value(json!({"model_version": version, "target": "true"}))?;
+    let mut newest = None;
+    let mut versions = Vec::new();
+    for (counter, semver) in (1..).zip(VERSIONS) {
+        let manifest = manifest(&root, &line, semver, counter);
+        let (version, digest) = add_version(&mut tx, &project, &manifest, release).await?;
+        versions.push((semver, digest));
+        newest = Some(version);
+    }
+    let spec = serde_json::from_value(json!({"model_version": newest, "target": "true"}))?;
     rollouts::create(&mut tx, rollout, &project, &spec, now).await?;
     let running = Transition {
         from: rollout_state("draft")?,
@@ -95,6 +127,7 @@ async fn seed(config: &Config, count: u64) -> anyhow::Result<()> {
         root: (*root).clone(),
         claim_token,
         line,
+        versions,
         rollout,
     };
     let begun = tokio::time::Instant::now();
@@ -120,27 +153,70 @@ fn rollout_state<T: serde::de::DeserializeOwned>(name: &str) -> anyhow::Result<T
     Ok(serde_json::from_value(json!(name))?)
 }
 
-/// Gives the newest version's id.
-async fn add_versions(tx: &mut Tx, project: &str, line: &ModelLine, now: i64) -> anyhow::Result<String> {
-    let mut newest = String::new();
-    for (counter, semver) in (1..).zip(VERSIONS) {
-        newest = format!("0192f0c1-0000-7000-8000-0000000001{counter:02x}");
-        let version = models::NewVersion {
-            id: newest.parse()?,
-            line: line.clone(),
-            semver: semver.to_owned(),
-            release_counter: counter,
-            payload: semver.as_bytes().to_vec(),
-            run: None,
+/// Registers a version, signed. Gives its id and its manifest's digest.
+async fn add_version(
+    tx: &mut Tx,
+    project: &str,
+    manifest: &Manifest,
+    release: &KeyPair,
+) -> anyhow::Result<(ModelVersionId, Digest)> {
+    let payload = codec::to_vec(manifest)?;
+    let digest = Digest::of(&payload);
+    let version = models::NewVersion {
+        id: format!("0192f0c1-0000-7000-8000-0000000001{:02x}", manifest.release_counter).parse()?,
+        line: manifest.name.clone(),
+        semver: manifest.semver.clone(),
+        release_counter: manifest.release_counter,
+        payload,
+        run: None,
+        dataset_version: None,
+        components: Vec::new(),
+        package_bytes: 1 << 20,
+        golden_max_diff: 0.0,
+        golden_cases: 8,
+    };
+    models::create(tx, project, &version, manifest.header.issued).await?;
+    models::set_envelope(tx, version.id, &sign(manifest, release)?, SignatureState::Signed).await?;
+    Ok((version.id, digest))
+}
+
+/// A package for every device, without content: nobody installs it.
+fn manifest(root: &Root, line: &ModelLine, semver: &str, release_counter: u64) -> Manifest {
+    Manifest {
+        header: Header {
+            schema: Manifest::SCHEMA.into(),
+            role: Role::Release(line.clone()),
+            version: release_counter,
+            ..root.header.clone()
+        },
+        name: line.clone(),
+        semver: semver.into(),
+        release_counter,
+        hardware_classes: vec![],
+        arch: vec![],
+        min_agent: "0.1.0".into(),
+        min_ram_bytes: 0,
+        min_disk_bytes: 0,
+        runtime: "onnx".into(),
+        opset: 17,
+        components: vec![],
+        inputs: vec![],
+        outputs: vec![],
+        labels: vec!["sound".into(), "worn".into()],
+        self_test: SelfTest {
+            tolerance_abs: 1e-4,
+            p95_budget_us: 0,
+        },
+        depends: vec![],
+        conflicts: vec![],
+        provenance: Provenance {
             dataset_version: None,
-            components: Vec::new(),
-            package_bytes: 1 << 20,
-            golden_max_diff: 0.0,
-            golden_cases: 8,
-        };
-        models::create(tx, project, &version, now).await?;
+            dataset_digest: None,
+            run: None,
+            code_version: "seed".into(),
+            sbom: None,
+        },
     }
-    Ok(newest)
 }
 
 fn name(n: u64) -> anyhow::Result<DeviceId> {
@@ -200,17 +276,13 @@ fn facts(n: u64) -> anyhow::Result<DeviceFacts> {
     })
 }
 
-fn manifest(semver: &str) -> Digest {
-    Digest::of(semver.as_bytes())
-}
-
 fn device_report(
     seed: &Seed,
     n: u64,
     id: &DeviceId,
     deployments: Vec<DeploymentReport>,
 ) -> anyhow::Result<DeviceReport> {
-    let semver = chosen(&VERSIONS, n, 9)?;
+    let (semver, manifest) = seed.installed(n)?;
     Ok(DeviceReport {
         header: Header {
             schema: DeviceReport::SCHEMA.into(),
@@ -226,7 +298,7 @@ fn device_report(
             slot: SlotName::main(),
             active: Some(InstalledModel {
                 line: seed.line.clone(),
-                manifest: manifest(semver),
+                manifest,
                 semver: semver.to_owned(),
                 release_counter: 1,
             }),
@@ -253,7 +325,7 @@ async fn observe(tx: &mut Tx, seed: &Seed, n: u64, id: &DeviceId) -> anyhow::Res
     let model = ModelTelemetry {
         slot: SlotName::main(),
         line: seed.line.clone(),
-        manifest: manifest(chosen(&VERSIONS, n, 9)?),
+        manifest: seed.installed(n)?.1,
         inferences: 200 + pick(n, 14, 5000),
         failures: pick(n, 15, 4),
         latency,
@@ -310,5 +382,54 @@ async fn deployments(db: &Db, seed: &Seed, count: u64) -> anyhow::Result<()> {
         store::audit::append(&mut tx, &record).await?;
         tx.commit().await?;
     }
+    Ok(())
+}
+
+/// Runs of a few experiments, a minute apart: most finished, some failed and have no accuracy.
+async fn add_runs(config: &Config, count: u64) -> anyhow::Result<()> {
+    let db = Db::open(&config.database()).await?;
+    let project = documents::default_project(&db).await?;
+    let now = clock::now_ms();
+    let mut next = 0;
+    while next < count {
+        let end = (next + BATCH).min(count);
+        let mut tx = db.begin().await?;
+        for n in next..end {
+            add_run(&mut tx, &project, n, now - i64::try_from(count - n)? * 60_000).await?;
+        }
+        tx.commit().await?;
+        next = end;
+    }
+    db.close().await;
+    Ok(())
+}
+
+async fn add_run(tx: &mut Tx, project: &str, n: u64, at: i64) -> anyhow::Result<()> {
+    let id = format!("0192f0c1-0000-7000-8000-3{n:011x}").parse()?;
+    let job = format!("0192f0c1-0000-7000-8000-4{n:011x}").parse()?;
+    let trainer = json!({"kind": "mlp", "hidden": [8], "learning_rate": 0.01, "weight_decay": 0.1, "epochs": 20, "batch_size": 16});
+    let asked = json!({
+        "experiment": chosen(&EXPERIMENTS, n, 40)?,
+        "dataset_version": "0192f0c1-0000-7000-8000-000000000201",
+        "trainer": trainer,
+        "seed": n,
+        "cause": "seed",
+    });
+    runs::create(tx, project, id, job, &serde_json::from_value(asked)?, at).await?;
+    if pick(n, 41, 10) == 0 {
+        runs::end(tx, id, RunStatus::Failed, Some("lower the learning rate"), at).await?;
+        return Ok(());
+    }
+    let accuracy = f64::from(u32::try_from(pick(n, 42, 1000))?) / 1000.0;
+    let finished = runs::Finished {
+        metrics: BTreeMap::from([
+            ("holdout.accuracy".to_owned(), accuracy),
+            ("duration_s".to_owned(), 3.0),
+        ]),
+        model: Digest::of(&n.to_le_bytes()),
+        golden: Digest::of(b"golden"),
+        evaluations: Vec::new(),
+    };
+    runs::finish(tx, id, &finished, at).await?;
     Ok(())
 }

@@ -59,13 +59,18 @@ impl Process {
     }
 
     /// SIGTERM, and the exit status within the deadline.
-    pub async fn terminate(mut self, deadline: Duration) -> anyhow::Result<ExitStatus> {
+    pub async fn terminate(self, deadline: Duration) -> anyhow::Result<ExitStatus> {
         self.signal(Signal::TERM)?;
+        self.ended(deadline).await
+    }
+
+    /// The exit status within the deadline.
+    pub async fn ended(mut self, deadline: Duration) -> anyhow::Result<ExitStatus> {
         let log = self.log.clone();
         let waited = tokio::task::spawn_blocking(move || self.child.wait());
         match tokio::time::timeout(deadline, waited).await {
             Ok(status) => Ok(status??),
-            Err(_) => bail!("no clean stop within {deadline:?}; {}", tail(&log)),
+            Err(_) => bail!("not ended within {deadline:?}; {}", tail(&log)),
         }
     }
 

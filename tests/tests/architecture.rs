@@ -103,20 +103,35 @@ const IO: [&str; 13] = [
 
 /// The server's ranks, highest first: a module names none that stands above it, and of its own rank none but itself and
 /// those that [`BESIDE`] lists.
-const RANKS: [&[&str]; 9] = [
+const RANKS: [&[&str]; 10] = [
     &["serve"],
-    &["api", "broker", "device_api", "reconcile"],
+    &["api", "broker", "device_api", "listener", "reconcile"],
+    &["director", "init", "refusals"],
     &["jobs"],
     &["packaging"],
     &["training"],
     &["work"],
-    &["app"],
-    &["store", "blobs"],
+    &["app", "events"],
+    &["store", "blobs", "ca", "heavy", "imports"],
     &["domain"],
 ];
 
-/// Who may name whom in one rank: the API reaches the running broker, and both APIs answer errors alike.
-const BESIDE: [(&str, &str); 2] = [("api", "broker"), ("device_api", "api")];
+/// Who may name whom in one rank: the API reaches the running broker, both APIs and their listeners answer errors alike, and
+/// what the server's parts share includes the events that are made of it.
+const BESIDE: [(&str, &str); 6] = [
+    ("api", "broker"),
+    ("device_api", "api"),
+    ("device_api", "listener"),
+    ("listener", "api"),
+    ("app", "events"),
+    ("events", "app"),
+];
+
+/// Small things that every rank may name.
+const EVERYBODYS: [&str; 5] = ["audit", "clock", "config", "files", "tasks"];
+
+/// Compiled for tests alone.
+const FOR_TESTS: &str = "testing";
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap()
@@ -307,6 +322,18 @@ fn the_servers_arrows_run_down_its_ranks() {
             }
         }
     }
+}
+
+#[test]
+fn every_module_of_the_server_has_a_rank() {
+    let lib = read(&root().join("fleet-server/src/lib.rs"));
+    let declared: BTreeSet<&str> = lib
+        .lines()
+        .filter_map(|line| line.trim_start_matches("pub ").strip_prefix("mod ")?.strip_suffix(';'))
+        .collect();
+    let ranked = RANKS.iter().copied().flatten().copied();
+    let known: BTreeSet<&str> = ranked.chain(EVERYBODYS).chain([FOR_TESTS]).collect();
+    assert_eq!(declared, known, "say in RANKS where a module stands");
 }
 
 #[test]

@@ -21,6 +21,8 @@ use serde_json::{Value, json};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions as _, Row as _, SqliteConnection};
 
+const DAY_MS: i64 = 24 * 3_600_000;
+
 /// A fleet of one whose device runs 1.0.0, and a signed 2.0.0 that it has not seen.
 async fn prepared() -> anyhow::Result<(Fleet, Value)> {
     let fleet = Fleet::start(1).await?;
@@ -88,6 +90,22 @@ async fn plant_head(fleet: &Fleet, change: impl FnOnce(&mut Head)) -> anyhow::Re
     Ok(())
 }
 
+/// The true head is the fleet's last one again.
+async fn unplant_head(fleet: &Fleet) -> anyhow::Result<()> {
+    sqlx::query("DELETE FROM documents WHERE kind = 'head' AND version = (SELECT MAX(version) FROM documents WHERE kind = 'head')")
+        .execute(&mut database(fleet).await?)
+        .await?;
+    Ok(())
+}
+
+/// As a director signs it whose clock is so many days ahead.
+fn days_ahead(days: i64) -> impl FnOnce(&mut Head) {
+    move |head| {
+        head.header.issued += days * DAY_MS;
+        head.header.expires = head.header.issued + DAY_MS;
+    }
+}
+
 fn director_key(fleet: &Fleet) -> anyhow::Result<KeyPair> {
     let pem = std::fs::read_to_string(fleet.server.dir().join("data/keys/director.key"))?;
     Ok(KeyPair::from_pkcs8_pem(&pem)?)
@@ -103,10 +121,7 @@ async fn an_expired_head_is_refused() -> anyhow::Result<()> {
     let said = refused(&fleet, "freeze").await?;
     assert!(said.contains("head") && said.contains("expired"), "{said}");
     // What the device believed before holds: with the true head it goes on.
-    let mut db = database(&fleet).await?;
-    sqlx::query("DELETE FROM documents WHERE kind = 'head' AND version = (SELECT MAX(version) FROM documents WHERE kind = 'head')")
-        .execute(&mut db)
-        .await?;
+    unplant_head(&fleet).await?;
     let rollout = fleet.server.roll_out(&second, 0.1).await?;
     fleet.server.rollout_when(&rollout, &["completed"]).await?;
     Ok(())
@@ -114,14 +129,10 @@ async fn an_expired_head_is_refused() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn a_desired_state_past_the_devices_trusted_time_is_refused() -> anyhow::Result<()> {
-    const DAY_MS: i64 = 24 * 3_600_000;
     let (mut fleet, second) = prepared().await?;
-    // A head of the day after next week: no signed time that came later may lie before it.
-    plant_head(&fleet, |head| {
-        head.header.issued += 10 * DAY_MS;
-        head.header.expires = head.header.issued + DAY_MS;
-    })
-    .await?;
+    // A head of the day after next week. A device that has just started takes the fleet's word for the time: its clock may have
+    // stood still while it was off. No signed time that comes later may lie before it.
+    plant_head(&fleet, days_ahead(10)).await?;
     fleet.agents[0].stop().await?;
     fleet.agents[0].start().await?;
     let said = refused(&fleet, "freeze").await?;
@@ -131,6 +142,41 @@ async fn a_desired_state_past_the_devices_trusted_time_is_refused() -> anyhow::R
     refused(&fleet, "freeze").await?;
     let rollout = fleet.server.get(&format!("/api/v1/rollouts/{rollout}")).await?;
     assert_eq!(rollout["state"], "running", "{rollout}");
+    Ok(())
+}
+
+/// The device has just started and takes the fleet's word for the time, but not beyond the root: nothing that the director says
+/// may keep it from ever taking his word again.
+#[tokio::test]
+async fn a_director_who_is_years_ahead_cuts_no_device_off() -> anyhow::Result<()> {
+    let (mut fleet, second) = prepared().await?;
+    plant_head(&fleet, days_ahead(5 * 365)).await?;
+    fleet.agents[0].stop().await?;
+    fleet.agents[0].start().await?;
+    // The device is connected: the server hears of the attack from it.
+    let said = refused(&fleet, "fast-forward").await?;
+    assert!(said.contains("head") && said.contains("issued"), "{said}");
+    // The server's clock is put right. Nothing has to be done about the device, nor after another start of it.
+    unplant_head(&fleet).await?;
+    fleet.agents[0].stop().await?;
+    fleet.agents[0].start().await?;
+    let rollout = fleet.server.roll_out(&second, 0.1).await?;
+    fleet.server.rollout_when(&rollout, &["completed"]).await?;
+    Ok(())
+}
+
+/// A clock that has agreed with the fleet's since the agent's start is believed against it.
+#[tokio::test]
+async fn a_director_who_jumps_by_days_is_refused_by_a_running_device() -> anyhow::Result<()> {
+    let (mut fleet, second) = prepared().await?;
+    fleet.server.stop().await?;
+    plant_head(&fleet, days_ahead(10)).await?;
+    fleet.server.serve().await?;
+    let said = refused(&fleet, "fast-forward").await?;
+    assert!(said.contains("head") && said.contains("issued"), "{said}");
+    unplant_head(&fleet).await?;
+    let rollout = fleet.server.roll_out(&second, 0.1).await?;
+    fleet.server.rollout_when(&rollout, &["completed"]).await?;
     Ok(())
 }
 

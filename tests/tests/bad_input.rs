@@ -232,7 +232,7 @@ async fn wrong_and_used_claim_tokens_are_refused_and_audited() -> anyhow::Result
 }
 
 /// Asks without a token and with a wrong one.
-async fn is_closed(http: &reqwest::Client, method: &Method, url: &str, expected: StatusCode) -> anyhow::Result<()> {
+async fn strangers_get(http: &reqwest::Client, method: &Method, url: &str, expected: StatusCode) -> anyhow::Result<()> {
     for token in [None, Some("flt_wrong")] {
         let request = http.request(method.clone(), url);
         let request = token.map_or(request.try_clone().context("a bodyless request")?, |token| {
@@ -245,7 +245,7 @@ async fn is_closed(http: &reqwest::Client, method: &Method, url: &str, expected:
 }
 
 #[tokio::test]
-async fn nothing_is_open_but_the_probes() -> anyhow::Result<()> {
+async fn nothing_is_open_but_probes_the_sign_in_and_the_consoles_files() -> anyhow::Result<()> {
     let (server, _dir) = server().await?;
     let client = http();
     let document = server.get("/openapi.json").await?;
@@ -259,12 +259,17 @@ async fn nothing_is_open_but_the_probes() -> anyhow::Result<()> {
             // Where a sign-in link becomes a session: open, and of no use without a link's code.
             let signs_in = path == "/api/v1/session" && method == "post";
             let expected = if signs_in { StatusCode::BAD_REQUEST } else { expected };
-            is_closed(&client, &method.to_uppercase().parse()?, &url, expected).await?;
+            strangers_get(&client, &method.to_uppercase().parse()?, &url, expected).await?;
         }
     }
     for path in ["/metrics", "/openapi.json", "/docs", "/api/v1/nothing"] {
         let url = format!("{}{path}", server.api);
-        is_closed(&client, &Method::GET, &url, StatusCode::UNAUTHORIZED).await?;
+        strangers_get(&client, &Method::GET, &url, StatusCode::UNAUTHORIZED).await?;
+    }
+    // The console's page at every address of its own: it says nothing of the fleet.
+    for path in ["/", "/devices", "/index.html"] {
+        let url = format!("{}{path}", server.api);
+        strangers_get(&client, &Method::GET, &url, StatusCode::OK).await?;
     }
     // A browser cannot send a bearer token: pages, and pages alone, take it as a password too.
     let with_password = |path: &str, password: &str| {
@@ -410,6 +415,37 @@ async fn a_stop_waits_neither_for_long_polls_nor_for_imports() -> anyhow::Result
         answer.starts_with("http/1.1 503") && answer.contains("retry-after"),
         "{answer}"
     );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_stop_is_over_at_its_deadline_whoever_holds_the_listeners() -> anyhow::Result<()> {
+    use tokio::io::AsyncWriteExt as _;
+
+    const DEADLINE_S: u64 = 2;
+    let mut fleet = Fleet::start(1).await?;
+    fleet.server.stop().await?;
+    let config = fleet.server.dir().join("fleet.toml");
+    let text = std::fs::read_to_string(&config)?;
+    anyhow::ensure!(text.contains("stop_deadline_s = 10"), "{text}");
+    let text = text.replace("stop_deadline_s = 10", &format!("stop_deadline_s = {DEADLINE_S}"));
+    std::fs::write(&config, text)?;
+    fleet.server.serve().await?;
+    // A request that never ends, and handshakes that never begin.
+    let mut held = Vec::new();
+    for url in [&fleet.server.api, &fleet.server.device_api, &fleet.server.broker] {
+        let (_, address) = url.split_once("://").context("an address")?;
+        held.push(tokio::net::TcpStream::connect(address).await?);
+    }
+    held[0].write_all(b"GET / HTTP/1.1\r\nhost:").await?;
+
+    let began = tokio::time::Instant::now();
+    fleet.server.stop().await?;
+    let took = began.elapsed();
+    // To start and to end the process takes a moment, on a busy machine too.
+    let most = std::time::Duration::from_secs(DEADLINE_S + 1);
+    assert!(took < most, "the stop took {took:?}");
+    drop(held);
     Ok(())
 }
 

@@ -57,7 +57,9 @@ async fn every_inference_is_counted_once() -> anyhow::Result<()> {
             Ok((counted == sent).then_some(counted))
         })
         .await?;
-        println!("{}: {counted} inferences made, {counted} counted", agent.id);
+        let name = agent.id.replace('-', "_");
+        println!("figure offline_{name}_inferences_made {sent} inferences");
+        println!("figure offline_{name}_inferences_counted {counted} inferences");
         // The spool empties only by receipts; once it is empty nothing can arrive a second time.
         agent
             .status_when("an empty spool", |status| status["spool"]["records"] == 0)
@@ -103,7 +105,8 @@ async fn lost_audit_entries_are_declared_and_the_chain_goes_on() -> anyhow::Resu
     let gaps = gaps.await.with_context(|| agent.log_tail())?;
     assert_eq!(gaps.len(), 1, "{gaps:?}");
     assert_eq!(gaps[0]["lost"].as_u64(), Some(before - after), "{gaps:?}");
-    println!("lost at the server and declared: {}", gaps[0]);
+    println!("figure audit_entries_lost {} entries", before - after);
+    println!("figure audit_entries_declared_lost {} entries", gaps[0]["lost"]);
     let events = fleet.server.get("/api/v1/audit?event=device.audit-gap").await?;
     assert_eq!(events["items"].as_array().map(Vec::len), Some(1), "{events}");
     let there = delivered(&fleet, &agent, after + 1).await?;
@@ -154,7 +157,8 @@ async fn a_device_put_back_to_a_copy_counts_on_and_says_so() -> anyhow::Result<(
             Ok((device["inferences"].as_u64() == Some(sent)).then_some(sent))
         });
         let counted = counted.await.with_context(|| agent.log_tail())?;
-        println!("life {life}: {sent} inferences made, {counted} counted");
+        println!("figure put_back_{life}_times_inferences_made {sent} inferences");
+        println!("figure put_back_{life}_times_inferences_counted {counted} inferences");
         let gaps = eventually("the declared break", PATIENCE, async || {
             let device = fleet.server.get(&path).await?;
             Ok((device["audit_gaps"].as_array().map_or(0, Vec::len) == life).then_some(life))

@@ -141,9 +141,8 @@ async fn the_agent_survives_sigkill_in_every_state() -> anyhow::Result<()> {
             serves(agent).await?;
         }
     }
-    println!("SIGKILL of the agent by state of its update:");
     for state in STATES.into_iter().chain(STATES_OF_FAILURE) {
-        println!("  {state:<14} {}", kills[state]);
+        println!("figure kills_{} {} kills", state.replace('-', "_"), kills[state]);
         assert_eq!(kills[state], KILLS_PER_STATE);
     }
     let audit = fleet.server.get("/api/v1/audit/verify").await?;
@@ -263,9 +262,10 @@ async fn the_agent_survives_sigkill_at_any_moment() -> anyhow::Result<()> {
             .await?;
         serves(agent).await?;
     }
-    println!("SIGKILL at {KILLS} moments, by what the update was doing just before:");
+    println!("figure kills_at_any_moment {KILLS} kills");
+    // By what the update was doing just before.
     for (state, kills) in &found {
-        println!("  {state:<14} {kills}");
+        println!("figure kills_at_any_moment_{} {kills} kills", state.replace('-', "_"));
     }
     assert!(found.len() >= 3, "the moments are spread over the update: {found:?}");
     let audit = fleet.server.get("/api/v1/audit/verify").await?;
