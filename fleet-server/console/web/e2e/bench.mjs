@@ -1,5 +1,5 @@
 // Measures the console against a real server and prints a line per figure: `figure NAME VALUE UNIT`. `npm run bench [-- part]`
-// measures the parts that are named (sizes, paint, api, filter, sort, scroll, label, live). BENCH_DEVICES is the size of the
+// measures the parts that are named (sizes, paint, api, plan, filter, sort, scroll, label, live). BENCH_DEVICES is the size of the
 // seeded fleet (100,000), BENCH_SAMPLES how often each thing is measured. Nothing is asserted about time: machines differ.
 import { availableParallelism, cpus, loadavg } from 'node:os';
 import { openBrowser } from './browser.mjs';
@@ -64,7 +64,7 @@ if (wanted('sizes')) await sizes();
 if (parts.length !== 1 || parts[0] !== 'sizes') {
   say(`a fleet of ${DEVICES} devices is written`);
   const server = await startServer({
-    prepare: async ({ config, example }) => say((await example('seed', config, String(DEVICES))).trim()),
+    prepare: async ({ config, releaseKey, example }) => say((await example('seed', config, releaseKey, String(DEVICES))).trim()),
   });
   try {
     await against(server);

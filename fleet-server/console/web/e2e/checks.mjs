@@ -8,14 +8,29 @@ const axeSource = await readFile(new URL('../node_modules/axe-core/axe.min.js', 
 /** What axe has looked at: path, theme and state. The runner compares it with what every screen has to show. */
 export const looked = [];
 
-/** Waits until the screen's main region is in this state: `full`, `empty`, `loading` or `error`. */
-export async function inState(page, state) {
-  await page.waitForSelector(`#main [data-state="${state}"], main[data-state="${state}"]`);
+/**
+ * Whether the screen is in this state, in the page. Its own state is that of an outermost `data-state`; those inside another
+ * one are of its parts, and count where `part` asks for them. Bones appear late: what loads without them shows nothing yet.
+ */
+const isIn = ({ state, part }) =>
+  [...document.querySelectorAll('main[data-state], #main [data-state]')].some((element) => {
+    if (element.dataset.state !== state) return false;
+    if (!part && element.parentElement.closest('main[data-state], #main [data-state]') !== null) return false;
+    const { width, height } = element.getBoundingClientRect();
+    return width > 0 && height > 0 && (!['loading', 'code'].includes(state) || element.querySelector('.bone') !== null);
+  });
+
+/**
+ * Waits until the screen is in this state: `full`, `empty`, `loading` or `error`; `code` while the shell waits for its code. With
+ * `part`, until a part of it is.
+ */
+export async function inState(page, state, { part = false } = {}) {
+  await page.waitForFunction(isIn, { state, part });
 }
 
-/** Axe finds nothing. The state is asserted first, so that no check looks at something else than it says. */
-export async function accessible(page, state, theme) {
-  await inState(page, state);
+/** Axe finds nothing. The state is asserted first, so that no check looks at something else than it says. A part's state is not the screen's: it is not counted. */
+export async function accessible(page, state, theme, { part = false } = {}) {
+  await inState(page, state, { part });
   const dark = await page.evaluate(() => getComputedStyle(document.documentElement).colorScheme.includes('dark') && matchMedia('(prefers-color-scheme: dark)').matches);
   if (theme !== undefined) assert.equal(dark, theme === 'dark', `the page should be ${theme}`);
   // Rows whose successors are under way are dimmed, and no longer looked at.
@@ -27,9 +42,8 @@ export async function accessible(page, state, theme) {
   const said = violations.map((violation) => `${violation.id}: ${violation.nodes.map((node) => node.html.slice(0, 160)).join(' | ')}`);
   assert.deepEqual(said, [], `axe at ${page.url()} (${theme}, ${state})`);
   // Still in it: what axe saw is what was meant.
-  const still = await page.evaluate((wanted) => document.querySelector(`#main [data-state="${wanted}"], main[data-state="${wanted}"]`) !== null, state);
-  assert.ok(still, `${page.url()} left the state ${state} while axe looked`);
-  looked.push({ path: new URL(page.url()).pathname, theme: dark ? 'dark' : 'light', state });
+  assert.ok(await page.evaluate(isIn, { state, part }), `${page.url()} left the state ${state} while axe looked`);
+  if (!part) looked.push({ path: new URL(page.url()).pathname, theme: dark ? 'dark' : 'light', state });
 }
 
 /** At most sixty rows and two thousand nodes. */

@@ -12,9 +12,9 @@ const NEVER = {
   '/devices/:id': { empty: 'a device that is not there is an error' },
   '/datasets/:id/labeling': {},
   '/model-versions/:id': { empty: 'a version that is not there is an error' },
-  '/model-versions/new': { loading: 'the form is there at once, its lists follow' },
+  '/model-versions/new': { loading: 'the form is there at once, its lists follow', error: 'the form is there, what fails is a part of it' },
   '/runs/:id': { empty: 'a run that is not there is an error' },
-  '/runs/new': { empty: 'a form', loading: 'the form is there at once, its lists follow' },
+  '/runs/new': { empty: 'a form', loading: 'the form is there at once, its lists follow', error: 'the form is there, what fails is a part of it' },
 };
 
 /** `full` under another name, where a check says more exactly what it looks at. */

@@ -5,11 +5,8 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { until } from './server.mjs';
 
-/**
- * A model of two classes in four features, `line` 1.0.0; its dataset has the same name and takes in what devices harvest. Gives
- * the version's id. `labels`, `columns` (as in a CSV file) and `experiment` are its names for them.
- */
-export async function signedModel(server, line, { labels = ['low', 'high'], columns = ['a', 'b', 'c', 'd'], experiment = line } = {}) {
+/** 160 rows of two classes in four features, nothing of it labelled. Gives the dataset, which takes in what devices of its line harvest. */
+export async function importRows(server, line, { labels = ['low', 'high'], columns = ['a', 'b', 'c', 'd'] } = {}) {
   const dataset = await server.call('POST', '/api/v1/datasets', {
     name: line,
     labels,
@@ -24,10 +21,19 @@ export async function signedModel(server, line, { labels = ['low', 'high'], colu
     body: `${columns.map((column) => `"${column.replaceAll('"', '""')}"`).join(',')}\n${rows.join('\n')}\n`,
   });
   assert.ok(answer.ok, await answer.text());
+  return dataset;
+}
+
+/** Labels the rows by hand, as what they are. */
+export async function labelRows(server, dataset) {
   const samples = (await server.call('GET', `/api/v1/datasets/${dataset.id}/samples?values=true&limit=1000`)).items;
   await server.call('POST', `/api/v1/datasets/${dataset.id}/annotations`, {
-    annotations: samples.map((sample) => ({ sample: sample.digest, label: labels[sample.values[0] > 1.5 ? 1 : 0] })),
+    annotations: samples.map((sample) => ({ sample: sample.digest, label: dataset.labels[sample.values[0] > 1.5 ? 1 : 0] })),
   });
+}
+
+/** Freezes what is labelled and trains on it. Gives the run's id. */
+export async function trainRows(server, dataset, experiment) {
   const version = await server.call('POST', `/api/v1/datasets/${dataset.id}/versions`, {});
   const run = await server.call('POST', '/api/v1/runs', {
     experiment,
@@ -36,7 +42,19 @@ export async function signedModel(server, line, { labels = ['low', 'high'], colu
     trainer: { kind: 'mlp', hidden: [8], learning_rate: 0.01, weight_decay: 0.0, epochs: 40, batch_size: 16, class_weights: 'none' },
   });
   await finished(server, run.id);
-  return signed(server, line, { run: run.id, semver: '1.0.0', drift: { window: 32, feature_threshold: 0.25, share_threshold: 0.4 } });
+  return run.id;
+}
+
+const DRIFT = { window: 32, feature_threshold: 0.25, share_threshold: 0.4 };
+
+/**
+ * A model of two classes in four features, `line` 1.0.0; its dataset has the same name and takes in what devices harvest. Gives
+ * the version's id. `labels`, `columns` (as in a CSV file) and `experiment` are its names for them.
+ */
+export async function signedModel(server, line, { experiment = line, ...names } = {}) {
+  const dataset = await importRows(server, line, names);
+  await labelRows(server, dataset);
+  return signed(server, line, { run: await trainRows(server, dataset, experiment), semver: '1.0.0' });
 }
 
 /** Waits for a run's end, which must be a good one. */
@@ -49,7 +67,8 @@ export async function finished(server, run) {
 }
 
 /** Packages a finished run and has it signed with the key that the server never sees. Gives the version's id. */
-export async function signed(server, line, body) {
+export async function signed(server, line, { drift = DRIFT, ...asked }) {
+  const body = { drift, ...asked };
   const { id } = await server.call('POST', `/api/v1/models/${line}/versions`, body);
   const request = join(server.folder, `${line}-${body.semver}.json`);
   const answer = join(server.folder, `${line}-${body.semver}.signed.json`);

@@ -42,7 +42,7 @@ export async function startServer({ prepare } = {}) {
   const token = (await readFile(join(home, 'admin.token'), 'utf8')).trim();
   const running = { server: undefined, agents: [] };
   const config = join(home, 'fleet.toml');
-  if (prepare !== undefined) await prepare({ config, example: (name, ...args) => run(join('examples', name), args) });
+  if (prepare !== undefined) await prepare({ config, releaseKey: join(folder, 'keys', 'release.key'), example: (name, ...args) => run(join('examples', name), args) });
   const boot = async () => {
     running.server = start('fleet-server', ['serve', '--config', config]);
     await until('the server', async () => {

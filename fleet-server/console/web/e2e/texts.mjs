@@ -4,6 +4,15 @@ import { fits } from './checks.mjs';
 
 /** What a program says when it shows what it does not understand. */
 const NONSENSE = /\b(NaN|Infinity|undefined|Invalid Date|null)\b|\[object \w+\]/;
+/** How programs write a number, and people do not: `1.2e+2`. In digests and ids an `e` has more before it, and no sign behind it. */
+const EXPONENT = /(?<![\w.…]|\w-)\d(?:\.\d+)?e[+-]\d{1,3}(?![\w-])/;
+/** Of attributes, those that are shown or read out; in the others (places, sizes) numbers are for programs. */
+const ATTRIBUTE = /^[\w:-]+="/;
+const SAID = /^(?:title|alt|placeholder|aria-[\w-]+)="/;
+
+export function nonsense(text) {
+  return NONSENSE.test(text) || (EXPONENT.test(text) && (!ATTRIBUTE.test(text) || SAID.test(text)));
+}
 
 /** Whatever the screen has to say has been said. */
 export async function settled(page) {
@@ -37,7 +46,7 @@ export async function everywhere(places, look) {
 
 /** No number, time or text is shown that has none. */
 export async function sensible(page) {
-  const wrong = (await visible(page)).filter((text) => NONSENSE.test(text));
+  const wrong = (await visible(page)).filter(nonsense);
   assert.deepEqual(wrong, [], `on ${page.url()}`);
 }
 

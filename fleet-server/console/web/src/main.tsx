@@ -33,11 +33,11 @@ async function arrive(link: string | undefined): Promise<void> {
 }
 
 const link = takeLink();
+watchLeaving();
 startRouter(screens);
 listen();
 watchSingleKeys();
 watchActivity();
-watchLeaving();
 watchSystemTheme();
 
 // A file that misses the place where it should be dropped must not replace the console.

@@ -1,5 +1,5 @@
 // The list of a large fleet: a key in the filter until the rows are on the screen, sorting, scrolling, and what the API takes
-// of it. Filters are those of the seeded fleet (tests/examples/seed.rs).
+// of it and of a rollout's plan for all of it. Filters are those of the seeded fleet (tests/examples/seed.rs).
 import { quantile } from '../timing.mjs';
 import { figure, say, spread } from './figures.mjs';
 
@@ -161,8 +161,23 @@ async function requests(server, devices, samples) {
   }
 }
 
+/** What a rollout of the seeded version to the whole fleet would do. */
+async function plans(server, devices, samples) {
+  const model_version = '0192f0c1-0000-7000-8000-000000000104';
+  say(`${samples} plans for ${devices} devices`);
+  const spent = [];
+  for (let index = 0; index < samples; index += 1) {
+    const began = performance.now();
+    const plan = await server.call('POST', '/api/v1/rollouts/preview', { model_version });
+    spent.push(performance.now() - began);
+    if (plan.selected !== devices) throw new Error(`the plan reaches ${plan.selected} of ${devices} devices`);
+  }
+  spread('api_plan', spent);
+}
+
 export async function list({ page, server, origin, devices, samples, wanted }) {
   if (wanted('api')) await requests(server, devices, samples * 5);
+  if (wanted('plan')) await plans(server, devices, samples);
   if (wanted('filter')) await filters(page, origin, samples);
   if (wanted('sort')) await sorts(page, origin, samples);
   if (wanted('scroll')) await scrolls(page, origin, 3);

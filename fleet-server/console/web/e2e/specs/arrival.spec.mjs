@@ -1,6 +1,7 @@
 // A newcomer: the fleet is empty, the overview leads to the first claim token, by keys alone. Runs before any agent joins.
 import assert from 'node:assert/strict';
 import { accessible, inState, shot, theme } from '../checks.mjs';
+import { importRows, labelRows, signed, trainRows } from '../model.mjs';
 
 const THEMES = ['light', 'dark'];
 
@@ -65,6 +66,37 @@ export const checks = [
       const { items } = await server.call('GET', '/api/v1/claim-tokens');
       assert.equal(items[0].uses, 3);
       assert.deepEqual(items[0].tags, { site: 'Oslo 1' });
+    },
+  },
+  {
+    name: 'and on by the hand to the first device, dataset, model and rollout; the overview follows by itself',
+    async run({ page, origin, server }) {
+      await page.goto(`${origin}/`);
+      const step = (title) => page.locator('.overview-step[aria-current=step]').filter({ hasText: title });
+      /** The step is next; its button leads where it is done. */
+      const leads = async (title, heading) => {
+        await step(title).waitFor();
+        assert.equal(await page.locator('.overview-step[aria-current=step]').count(), 1);
+        await step(title).locator('.button.primary').click();
+        await page.getByRole('heading', { level: 1, name: heading }).waitFor();
+        await page.goBack();
+        await step(title).waitFor();
+      };
+      await leads('Enrol the first device', 'Provisioning');
+      await server.addAgent('first-device');
+      await leads('Bring the first dataset', 'Datasets');
+      const dataset = await importRows(server, 'first-line');
+      await leads('Label samples', 'Labeling');
+      await labelRows(server, dataset);
+      await leads('Train the first model', 'Runs');
+      const run = await trainRows(server, dataset, 'first-line');
+      await leads('Package and sign it', 'Registry');
+      const version = await signed(server, 'first-line', { run, semver: '1.0.0' });
+      await leads('Roll it out', 'New rollout');
+      const rollout = await server.call('POST', '/api/v1/rollouts', { model_version: version });
+      await server.call('POST', `/api/v1/rollouts/${rollout.id}/start`);
+      await page.getByText('First steps').waitFor({ state: 'detached' });
+      await page.getByText('1 device in the fleet').waitFor();
     },
   },
 ];

@@ -49,8 +49,13 @@ export const checks = [
       await row.waitFor();
       const { attention_totals: totals } = await server.call('GET', '/api/v1/overview');
       assert.deepEqual(totals.find((of) => of.kind === 'drift'), { kind: 'drift', total: 1 });
+      // Packages are named by their digests, in one question, however many versions their lines have.
+      const names = page.waitForRequest((request) => request.url().includes('/api/v1/model-versions?'));
       await row.click();
       await page.waitForURL(new RegExp(`/devices/${DEVICE}$`));
+      const { manifest } = await server.call('GET', `/api/v1/model-versions/${version}`);
+      assert.ok(new URL((await names).url()).searchParams.get('manifest').split(',').includes(manifest));
+      await page.getByRole('region', { name: 'Models that it has run' }).getByRole('link', { name: `${LINE} 1.0.0` }).waitFor();
       const { items } = await server.call('GET', `/api/v1/models/${LINE}/versions`);
       assert.equal(items[0].devices, 1);
       await page.goto(`${origin}/models`);
@@ -73,6 +78,10 @@ export const checks = [
         await strangeData(server);
         return (await server.call('GET', `/api/v1/datasets/${LINE}`)).slices['harvest/1.0.0'] > 0;
       });
+      const gathering = await server.call('GET', `/api/v1/datasets?harvest_line=${LINE}`);
+      assert.deepEqual(gathering.items.map((dataset) => dataset.name), [LINE]);
+      assert.match(await server.fleetctl('datasets', 'list', '--harvest-line', LINE), new RegExp(LINE));
+      assert.doesNotMatch(await server.fleetctl('datasets', 'list', '--harvest-line', 'another-line'), new RegExp(LINE));
       await page.goto(drift);
       await page.getByRole('link', { name: `Label what ${DEVICE} kept` }).click();
       await page.waitForURL(new RegExp(`device=${DEVICE}`));

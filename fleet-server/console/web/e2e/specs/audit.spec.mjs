@@ -21,7 +21,6 @@ export const checks = [
         await page.getByText('fleetctl audit list --event never.happened').first().waitFor();
         await page.route(LIST, () => new Promise(() => undefined));
         await page.goto(`${origin}/audit`);
-        await page.getByRole('heading', { level: 1 }).waitFor();
         await accessible(page, 'loading', name);
         await page.unroute(LIST);
         await page.goto(`${origin}/audit?filter=device%3A%22no%20such%22`);

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { request } from 'node:http';
 import { accessible, fits, inState, shot, small, theme } from '../checks.mjs';
 import { command } from '../hands.mjs';
+import { until } from '../server.mjs';
 
 const THEMES = ['light', 'dark'];
 
@@ -44,8 +45,8 @@ async function broken(page, address, pattern, state, name) {
 }
 
 /** An import that is sent by hand, as another program would. */
-function importByHand(server, dataset, length) {
-  const sending = request(`${server.origin}/api/v1/datasets/${dataset}/imports?slice=elsewhere`, {
+function importByHand(server, dataset, length, query = 'slice=elsewhere') {
+  const sending = request(`${server.origin}/api/v1/datasets/${dataset}/imports?${query}`, {
     method: 'POST',
     headers: { authorization: `Bearer ${server.token}`, 'content-type': 'text/csv', 'content-length': length },
   });
@@ -152,6 +153,84 @@ export const checks = [
       await page.getByRole('row', { name: /cancelled/ }).waitFor();
       await page.reload();
       await page.getByRole('tab', { name: /Samples 60/ }).waitFor();
+    },
+  },
+  {
+    name: 'where a file goes is kept with it while something else is looked at, and with the next one',
+    async run({ page, origin }) {
+      await page.goto(`${origin}/datasets/${NAME}?tab=import`);
+      await page.setInputFiles('input[type=file]', file('march.csv', csv(2)));
+      const slice = page.getByLabel('Slice', { exact: true });
+      const split = page.getByLabel('Split', { exact: true });
+      await slice.fill('march');
+      await split.selectOption('holdout');
+      const kept = async (what) => {
+        await page.getByText(/fleetctl datasets import .* --slice march --split holdout/).waitFor();
+        assert.deepEqual([await slice.inputValue(), await split.inputValue()], ['march', 'holdout'], what);
+      };
+      await page.getByRole('tab', { name: /^Samples/ }).click();
+      await inState(page, 'full');
+      await page.getByRole('tab', { name: 'Import' }).click();
+      await page.getByRole('heading', { name: 'march.csv' }).waitFor();
+      await kept('after another tab');
+      await page.getByRole('link', { name: 'Devices', exact: true }).click();
+      await page.getByRole('heading', { name: 'Devices', exact: true }).waitFor();
+      await page.goBack();
+      await page.getByRole('heading', { name: 'march.csv' }).waitFor();
+      await kept('after another screen');
+      await page.getByRole('button', { name: 'Take another' }).click();
+      await page.setInputFiles('input[type=file]', file('march-2.csv', csv(2)));
+      await page.getByRole('heading', { name: 'march-2.csv' }).waitFor();
+      await kept('with the next file');
+    },
+  },
+  {
+    name: 'an import whose connection is lost: what became of it is what the server says, and not known while it says nothing',
+    async run({ page, origin, server }) {
+      const lost = `lost-${Date.now().toString(36)}`;
+      await server.call('POST', '/api/v1/datasets', { name: lost, labels: ['a', 'b'], shape: { kind: 'row', columns: [] }, split: { kind: 'all', split: 'train' } });
+      const rows = (from) => Buffer.from(`x,y\n${Array.from({ length: 500 }, (_unused, index) => `${from + index},${index / 7}`).join('\n')}\n`);
+      const samples = async () => (await server.call('GET', `/api/v1/datasets/${lost}`)).samples;
+      let arrives;
+      await page.route('**/api/v1/datasets/*/imports?**', async (route) => {
+        if (route.request().method() !== 'POST') return route.fallback();
+        // What the browser sends arrives on another way; its own connection brings no answer.
+        await arrives(new URL(route.request().url()).searchParams);
+        return route.abort('connectionreset');
+      });
+      await page.goto(`${origin}/datasets/${lost}?tab=import`);
+
+      arrives = async (query) => {
+        const answer = await fetch(`${server.origin}/api/v1/datasets/${lost}/imports?${query}`, { method: 'POST', headers: { authorization: `Bearer ${server.token}`, 'content-type': 'text/csv' }, body: rows(0) });
+        assert.equal(answer.status, 201, await answer.text());
+      };
+      await page.route('**/api/v1/imports/*', (route) => route.abort('connectionrefused'));
+      await page.setInputFiles('input[type=file]', { name: 'all.csv', mimeType: 'text/csv', buffer: rows(0) });
+      await page.getByRole('button', { name: 'Import', exact: true }).click();
+      await page.getByText('It is not known whether all.csv came in').waitFor();
+      await page.getByRole('heading', { name: 'all.csv' }).waitFor();
+      await accessible(page, 'error');
+      await shot(page, 'datasets-import-unknown');
+      await page.unroute('**/api/v1/imports/*');
+      await page.getByRole('button', { name: 'Try again' }).click();
+      await page.getByText('all.csv is in').waitFor();
+      assert.equal(await samples(), 500);
+
+      const more = rows(10_000);
+      const half = Math.floor(more.length / 2);
+      let sending;
+      arrives = async (query) => {
+        sending = importByHand(server, lost, more.length, query);
+        sending.write(more.subarray(0, half));
+        await until('the import', async () => (await server.call('GET', `/api/v1/imports/${query.get('import')}`)).state === 'receiving');
+      };
+      await page.setInputFiles('input[type=file]', { name: 'more.csv', mimeType: 'text/csv', buffer: more });
+      await page.getByRole('button', { name: 'Import', exact: true }).click();
+      await page.getByText('The connection was lost while it was being sent').waitFor();
+      await accessible(page, 'importing');
+      sending.end(more.subarray(half));
+      await page.getByText('more.csv is in').waitFor();
+      assert.equal(await samples(), 1000);
     },
   },
   {

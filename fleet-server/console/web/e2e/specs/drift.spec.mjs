@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import { accessible, inState, shot, small, theme } from '../checks.mjs';
 import { infer, signedModel } from '../model.mjs';
 import { until } from '../server.mjs';
+import { settled } from '../texts.mjs';
 
 const THEMES = ['light', 'dark'];
 const LINE = 'bench-drift';
@@ -65,7 +66,10 @@ export const checks = [
         return (await server.call('GET', `/api/v1/datasets/${LINE}`)).slices['harvest/1.0.0'] > 0;
       });
       await bothThemes(page, `${origin}/drift`, 'full', 'drift');
+      // As other screens link to it: what they mean is a term of the filter.
       await page.goto(`${origin}/drift?show=drifted`);
+      await page.getByText('fleetctl drift list --filter drifted:yes --sort=-severity', { exact: true }).waitFor();
+      assert.equal(await page.getByLabel('Filter judgements').inputValue(), 'drifted:yes');
       await page.getByRole('row', { name: new RegExp(DEVICE) }).waitFor();
       await page.keyboard.press('j');
       await page.keyboard.press('Home');
@@ -75,6 +79,23 @@ export const checks = [
       await page.getByText(`fleetctl labels queue ${LINE} --slice harvest/1.0.0`).waitFor();
       await page.keyboard.press('n');
       await page.waitForURL(/\/datasets\/[^/]+\/labeling\?slice=harvest%2F1\.0\.0/);
+    },
+  },
+  {
+    name: 'the list is filtered and sorted by the server, and what it is asked stands in the address',
+    async run({ page, origin }) {
+      await page.goto(`${origin}/drift`);
+      await page.getByRole('row', { name: new RegExp(DEVICE) }).waitFor();
+      await page.getByRole('button', { name: 'No drift' }).press('Enter');
+      await page.waitForURL(/filter=drifted%3Ano/);
+      await inState(page, 'empty');
+      await page.getByRole('button', { name: 'Show all' }).press('Enter');
+      await page.waitForURL((url) => !url.searchParams.has('filter'));
+      await page.getByRole('button', { name: /^Judged/ }).press('Enter');
+      await page.waitForURL(/sort=at/);
+      await page.getByRole('row', { name: new RegExp(DEVICE) }).waitFor();
+      await page.goto(`${origin}/drift?filter=${encodeURIComponent('site:oslo ')}`);
+      await page.getByText("judgements have no field 'site'").first().waitFor();
     },
   },
   {
@@ -93,12 +114,55 @@ export const checks = [
       await page.waitForURL(/axis=bins/);
       await page.getByRole('list', { name: /Share of predictions per class/ }).waitFor();
       await bothThemes(page, `${origin}/drift/*/${LINE}`, 'full', 'drift-fleet');
+      // By its digest too, whoever has judged it.
+      await page.goto(`${origin}/drift/*/${encodeURIComponent(made.manifest)}`);
+      await page.getByText(`${LINE} 1.0.0`, { exact: true }).first().waitFor();
+      await page.getByText(`fleetctl labels queue ${LINE} --slice harvest/1.0.0`, { exact: true }).waitFor();
       await bothThemes(page, `${origin}/drift/nobody/${LINE}`, 'empty', 'drift-nobody');
       await page.setViewportSize({ width: 390, height: 844 });
       for (const each of [address, `${origin}/drift`]) {
         await page.goto(each);
         await inState(page, 'full');
         assert.equal(await page.evaluate(() => document.documentElement.scrollWidth > innerWidth), false, 'nothing is wider than a phone');
+      }
+    },
+  },
+  {
+    // Here, because all of them are about something by now.
+    name: 'on every screen of one thing the heading has the focus, and keeps it when the data comes',
+    async run({ page, origin, server }) {
+      const [version] = (await server.call('GET', `/api/v1/models/${LINE}/versions`)).items;
+      const [rollout] = (await server.call('GET', '/api/v1/rollouts')).items;
+      for (const [path, api] of [
+        [`/devices/${DEVICE}`, `**/api/v1/devices/${DEVICE}`],
+        [`/datasets/${LINE}`, `**/api/v1/datasets/${LINE}`],
+        [`/datasets/${LINE}/labeling`, `**/api/v1/datasets/${LINE}`],
+        [`/drift/${DEVICE}/${encodeURIComponent(made.manifest)}`, `**/api/v1/drift/${DEVICE}/**`],
+        [`/models/${LINE}`, `**/api/v1/models/${LINE}/versions?**`],
+        [`/model-versions/${version.id}`, `**/api/v1/model-versions/${version.id}`],
+        [`/rollouts/${rollout.id}`, `**/api/v1/rollouts/${rollout.id}`],
+        [`/runs/${version.run}`, `**/api/v1/runs/${version.run}`],
+      ]) {
+        // Anew each time: nothing of it is known yet.
+        await page.goto(`${origin}/sessions`);
+        await page.getByRole('heading', { name: 'Sessions', exact: true }).waitFor();
+        let come;
+        const held = new Promise((resolve) => (come = resolve));
+        await page.route(api, async (route) => {
+          await held;
+          await route.continue();
+        });
+        // As Back and Forward do: the page itself is not loaded again.
+        await page.evaluate((to) => {
+          history.pushState({ key: 'there' }, '', to);
+          dispatchEvent(new PopStateEvent('popstate'));
+        }, path);
+        await inState(page, 'loading');
+        await page.waitForFunction(() => document.activeElement?.tagName === 'H1');
+        come();
+        await settled(page);
+        assert.equal(await page.evaluate(() => document.activeElement?.tagName), 'H1', `${path} lost the focus`);
+        await page.unroute(api);
       }
     },
   },
@@ -113,8 +177,6 @@ export const checks = [
           await theme(page, name);
           await page.route(api, () => new Promise(() => undefined));
           await page.goto(`${origin}${address}`);
-          // The screen's own, not the shell's while the screen's code loads.
-          await page.getByRole('heading', { level: 1 }).waitFor();
           await accessible(page, 'loading', name);
           await page.unroute(api);
           await page.route(api, (route) =>

@@ -73,9 +73,19 @@ export const checks = [
       assert.equal(await dialog.getByLabel('When', { exact: true }).inputValue(), 'f["accel_y.sdt"] < 1.5', 'nothing is lost');
       await shot(page, 'labeling-function-refused');
       await dialog.getByLabel('When', { exact: true }).fill('');
-      await dialog.getByRole('combobox', { name: /Insert a feature/ }).fill('accel_y.std');
+      const feature = dialog.getByRole('combobox', { name: /Insert a feature/ });
+      const list = page.locator('[role=listbox]:popover-open');
+      await feature.click();
+      await list.waitFor();
       await page.keyboard.press('Enter');
-      await page.waitForFunction(() => document.activeElement?.tagName === 'TEXTAREA' && document.activeElement.value.endsWith(']'));
+      await list.waitFor({ state: 'detached' });
+      await page.keyboard.press('ArrowDown');
+      await list.waitFor();
+      await page.keyboard.press('Escape');
+      await list.waitFor({ state: 'detached' });
+      assert.equal(await dialog.isVisible(), true, 'Escape closes the list, and the dialog only after it');
+      await feature.fill('accel_y.std');
+      await page.keyboard.press('Enter');
       await page.keyboard.type(' < 1.5');
       await dialog.getByText(/fleetctl labels lf add .*accel_y.std/).waitFor();
       await dialog.getByRole('button', { name: 'Add', exact: true }).click();
@@ -224,6 +234,89 @@ export const checks = [
         await theme(page, name);
         await accessible(page, 'empty', name);
       }
+    },
+  },
+  {
+    name: 'with more classes than buttons: what is chosen from the list labels, arrows and letters do not, and keys go on after it',
+    async run({ page, origin, server }) {
+      const many = `many-${Date.now().toString(36)}`;
+      await server.call('POST', '/api/v1/datasets', { name: many, labels: [...Array.from({ length: 29 }, (_unused, index) => `class-${index + 1}`), 'sitting'], shape: { kind: 'row', columns: [] }, split: { kind: 'all', split: 'train' } });
+      await send(server, many, `a,b\n${Array.from({ length: 12 }, (_unused, index) => `${index},${index / 7}`).join('\n')}\n`);
+      await page.goto(`${origin}/datasets/${many}/labeling`);
+      await inState(page, 'full');
+      assert.equal(await page.getByRole('group', { name: 'Labels' }).getByRole('button').count(), 9, 'those with keys are buttons');
+      const first = await shown(page);
+      const other = page.getByRole('combobox', { name: 'Another label' });
+      await other.focus();
+      for (let steps = 0; steps < 3; steps += 1) await page.keyboard.press('ArrowDown');
+      await page.locator('[role=listbox]:popover-open [role=option][aria-selected=true]').filter({ hasText: 'class-3' }).waitFor();
+      for (const name of THEMES) {
+        await theme(page, name);
+        await accessible(page, 'full', name);
+      }
+      assert.equal(await shown(page), first, 'an arrow labels nothing');
+      await page.keyboard.press('Tab');
+      assert.equal(await shown(page), first, 'leaving the field labels nothing');
+      await other.focus();
+      await page.keyboard.type('sit');
+      await page.locator('[role=listbox]:popover-open [role=option]').filter({ hasText: 'sitting' }).waitFor();
+      assert.equal(await shown(page), first, 'letters narrow the list, and do nothing to the queue');
+      await page.keyboard.press('Enter');
+      const second = await shown(page);
+      assert.notEqual(second, first);
+      const newest = page.locator('.labeling-recent li').first();
+      await newest.getByText('sitting').waitFor();
+      await page.keyboard.press('s');
+      await newest.getByText('skipped').waitFor();
+      assert.notEqual(await shown(page), second, 'the next key is one of the queue');
+      await page.keyboard.press('u');
+      assert.equal(await shown(page), second);
+      // By mouse as well.
+      await other.click();
+      await page.locator('[role=listbox]:popover-open [role=option]').filter({ hasText: 'class-12' }).click();
+      await newest.getByText('class-12').waitFor();
+      await page.keyboard.press('s');
+      await newest.getByText('skipped').waitFor();
+      await page.getByText('all of it is with the server').waitFor();
+      const label = async (sample) => (await server.call('GET', `/api/v1/datasets/${many}/samples/${sample}`)).label;
+      assert.deepEqual([(await label(first)).label, (await label(second)).label], ['sitting', 'class-12']);
+      assert.equal((await server.call('GET', `/api/v1/datasets/${many}`)).hand_labels, 2);
+    },
+  },
+  {
+    name: 'thousands of labels that could not be sent are sent in parts; what is refused of them is left out, and given up alone',
+    async run({ page, origin, server }) {
+      const name = `backlog-${Date.now().toString(36)}`;
+      const { id } = await server.call('POST', '/api/v1/datasets', { name, labels: ['low', 'high'], shape: { kind: 'row', columns: [] }, split: { kind: 'all', split: 'train' } });
+      await send(server, name, `a,b\n${Array.from({ length: 2000 }, (_unused, index) => `${index},${index / 7}`).join('\n')}\n`);
+      const digests = [];
+      for (let cursor = ''; cursor !== undefined && cursor !== null; ) {
+        const part = await server.call('GET', `/api/v1/datasets/${name}/samples?limit=1000${cursor === '' ? '' : `&cursor=${encodeURIComponent(cursor)}`}`);
+        digests.push(...part.items.map((sample) => sample.digest));
+        cursor = part.next_cursor;
+      }
+      assert.equal(digests.length, 2000);
+      const bodies = [];
+      page.on('request', (request) => {
+        if (request.method() === 'POST' && request.url().endsWith('/annotations')) bodies.push(request.postDataBuffer()?.length ?? 0);
+      });
+      await page.goto(`${origin}/devices`);
+      await page.waitForSelector('.app');
+      // As a tab has kept them, with one of a sample that is not there.
+      await page.evaluate(
+        async ([dataset, samples]) => {
+          const { actor } = await (await fetch('/api/v1/session')).json();
+          sessionStorage.setItem(`flotilla.unsent.${actor}.${dataset}`, JSON.stringify(samples.map((sample) => ({ sample, label: 'low' }))));
+        },
+        [id, [...digests, `sha256:${'0'.repeat(64)}`]],
+      );
+      await page.goto(`${origin}/datasets/${name}/labeling`);
+      await page.getByText('1 label not taken by the server').waitFor();
+      assert.equal((await server.call('GET', `/api/v1/datasets/${name}`)).hand_labels, 2000);
+      assert.ok(bodies.length > 3 && Math.max(...bodies) <= 48 * 1024, `bodies of ${bodies.join(', ')} bytes`);
+      await page.getByRole('button', { name: 'Give up what was refused' }).click();
+      await page.getByText('1 label not taken by the server').waitFor({ state: 'detached' });
+      assert.equal((await server.call('GET', `/api/v1/datasets/${name}`)).hand_labels, 2000);
     },
   },
   {

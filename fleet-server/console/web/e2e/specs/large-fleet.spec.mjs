@@ -7,9 +7,11 @@ import { until } from '../server.mjs';
 export const long = true;
 
 const DEVICES = Number(process.env.E2E_DEVICES ?? 20_000);
+/** Of the seeded line's versions; signed. */
+const NEWEST = '0192f0c1-0000-7000-8000-000000000104';
 const SOON = { timeout: 120_000 };
 
-export const prepare = ({ config, example }) => example('seed', config, String(DEVICES));
+export const prepare = ({ config, releaseKey, example }) => example('seed', config, releaseKey, String(DEVICES));
 
 const words = (number) => number.toLocaleString('en');
 const total = async (server, filter) => (await server.call('GET', `/api/v1/devices?limit=1&filter=${encodeURIComponent(filter)}`)).total;
@@ -43,7 +45,7 @@ export const checks = [
       }
       await page.getByRole('grid', { name: 'Devices' }).focus();
       await page.keyboard.press('End');
-      assert.match(await page.getByRole('grid', { name: 'Devices' }).getAttribute('aria-activedescendant'), new RegExp(`-row-${DEVICES - 1}$`));
+      await page.locator(`[role=grid][aria-activedescendant$="-row-${DEVICES - 1}"]`).waitFor();
       await small(page);
       await accessible(page, 'full', 'light');
     },
@@ -114,6 +116,8 @@ export const checks = [
       await dialog.getByLabel('Tags').waitFor();
       await page.keyboard.type('checked=<i>yes</i>');
       await dialog.getByText(new RegExp(`fleetctl devices tag .*--filter .*${spared}.* --expect ${matching - 1}`)).waitFor();
+      // Enter begins another tag.
+      await page.keyboard.press('Tab');
       await page.keyboard.press('Enter');
       await dialog.waitFor({ state: 'detached' });
       await until('the tags', async () => (await total(server, 'checked:<i>yes</i>')) === matching - 1, 120);
@@ -123,17 +127,18 @@ export const checks = [
   {
     name: 'the other screens of a large fleet are as small',
     async run({ page, origin }) {
-      for (const [path, words] of [
+      for (const [path, told] of [
         ['/', /devices in the fleet/],
         ['/drift', /Drifted/],
         ['/rollouts', /vibration/],
         ['/models/vibration', /2\.1\.0/],
         ['/rollouts/0192f0c1-0000-7000-8000-000000000001', /golden outputs differ by 0\.31/],
-        ['/rollouts/new', /Choose a signed version/],
+        ['/rollouts/new', /New rollout/],
+        [`/rollouts/new?version=${NEWEST}`, new RegExp(`${words(DEVICES)} devices match now`)],
       ]) {
         await page.goto(origin + path);
         await inState(page, 'full');
-        await page.getByText(words).first().waitFor(SOON);
+        await page.getByText(told).first().waitFor(SOON);
         await small(page);
       }
     },

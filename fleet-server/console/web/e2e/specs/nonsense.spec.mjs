@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { fits, shot, theme } from '../checks.mjs';
 import { infer, signedModel } from '../model.mjs';
 import { until } from '../server.mjs';
-import { everywhere, sensible, settled } from '../texts.mjs';
+import { everywhere, nonsense, sensible, settled } from '../texts.mjs';
 
 const LINE = 'absurd';
 const DEVICE = 'absurd-1';
@@ -65,6 +65,15 @@ async function walk(page, origin, paths) {
 }
 
 export const checks = [
+  {
+    name: 'these checks know nonsense, and no digest is any',
+    async run() {
+      for (const text of ['1.2e+2 ms', 'p50 5e+2 ms', '-1.798e+308', '1e-7', 'from 1e+21 to 2e+21.', 'aria-label="Latency: last 1.2e+2 ms"', 'NaN %', 'title="undefined"']) assert.ok(nonsense(text), text);
+      for (const text of [
+        '120 ms', '1.2×10⁻⁷', 'sha256:0e12345678901e5', '12345678e901…', '01a2071e-0e63-71f4-9070-6160c286f9e5', '…9070e1234567', 'edge-1e-2', '0.1.0-3e5', 'd="M0 1e+21V3"', 'style="inline-size: 1e-7%"',
+      ]) assert.ok(!nonsense(text), text);
+    },
+  },
   {
     name: 'samples that no sensor gives, sent to a real device',
     async run({ page, origin, server }) {

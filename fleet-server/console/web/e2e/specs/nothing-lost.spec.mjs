@@ -40,6 +40,46 @@ export const checks = [
     },
   },
   {
+    name: 'a list to choose from shows what is chosen, opens as often as somebody wants to see it, and sends no form',
+    async run({ page, origin }) {
+      const made = [];
+      page.on('request', (request) => {
+        if (request.method() === 'POST' && new URL(request.url()).pathname === '/api/v1/rollouts') made.push(request.url());
+      });
+      await page.goto(`${origin}/rollouts/new`);
+      await inState(page, 'full');
+      const line = page.getByRole('combobox', { name: 'Model line' });
+      const list = page.locator('[role=listbox]:popover-open');
+      const closed = () => list.waitFor({ state: 'detached' });
+      assert.equal(await line.inputValue(), LINE);
+      await line.focus();
+      assert.equal(await line.inputValue(), LINE, 'the focus takes nothing away');
+      assert.equal(await line.getAttribute('aria-expanded'), 'false');
+      await page.keyboard.press('ArrowDown');
+      await list.waitFor();
+      assert.equal(await line.getAttribute('aria-expanded'), 'true');
+      assert.equal(await page.locator(`[id="${await line.getAttribute('aria-activedescendant')}"]`).getAttribute('aria-selected'), 'true');
+      await page.keyboard.press('Enter');
+      await closed();
+      assert.equal(await line.inputValue(), LINE);
+      await page.keyboard.press('Alt+ArrowDown');
+      await list.waitFor();
+      await page.keyboard.press('Enter');
+      await closed();
+      await line.click();
+      await list.waitFor();
+      await page.keyboard.type('no such line');
+      await closed();
+      assert.equal(await line.inputValue(), 'no such line', 'typing replaces what is chosen');
+      await page.keyboard.press('Enter');
+      assert.equal(await line.inputValue(), 'no such line');
+      await page.keyboard.press('Escape');
+      assert.equal(await line.inputValue(), LINE);
+      assert.equal(new URL(page.url()).pathname, '/rollouts/new');
+      assert.deepEqual(made, [], 'no draft was made');
+    },
+  },
+  {
     name: 'an order to many devices says how it ended, after a reload too',
     async run({ page, origin, server }) {
       await page.goto(`${origin}/devices`);

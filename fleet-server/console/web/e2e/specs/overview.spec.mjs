@@ -55,7 +55,6 @@ export const checks = [
         await page.unroute(ADDRESS);
         await page.route(ADDRESS, () => new Promise(() => undefined));
         await page.goto(`${origin}/`);
-        await page.getByRole('heading', { level: 1 }).waitFor();
         await accessible(page, 'loading', name);
         await page.unroute(ADDRESS);
         await page.route(ADDRESS, (route) =>

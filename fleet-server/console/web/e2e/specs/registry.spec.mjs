@@ -36,8 +36,6 @@ export const checks = [
           await page.unroute(pattern);
           await page.route(pattern, () => new Promise(() => undefined));
           await page.goto(origin + path);
-          // The code of the screen loads too: what is meant is the table.
-          await page.getByRole('grid').waitFor();
           await accessible(page, 'loading', name);
           await page.unroute(pattern);
           await page.route(pattern, refused);
@@ -159,6 +157,51 @@ export const checks = [
       await page.keyboard.press('Enter');
       await page.getByRole('heading', { name: 'clouds 1.0.0' }).waitFor();
       assert.equal(await page.getByRole('navigation', { name: 'Main' }).getByRole('link', { name: 'Registry' }).getAttribute('aria-current'), 'page');
+    },
+  },
+  {
+    name: 'a line names the run and the data of each version without asking for each of them',
+    async run({ page, origin, server }) {
+      const [of] = (await server.call('GET', '/api/v1/models/clouds/versions?signature=signed')).items;
+      for (const semver of ['1.1.0', '1.2.0', '1.3.0', '1.4.0']) await server.call('POST', '/api/v1/models/clouds/versions', { run: of.run, semver });
+      const asked = [];
+      page.on('request', (request) => {
+        const { pathname } = new URL(request.url());
+        if (pathname.startsWith('/api/v1/')) asked.push(`${request.method()} ${pathname}`);
+      });
+      await page.goto(`${origin}/models/clouds`);
+      for (const semver of ['1.4.0', '1.0.0']) await page.getByRole('row', { name: new RegExp(`${semver.replaceAll('.', '\\.')}.*clouds seed 5.*clouds v1`) }).waitFor();
+      // Who is signed in, what changes, and the list: whatever was asked for a row would have been by now.
+      await page.evaluate(() => new Promise((resolve) => requestAnimationFrame(() => setTimeout(resolve, 500))));
+      assert.ok(asked.length <= 5, asked.join('\n'));
+      assert.deepEqual(asked.filter((path) => /v1\/(runs|datasets|dataset-versions)\b/.test(path)), []);
+      await page.getByRole('row', { name: /1\.0\.0/ }).getByRole('link', { name: 'clouds v1' }).click();
+      await page.waitForURL((url) => url.searchParams.get('version') === of.dataset_version);
+    },
+  },
+  {
+    name: 'what became of a run is one question, in the console and on the command line',
+    async run({ page, origin, server }) {
+      const [of] = (await server.call('GET', '/api/v1/models/clouds/versions?signature=signed')).items;
+      const { items, total } = await server.call('GET', `/api/v1/model-versions?run=${of.run}&limit=2`);
+      assert.ok(total >= items.length && items.every((version) => version.run === of.run));
+      const asked = [];
+      page.on('request', (request) => {
+        const { pathname } = new URL(request.url());
+        if (/\/api\/v1\/model/.test(pathname)) asked.push(pathname);
+      });
+      await page.goto(`${origin}/runs/${of.run}`);
+      await page.getByRole('link', { name: 'clouds 1.0.0' }).waitFor();
+      assert.deepEqual([...new Set(asked)], ['/api/v1/model-versions']);
+      const told = await server.fleetctl('models', 'versions', '--run', of.run);
+      assert.match(told, /clouds +1\.0\.0 +signed .*clouds, seed 5 +clouds v1/);
+      const known = await server.fleetctl('models', 'versions', '--manifest', of.manifest);
+      assert.match(known, /clouds +1\.0\.0/);
+      assert.doesNotMatch(known, /1\.1\.0/);
+      // Of the data too: its version names the run that learnt from it.
+      await page.goto(`${origin}/datasets/clouds?tab=versions&version=${of.dataset_version}`);
+      await page.getByRole('heading', { name: 'Where it went' }).waitFor();
+      await page.getByText('seed 5').first().waitFor();
     },
   },
 ];

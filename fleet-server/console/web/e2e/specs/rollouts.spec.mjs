@@ -38,6 +38,23 @@ export const checks = [
       // Older than any: checks before this one may have made some.
       await bothThemes(page, `${origin}/rollouts${items.length === 0 ? '' : '?before=00000000-0000-7000-8000-000000000000'}`, 'empty', 'rollouts-empty');
       await bothThemes(page, `${origin}/rollouts/01a2071b-0e99-77d6-aa1f-7d66eec32b7b`, 'empty', 'rollout-missing');
+      // The key for what is new, as in other lists; who may not operate has neither it nor the button.
+      await page.goto(`${origin}/rollouts`);
+      await page.getByRole('link', { name: 'New rollout' }).waitFor();
+      await page.keyboard.press('n');
+      await page.getByRole('heading', { name: 'New rollout', exact: true }).waitFor();
+      await page.route('**/api/v1/session', async (route) => {
+        const session = await (await route.fetch()).json();
+        await route.fulfill({ json: { ...session, capabilities: ['read'] } });
+      });
+      await page.goto(`${origin}/rollouts`);
+      await page.getByRole('grid', { name: 'Rollouts' }).waitFor();
+      assert.equal(await page.getByRole('link', { name: 'New rollout' }).count(), 0);
+      await page.keyboard.press('?');
+      const keys = page.getByRole('dialog', { name: 'Keys' });
+      await keys.getByText('Go to Rollouts').waitFor();
+      assert.equal(await keys.getByText('New rollout').count(), 0);
+      await page.unroute('**/api/v1/session');
     },
   },
   {
@@ -195,8 +212,6 @@ export const checks = [
           await theme(page, name);
           await page.route(api, () => new Promise(() => undefined));
           await page.goto(`${origin}${address}`);
-          // The screen's own, not the shell's while the screen's code loads.
-          await page.getByRole('heading', { level: 1 }).waitFor();
           await accessible(page, 'loading', name);
           await page.unroute(api);
           await page.route(api, (route) =>

@@ -29,8 +29,6 @@ export const checks = [
         await page.unroute(LIST);
         await page.route(LIST, () => new Promise(() => undefined));
         await page.goto(`${origin}/runs`);
-        // The code of the screen loads too: what is meant is the table.
-        await page.getByRole('grid').waitFor();
         await accessible(page, 'loading', name);
         await page.unroute(LIST);
         await page.route(LIST, refused);
@@ -42,8 +40,13 @@ export const checks = [
         await accessible(page, 'error', name);
         await page.goto(`${origin}/runs/compare`);
         await accessible(page, 'empty', name);
+        // What nobody can have encoded so is an id that is none.
+        await page.goto(`${origin}/runs/compare?ids=%25`);
+        await page.getByText('A run could not be loaded').waitFor();
+        await accessible(page, 'error', name);
         await page.goto(`${origin}/runs?filter=acuracy%3A1%20`);
-        await page.getByText('no field “acuracy”').waitFor();
+        // In the answer's detail, and as the place that it is about.
+        await page.getByText("runs have no field 'acuracy'").first().waitFor();
       }
     },
   },
@@ -123,10 +126,13 @@ export const checks = [
       await page.keyboard.press('/');
       await page.keyboard.type('experiment:clouds seed:>10 status:finished ');
       await page.getByText('2 matching').waitFor();
-      // What the server narrows by is what the command line says; the seed is left to the list.
-      await page.getByText('fleetctl runs list --experiment=clouds --status finished', { exact: true }).waitFor();
+      // What the server is asked is what the command line says.
+      await page.getByText("fleetctl runs list --filter 'experiment:clouds seed:>10 status:finished'", { exact: true }).waitFor();
       await page.getByRole('button', { name: /Holdout accuracy/ }).click();
       await page.waitForURL(/sort=accuracy/);
+      // The answer to another question begins with nothing selected.
+      await page.locator('[role=columnheader][aria-sort$=cending]').waitFor();
+      await page.waitForSelector('[role=grid][aria-busy=false]');
       await page.getByRole('grid', { name: 'Runs' }).focus();
       await page.keyboard.press('Home');
       await page.keyboard.press('x');
@@ -152,23 +158,56 @@ export const checks = [
     },
   },
   {
-    name: 'the server narrows and counts: state, dataset version and words',
+    name: 'the server filters, sorts and counts: states, datasets, figures, words and NOT',
     async run({ page, origin, server }) {
-      const { version } = await datasetVersion(server);
-      for (const [filter, query] of [
-        ['status:finished', 'status=FINISHED'],
-        [`version:${version.id}`, `dataset_version=${version.id}`],
-        ['clou', 'text=clou'],
-      ]) {
-        const { total } = await server.call('GET', `/api/v1/runs?limit=1&${query}`);
+      const { dataset, version } = await datasetVersion(server);
+      for (const filter of ['status:finished', `version:${version.id}`, `dataset:${dataset.name}@${version.number}`, '-accuracy:<0.5 clou', '-status:finished', 'holdout.ece:*']) {
+        const { total } = await server.call('GET', `/api/v1/runs?limit=1&filter=${encodeURIComponent(filter)}`);
         await page.goto(`${origin}/runs?filter=${encodeURIComponent(filter)}`);
         await page.getByText(`${total} matching`, { exact: true }).waitFor();
       }
+      const { items } = await server.call('GET', '/api/v1/runs?sort=-seed&limit=5');
+      await page.goto(`${origin}/runs?sort=-seed`);
+      await page.getByText('fleetctl runs list --sort=-seed', { exact: true }).waitFor();
+      const names = page.locator('.tbody [role=row] .row-link');
+      await names.first().waitFor();
+      assert.deepEqual((await names.allTextContents()).slice(0, items.length), items.map((run) => `${run.experiment} seed ${run.seed}`));
       await page.goto(`${origin}/runs?filter=${encodeURIComponent('status:cancelled clou')}`);
-      await page.getByText('fleetctl runs list --status killed --text=clou', { exact: true }).first().waitFor();
+      await page.getByText("fleetctl runs list --filter 'status:cancelled clou'", { exact: true }).first().waitFor();
       await inState(page, 'empty');
       await page.getByRole('button', { name: 'Clear the filter' }).press('Enter');
       await page.waitForURL((url) => !url.searchParams.has('filter'));
+    },
+  },
+  {
+    name: 'looking at runs asks for little and measures nothing; measuring begins when somebody wants it',
+    async run({ page, origin, server }) {
+      const { dataset } = await datasetVersion(server);
+      const run = await finishedRun(server, { seed: 21 });
+      await theme(page, 'light');
+      const asked = [];
+      page.on('request', (request) => {
+        const { pathname } = new URL(request.url());
+        if (pathname.startsWith('/api/v1/')) asked.push(`${request.method()} ${pathname}`);
+      });
+      await page.goto(`${origin}/runs`);
+      await page.getByRole('row', { name: /seed 21/ }).waitFor();
+      await page.getByRole('row', { name: new RegExp(`seed 21.*${dataset.name} v1`) }).waitFor();
+      // Rows bring the names of what they were trained on along.
+      assert.deepEqual(asked.filter((one) => /dataset|jobs/.test(one)), []);
+      assert.ok(asked.filter((one) => one === 'GET /api/v1/runs').length <= 3, asked.join('\n'));
+      const later = await server.call('POST', `/api/v1/datasets/${dataset.id}/versions`, { note: 'once more' });
+      const address = `${origin}/runs/${run.id}?on=${later.id}`;
+      await page.goto(address);
+      await page.getByText('Nobody has measured it on this.').waitFor();
+      await page.getByText(`fleetctl runs evaluate ${run.id} --dataset-version ${later.id}`, { exact: true }).waitFor();
+      await accessible(page, 'full', 'light');
+      assert.deepEqual(asked.filter((one) => one.startsWith('POST')), []);
+      await page.getByRole('button', { name: 'Measure it now' }).press('Enter');
+      await page.getByText(/of 20 samples right/).waitFor();
+      assert.deepEqual(asked.filter((one) => one.startsWith('POST')), [`POST /api/v1/runs/${run.id}/evaluations`]);
+      await page.goto(address);
+      await page.getByText(/of 20 samples right/).waitFor();
     },
   },
   {

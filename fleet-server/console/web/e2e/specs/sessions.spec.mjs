@@ -21,7 +21,6 @@ export const checks = [
         await shot(page, `sessions-${name}`);
         await page.route(LIST, () => new Promise(() => undefined));
         await page.goto(`${origin}/sessions`);
-        await page.getByRole('heading', { level: 1 }).waitFor();
         await accessible(page, 'loading', name);
         await page.unroute(LIST);
         await page.route(LIST, (route) =>

@@ -2,6 +2,8 @@
 import assert from 'node:assert/strict';
 import { accessible, inState, theme } from '../checks.mjs';
 
+const THEMES = ['light', 'dark'];
+
 export const checks = [
   {
     name: 'keys lead to screens, the palette too, and Enter there presses nothing behind it',
@@ -26,6 +28,30 @@ export const checks = [
     },
   },
   {
+    name: 'a key pressed before the code of its screen is here does what it says once it is',
+    async run({ page, origin }) {
+      let come;
+      const held = new Promise((resolve) => (come = resolve));
+      await page.route(/\/assets\/runs-[^/]*\.js$/, async (route) => {
+        await held;
+        await route.fallback();
+      });
+      await page.goto(`${origin}/sessions`);
+      await inState(page, 'full');
+      await page.keyboard.press('g');
+      await page.keyboard.press('r');
+      await page.getByRole('heading', { name: 'Runs', exact: true }).waitFor();
+      for (const name of THEMES) {
+        await theme(page, name);
+        await accessible(page, 'code', name);
+      }
+      await page.keyboard.press('n');
+      come();
+      await page.getByRole('heading', { name: 'New run', exact: true }).waitFor();
+      assert.equal(new URL(page.url()).pathname, '/runs/new');
+    },
+  },
+  {
     name: 'keys are off inside inputs',
     async run({ page, origin }) {
       await page.goto(`${origin}/devices`);
@@ -42,7 +68,7 @@ export const checks = [
   {
     name: 'the overlay of keys, a wrong address and the phone layout are accessible',
     async run({ page, origin }) {
-      for (const name of ['light', 'dark']) {
+      for (const name of THEMES) {
         await theme(page, name);
         await page.goto(`${origin}/nowhere`);
         await accessible(page, 'empty', name);
@@ -60,12 +86,69 @@ export const checks = [
     },
   },
   {
+    name: 'at 720 px the drawer takes the focus, keeps it and gives it back, by keys alone',
+    async run({ page, origin }) {
+      await page.setViewportSize({ width: 720, height: 900 });
+      await page.goto(`${origin}/sessions`);
+      await inState(page, 'full');
+      const menu = page.getByRole('button', { name: 'Menu', exact: true });
+      const drawer = page.getByRole('dialog', { name: 'Menu', exact: true });
+      const open = async () => {
+        await menu.focus();
+        await page.keyboard.press('Enter');
+        await drawer.waitFor();
+      };
+      /** What has the focus, if it is in the drawer. */
+      const focused = () => page.evaluate(() => document.activeElement?.closest('.side') && document.activeElement.textContent.trim());
+      await open();
+      assert.ok(await focused(), 'the focus is in the drawer');
+      const links = await drawer.getByRole('link').count();
+      const seen = new Set();
+      for (let tabs = 0; tabs < 2 * links; tabs += 1) {
+        await page.keyboard.press('Tab');
+        const at = await focused();
+        assert.ok(at, `after ${tabs + 1} tabs the focus is outside`);
+        seen.add(at);
+      }
+      assert.equal(seen.size, links, 'every entry is reached');
+      for (let tabs = 0; tabs <= links; tabs += 1) {
+        await page.keyboard.press('Shift+Tab');
+        assert.ok(await focused(), 'backwards as well');
+      }
+      for (const name of THEMES) {
+        await theme(page, name);
+        await accessible(page, 'full', name);
+      }
+      await page.keyboard.press('Escape');
+      await drawer.waitFor({ state: 'detached' });
+      assert.equal(await menu.evaluate((button) => button === document.activeElement), true, 'the focus is back at the button');
+      // Who goes somewhere is there: with an entry, and with keys.
+      await open();
+      while ((await focused()) !== 'Runs') await page.keyboard.press('Tab');
+      await page.keyboard.press('Enter');
+      await page.getByRole('heading', { name: 'Runs', exact: true }).waitFor();
+      await page.waitForFunction(() => document.activeElement?.tagName === 'H1');
+      await drawer.waitFor({ state: 'detached' });
+      await open();
+      await page.keyboard.press('g');
+      await page.keyboard.press('s');
+      await page.getByRole('heading', { name: 'Sessions', exact: true }).waitFor();
+      await page.waitForFunction(() => document.activeElement?.tagName === 'H1');
+      // In a window that is made wider the page is no longer behind anything.
+      await open();
+      await page.setViewportSize({ width: 1440, height: 900 });
+      await drawer.waitFor({ state: 'detached' });
+      await page.getByRole('button', { name: /^Account/ }).click();
+      await page.getByRole('menuitem', { name: 'Sign out' }).waitFor();
+    },
+  },
+  {
     name: 'the sign-in screen is accessible and says where a link comes from',
     async run({ page, origin }) {
       await page.route('**/api/v1/session', (route) =>
         route.fulfill({ status: 401, contentType: 'application/problem+json', body: JSON.stringify({ title: 'Unauthorized', status: 401, detail: 'sign in' }) }),
       );
-      for (const name of ['light', 'dark']) {
+      for (const name of THEMES) {
         await theme(page, name);
         await page.goto(`${origin}/devices`);
         await page.getByRole('heading', { name: 'Sign in' }).waitFor();
@@ -79,11 +162,15 @@ export const checks = [
     async run({ page, context, origin, server }) {
       await page.goto(`${origin}/devices?filter=edge`);
       await Promise.any([inState(page, 'full'), inState(page, 'empty')]);
-      await context.clearCookies();
       await page.keyboard.press('/');
-      await page.keyboard.type('kept');
+      await context.clearCookies();
+      // In one go: the dialog takes the keys as soon as something is refused.
+      await page.keyboard.insertText('kept');
       const dialog = page.getByRole('dialog', { name: 'Your session has ended' });
       await dialog.waitFor();
+      // Said to be signed in elsewhere, and it is not so.
+      await dialog.getByRole('button', { name: 'I signed in in another tab' }).click();
+      await dialog.getByText('No session was found').waitFor();
       await dialog.getByLabel('Sign-in link or code').fill(await server.signInLink());
       await dialog.getByRole('button', { name: 'Sign in', exact: true }).click();
       await dialog.waitFor({ state: 'detached' });

@@ -9,16 +9,14 @@ const NEVER = () => new Promise(() => undefined);
 const refused = (route) =>
   route.fulfill({ status: 422, contentType: 'application/problem+json', body: JSON.stringify({ type: 'about:blank', title: 'It broke', status: 422, detail: 'the disk is full' }) });
 
-/** Opens an address whose requests are answered so, and looks at it in both themes. */
-async function look(page, address, state, { routes = [], words, name }) {
+/** Opens an address whose requests are answered so, and looks at it in both themes. `part`: the state is that of a part of the screen. */
+async function look(page, address, state, { routes = [], words, name, part = false }) {
   for (const [pattern, reply] of routes) await page.route(pattern, reply);
   for (const each of THEMES) {
     await theme(page, each);
     await page.goto(address);
-    // The screen's own, not the shell's while the screen's code loads.
-    await page.getByRole('heading', { level: 1 }).waitFor();
     if (words !== undefined) await page.getByText(words).or(page.getByLabel(words)).first().waitFor();
-    await accessible(page, state, each);
+    await accessible(page, state, each, { part });
     await fits(page);
     if (name !== undefined) await shot(page, `${name}-${each}`);
   }
@@ -36,7 +34,7 @@ export const checks = [
       await look(page, `${origin}/datasets/bare?tab=structure`, 'empty', {});
       await look(page, `${origin}/datasets/bare/labeling`, 'empty', { words: 'There are no samples yet' });
       await look(page, `${origin}/datasets/bare`, 'loading', { routes: [['**/api/v1/datasets/bare', NEVER]], words: 'Loading the dataset' });
-      await look(page, `${origin}/datasets/bare/labeling?tab=functions`, 'loading', { routes: [['**/labeling-functions', NEVER]] });
+      await look(page, `${origin}/datasets/bare/labeling?tab=functions`, 'loading', { routes: [['**/labeling-functions', NEVER]], words: 'Loading Labeling functions of bare' });
       await look(page, `${origin}/datasets/nowhere/labeling`, 'error', { words: 'The dataset could not be loaded' });
     },
   },
@@ -45,7 +43,7 @@ export const checks = [
     async run({ page, origin }) {
       await look(page, `${origin}/rollouts/new`, 'empty', { words: 'There is no model yet', name: 'rollout-new-empty' });
       await look(page, `${origin}/model-versions/new`, 'empty', { words: 'No run has finished yet', name: 'package-empty' });
-      await look(page, `${origin}/model-versions/new`, 'error', { routes: [['**/api/v1/runs?**', refused]], words: 'The runs could not be loaded' });
+      await look(page, `${origin}/model-versions/new`, 'error', { routes: [['**/api/v1/runs?**', refused]], words: 'The runs could not be loaded', part: true });
     },
   },
   {
@@ -54,13 +52,13 @@ export const checks = [
       await datasetVersion(server);
       const run = await finishedRun(server, { trainer: { epochs: 3 } });
       await look(page, `${origin}/runs/new`, 'full', { words: 'Start the run', name: 'run-new' });
-      await look(page, `${origin}/runs/new?from=${NOBODY}`, 'error', { words: 'The run to start from could not be loaded' });
+      await look(page, `${origin}/runs/new?from=${NOBODY}`, 'error', { words: 'The run to start from could not be loaded', part: true });
       await look(page, `${origin}/runs/new`, 'full', { routes: [['**/api/v1/datasets?**', refused]], words: 'The datasets could not be loaded' });
       await look(page, `${origin}/model-versions/new?run=${run.id}`, 'full', { words: /fleetctl models package/, name: 'package-new' });
-      await look(page, `${origin}/runs/${run.id}`, 'loading', { routes: [[`**/api/v1/runs/${run.id}`, NEVER]] });
+      await look(page, `${origin}/runs/${run.id}`, 'loading', { routes: [[`**/api/v1/runs/${run.id}`, NEVER]], words: 'Loading the run' });
       await look(page, `${origin}/runs/compare?ids=${run.id}`, 'loading', { routes: [[`**/api/v1/runs/${run.id}`, NEVER]], words: 'Loading runs' });
       await look(page, `${origin}/runs/compare?ids=${NOBODY}`, 'error', { words: 'A run could not be loaded' });
-      await look(page, `${origin}/model-versions/${NOBODY}`, 'loading', { routes: [[`**/api/v1/model-versions/${NOBODY}`, NEVER]] });
+      await look(page, `${origin}/model-versions/${NOBODY}`, 'loading', { routes: [[`**/api/v1/model-versions/${NOBODY}`, NEVER]], words: 'Loading the model version' });
     },
   },
 ];

@@ -61,13 +61,15 @@ function holdBack(event: Event): void {
   last.asks();
 }
 
-/** Asks before the tab closes over something unsent, and sends it meanwhile. */
+/**
+ * Asks before the tab closes over something unsent, and sends it meanwhile. To be called before the router starts: on a window
+ * Chromium calls those who listen to `popstate` in the order of their coming, captured or not.
+ */
 export function watchLeaving(): void {
   addEventListener('beforeunload', (event) => {
     if (unsent() === 0 && holds.size === 0) return;
     void saveAll();
     event.preventDefault();
   });
-  // Captured: ahead of the router, whichever of the two was here first.
   addEventListener('popstate', holdBack, { capture: true });
 }

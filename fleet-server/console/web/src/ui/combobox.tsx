@@ -276,6 +276,8 @@ export function ComboBox({
   const own = useUid('combo');
   /** Undefined: nothing is typed, and the field shows what is chosen. */
   const [text, setText] = useState<string | undefined>(undefined);
+  /** The same, known before the next frame. */
+  const typing = useRef(false);
   const [open, setOpen] = useState(false);
   const [active, setActive] = useState(-1);
   const matching = useMemo(() => {
@@ -296,6 +298,7 @@ export function ComboBox({
     setActive(index);
   };
   const close = (): void => {
+    typing.current = false;
     setText(undefined);
     setOpen(false);
     setActive(-1);
@@ -331,12 +334,15 @@ export function ComboBox({
           show(open ? active : -1);
         }}
         onInput={(event) => {
+          typing.current = true;
           setText(event.currentTarget.value);
           setOpen(true);
           setActive(0);
           onSearch?.(event.currentTarget.value);
         }}
         onKeyDown={(event) => {
+          // Typing replaces what is chosen, wherever a click has put the caret.
+          if (!typing.current && event.key.length === 1 && !event.ctrlKey && !event.metaKey && !event.altKey) event.currentTarget.select();
           // A key that picks a character is not one that picks an option.
           if (event.isComposing || (acts && event.key === 'Tab')) return;
           const done = comboKey(event, { open, active: at, length: matching.length, chosen: text === undefined ? matching.findIndex((option) => option.value === value) : -1, typed: text !== undefined });
